@@ -1,0 +1,112 @@
+"""The numeric view of a group that criteria and restorers read: a *restorable unit*.
+
+A method never sees an architecture. It sees producers (their filters as rows), the batch norm and
+the activation behind them, and the consumers (their weights with the group's channels as columns),
+all taken from the dense network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+POSITIVELY_HOMOGENEOUS = frozenset({"identity", "relu", "leaky_relu", "prelu"})
+"""Activations with f(s·x) = s·f(x) for every s > 0."""
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """The constants of a batch norm in evaluation mode; every field is float64 of shape (n,)."""
+
+    gamma: Tensor
+    beta: Tensor
+    mean: Tensor
+    var: Tensor
+    eps: float
+
+    @property
+    def sigma(self) -> Tensor:
+        """sqrt(running_var + eps), shape (n,)."""
+        return (self.var + self.eps).sqrt()
+
+
+@dataclass(frozen=True)
+class Producer:
+    """A convolution or linear layer that writes the group's channels.
+
+    Attributes:
+        name: qualified name of the layer's weight's owner, e.g. ``layer1.0.conv1``.
+        kind: what the layer is; criteria count the bias as part of a *linear* row only.
+        weight: float64 (n, d): row i is the flattened filter of channel i.
+        bias: float64 (n,), or None.
+        norm: the batch norm that reads the producer's output directly, or None.
+    """
+
+    name: str
+    kind: Literal["conv", "linear"]
+    weight: Tensor
+    bias: Tensor | None
+    norm: BatchNorm | None
+
+    def folded(self) -> tuple[Tensor, Tensor]:
+        """Filters and biases with the batch norm folded in: W̃ = γ/σ·W, b̃ = β + γ/σ·(b − μ).
+
+        Returns:
+            float64 (n, d) and (n,); a missing bias counts as zero.
+        """
+        bias = self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias
+        if self.norm is None:
+            return self.weight, bias
+        scale = self.norm.gamma / self.norm.sigma
+        return scale[:, None] * self.weight, self.norm.beta + scale * (bias - self.norm.mean)
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A layer that reads the group's channels.
+
+    Attributes:
+        name: qualified name of the layer.
+        weight: float64 (o, n, q): output × channel × position (kernel positions of a convolution;
+            pixels of a flattened map; 1 for a plain linear layer).
+        zero_padded: True where the layer, or something before it, pads the channels with zeros,
+            or sums them at a border in another way than inside: a constant offset per channel is
+            not exact there.
+    """
+
+    name: str
+    weight: Tensor
+    zero_padded: bool
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A group of n channels as methods see it.
+
+    Attributes:
+        name: the group's name.
+        size: n.
+        producers: every layer that writes the channels; one for an inner group, several for a
+            residual stream.
+        activation: name of the element-wise function between producer (or norm) and consumers:
+            "identity", "relu", ... ; None where the path is not such a chain.
+        consumers: every layer that reads the channels.
+        obstacle: why weight-space restorers can't serve the group, in words; None = they can, and
+            then there is exactly one producer.
+        slope: value of the activation at −1, negated (leaky ReLU), where it has one.
+    """
+
+    name: str
+    size: int
+    producers: tuple[Producer, ...]
+    activation: str | None
+    consumers: tuple[Consumer, ...]
+    obstacle: str | None
+
+    @property
+    def producer(self) -> Producer:
+        """The only producer of a restorable unit."""
+        (only,) = self.producers
+        return only
