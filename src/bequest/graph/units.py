@@ -7,13 +7,31 @@ all taken from the dense network.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 from torch import Tensor
 
-POSITIVELY_HOMOGENEOUS = frozenset({"identity", "relu", "leaky_relu", "prelu"})
-"""Activations with f(s·x) = s·f(x) for every s > 0."""
+
+@dataclass(frozen=True)
+class Activation:
+    """The element-wise function between a producer (or its norm) and the consumers.
+
+    Attributes:
+        name: "identity", "relu", "gelu", ... as ATen spells it; two in a row are "relu∘tanh".
+        apply: the function itself, on a tensor of any shape.
+        homogeneous: True where f(s·x) = s·f(x) for every s > 0 (identity, ReLU, leaky ReLU).
+    """
+
+    name: str
+    apply: Callable[[Tensor], Tensor]
+    homogeneous: bool
+
+    @property
+    def is_identity(self) -> bool:
+        """True where nothing stands between producer and consumers."""
+        return self.name == "identity"
 
 
 @dataclass(frozen=True)
@@ -90,18 +108,17 @@ class Unit:
         size: n.
         producers: every layer that writes the channels; one for an inner group, several for a
             residual stream.
-        activation: name of the element-wise function between producer (or norm) and consumers:
-            "identity", "relu", ... ; None where the path is not such a chain.
+        activation: the function between producer (or norm) and consumers; None where the path
+            is not such a chain.
         consumers: every layer that reads the channels.
         obstacle: why weight-space restorers can't serve the group, in words; None = they can, and
-            then there is exactly one producer.
-        slope: value of the activation at −1, negated (leaky ReLU), where it has one.
+            then there is exactly one producer, an activation, and at least one consumer.
     """
 
     name: str
     size: int
     producers: tuple[Producer, ...]
-    activation: str | None
+    activation: Activation | None
     consumers: tuple[Consumer, ...]
     obstacle: str | None
 
