@@ -1,0 +1,1 @@
+"""bequest: smaller PyTorch networks, restored in closed form."""

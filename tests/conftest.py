@@ -1,0 +1,24 @@
+"""Fixtures that every test may use."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of real weights and images; tests that need it skip where it is absent."""
+    default = Path(__file__).resolve().parents[2] / "shared"
+    folder = Path(os.environ.get("BEQUEST_SHARED", default))
+    if not (folder / "weights").is_dir():
+        pytest.skip(f"no real weights and images at {folder}; set BEQUEST_SHARED")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
