@@ -1,0 +1,80 @@
+"""The plan: what leaves a network, what is handed on, what was refused and why. Plain JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bequest.graph.surgery import Surgery
+
+VERSION = 1
+"""Version of the JSON form of a plan."""
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """What happens to one group of channels.
+
+    Attributes:
+        name: the group's name: its first producer.
+        kind: "inner" or "residual".
+        producers: names of the layers that write the channels.
+        consumers: names of the layers that read them.
+        size: number of channels in the dense network.
+        removed: indices of the channels that leave, ascending.
+        restored_by: name of the restorer that handed them on; "none" where they leave plainly.
+        reconstruction_error: mean relative error of the removed filters written by kept ones (see
+            :func:`bequest.restorers.base.reconstruction_error`); None where plainly pruned.
+        notes: everything worth knowing: clamped widths, why plainly pruned, inexact borders.
+    """
+
+    name: str
+    kind: str
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    size: int
+    removed: tuple[int, ...]
+    restored_by: str
+    reconstruction_error: float | None
+    notes: tuple[str, ...]
+
+    @property
+    def kept(self) -> int:
+        """Number of channels that stay."""
+        return self.size - len(self.removed)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A group that was not pruned although the call asked for it, or that can't be pruned."""
+
+    group: str
+    size: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that pruning does to a network, in a form that can be saved and replayed.
+
+    Attributes:
+        architecture: fingerprint of the dense network (names, shapes and dtypes of its tensors).
+        recipe: the call: ratio, criterion, restorer, seed, ...
+        versions: of bequest, torch and Python.
+        groups: what happens to each group that loses channels.
+        refused: what stays as it is, and why.
+        surgery: cuts, attributes and new biases, replayed on a fresh instance when loading.
+    """
+
+    architecture: str
+    recipe: Mapping[str, Any]
+    versions: Mapping[str, str]
+    groups: tuple[GroupPlan, ...]
+    refused: tuple[Refusal, ...]
+    surgery: Surgery
+
+    def to_json(self) -> dict[str, Any]:
+        """A dict of plain JSON values, with the version of the form."""
+        return {"version": VERSION, **dataclasses.asdict(self)}

@@ -1,0 +1,79 @@
+"""Which models are let in: everything that would be pruned wrongly is refused by name here."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from bequest.errors import ModelError, UsageError
+
+_WRAPPERS = {
+    "OptimizedModule": "a compiled model; pass the original module (model._orig_mod)",
+    "DistributedDataParallel": "wrapped in DistributedDataParallel; pass model.module",
+    "DataParallel": "wrapped in DataParallel; pass model.module",
+    "FullyShardedDataParallel": "wrapped in FullyShardedDataParallel; pass the unsharded module",
+}
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def admit(model: nn.Module) -> None:
+    """Refuses what can't be pruned right, before anything is traced.
+
+    Raises:
+        UsageError: ``model`` is no module.
+        ModelError: it is scripted, compiled, wrapped, quantised or parametrised, has hooks, or has
+            weights that are not finite floating-point numbers. The message names the module.
+    """
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"model: expected a torch.nn.Module, found {type(model).__name__}")
+    for name, module in model.named_modules():
+        _admit_module(name or type(model).__name__, module)
+    for name, parameter in model.named_parameters():
+        _admit_weight(name, parameter)
+    for name, buffer in model.named_buffers():
+        if buffer.is_floating_point() and not _finite(buffer):
+            raise ModelError(f"buffer '{name}' holds NaN or infinite values; load sound weights")
+
+
+def _admit_module(name: str, module: nn.Module) -> None:
+    kind = type(module).__name__
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ModelError(f"'{name}' is scripted (TorchScript); pass the Python module it came from")
+    if advice := _WRAPPERS.get(kind):
+        raise ModelError(f"'{name}' is {advice}")
+    if type(module).__module__.startswith(("torch.ao.nn", "torch.nn.quantized")):
+        raise ModelError(f"'{name}' is quantised ({kind}); prune the floating-point model first")
+    if parametrize.is_parametrized(module):
+        raise ModelError(
+            f"'{name}' has parametrised weights ({', '.join(module.parametrizations)}); call "  # type: ignore[arg-type]
+            "torch.nn.utils.parametrize.remove_parametrizations on it first"
+        )
+    for attribute in _HOOKS:
+        hooks = getattr(module, attribute, None)
+        if hooks:
+            hook = next(iter(hooks.values()))
+            what = getattr(hook, "__qualname__", type(hook).__name__)
+            raise ModelError(
+                f"'{name}' carries a hook ({what}, {attribute.strip('_').replace('_', ' ')}), which "
+                "may depend on the channels that leave; remove it (weight_norm, spectral_norm and "
+                "nn.utils.prune: with their remove functions) and add it again afterwards"
+            )
+
+
+def _admit_weight(name: str, parameter: nn.Parameter) -> None:
+    if isinstance(parameter, nn.parameter.UninitializedParameter):
+        raise ModelError(f"parameter '{name}' has no shape yet (lazy module); run the model once")
+    if parameter.is_meta:
+        raise ModelError(f"parameter '{name}' is on the meta device and has no values; load weights")
+    if parameter.is_complex() or not parameter.is_floating_point():
+        raise ModelError(
+            f"parameter '{name}' has the dtype {parameter.dtype}; expected floating-point weights"
+        )
+    if not _finite(parameter):
+        raise ModelError(f"parameter '{name}' holds NaN or infinite values; load sound weights")
+
+
+def _finite(tensor: Tensor) -> bool:
+    # A sum is finite only if no term is NaN or infinite; it needs no second tensor of that size.
+    return bool(tensor.detach().sum(dtype=torch.float64).isfinite())

@@ -1,0 +1,213 @@
+"""Channels that must leave together, gathered into the groups that pruning decides over.
+
+A *channel* is a connected component of tied labels. A *group* holds the channels of every layer
+that shares one with another: the filters of one convolution (an inner group), or all the layers
+that write to a residual stream.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bequest.graph.ledger import Labels
+from bequest.graph.rules import Read, Reading, Write
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Group:
+    """A set of channels that are ranked and pruned as one.
+
+    Attributes:
+        name: the weight's owner of its first producer, e.g. ``layer1.0.conv1``.
+        channels: ids of the channels, in the order of the first producer's filters.
+        producers: the layers that write the channels.
+        consumers: the layers that read them.
+        kind: "inner", or "residual" where branches are added.
+        fixed: True for channels that can't leave; shape (n,).
+        reasons: why channels can't leave, each named once.
+        blocks: block number of every channel where blocks keep equal numbers, else None.
+        is_output: True where the channels are the network's output.
+        literal: operators whose size along these channels may stand in the code; tried out before
+            pruning.
+    """
+
+    name: str
+    channels: Index
+    producers: tuple[Write, ...]
+    consumers: tuple[Read, ...]
+    kind: Literal["inner", "residual"]
+    fixed: NDArray[np.bool_]
+    reasons: tuple[str, ...]
+    blocks: Index | None
+    is_output: bool
+    literal: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Number of channels."""
+        return len(self.channels)
+
+    @property
+    def frozen(self) -> bool:
+        """True where no channel can leave."""
+        return bool(self.fixed.all())
+
+
+@dataclass(frozen=True)
+class Channels:
+    """All groups of a network, and the channel of every label.
+
+    Attributes:
+        reading: the rules' statements.
+        channel_of: label → channel.
+        groups: the groups, in the order of their first producers.
+    """
+
+    reading: Reading
+    channel_of: Index
+    groups: tuple[Group, ...]
+
+    def positions(self, group: Group, labels: Labels) -> Index:
+        """For each label the position of its channel in ``group``, −1 where it is not in it."""
+        lookup = np.full(int(self.channel_of.max(initial=0)) + 1, -1)
+        lookup[group.channels] = np.arange(group.size)
+        return lookup[self.channel_of[labels]]
+
+
+def group(reading: Reading) -> Channels:
+    """Gathers channels into groups.
+
+    Two producers belong to one group when they share a channel that could leave. The order of
+    groups, and of channels in a group, is that of execution.
+    """
+    ledger = reading.ledger
+    channel_of = ledger.components().astype(np.int64)
+    reasons = _frozen_channels(reading, channel_of)
+    members = _gather(reading, channel_of)
+    marked = {
+        "outputs": _marked(ledger.outputs, channel_of),
+        "streams": _marked(ledger.streams, channel_of),
+    }
+    groups = [
+        _group(reading, channel_of, writes, reasons, marked["outputs"], marked["streams"])
+        for writes in members
+    ]
+    return Channels(reading, channel_of, tuple(groups))
+
+
+def _frozen_channels(reading: Reading, channel_of: Index) -> dict[int, str]:
+    """Channel → the first reason why it can't leave."""
+    reasons: dict[int, str] = {}
+    for labels, reason in reading.ledger.frozen:
+        for channel in np.unique(channel_of[labels]):
+            reasons.setdefault(int(channel), reason)
+    return reasons
+
+
+def _marked(marks: list[Labels], channel_of: Index) -> set[int]:
+    return {int(c) for labels in marks for c in np.unique(channel_of[labels])}
+
+
+def _gather(reading: Reading, channel_of: Index) -> list[list[Write]]:
+    """Producers that share channels, as lists in order of execution."""
+    home: dict[int, int] = {}
+    members: dict[int, list[Write]] = {}
+    for number, write in enumerate(reading.writes):
+        channels = {int(c) for c in channel_of[write.labels]}
+        met = sorted({home[c] for c in channels if c in home})
+        target = met[0] if met else number
+        merged = [w for key in met for w in members.pop(key)]
+        members[target] = [*merged, write]
+        moved = channels.union(*({int(c) for c in channel_of[w.labels]} for w in merged))
+        home.update(dict.fromkeys(moved, target))
+    return sorted(members.values(), key=lambda writes: reading.writes.index(writes[0]))
+
+
+def _group(
+    reading: Reading,
+    channel_of: Index,
+    writes: list[Write],
+    reasons: dict[int, str],
+    outputs: set[int],
+    streams: set[int],
+) -> Group:
+    order = np.concatenate([channel_of[write.labels] for write in writes])
+    _, first = np.unique(order, return_index=True)
+    channels = order[np.sort(first)]
+    inside = {int(c) for c in channels}
+    blocks, conflict = _blocks(reading, channel_of, channels)
+    fixed = np.array([c in reasons for c in channels])
+    why = dict.fromkeys(reasons[int(c)] for c in channels if int(c) in reasons)
+    if conflict:
+        fixed, why = np.ones(len(channels), bool), {**why, conflict: None}
+    consumers = {
+        read.node: read for read in reading.reads if inside & set(channel_of[read.labels].tolist())
+    }
+    literal = dict.fromkeys(
+        place
+        for labels, place in reading.ledger.literals
+        if inside & set(channel_of[labels].tolist())
+    )
+    return Group(
+        name=_name(writes[0]),
+        channels=channels,
+        producers=tuple({(w.weight or w.node.name): w for w in writes}.values()),
+        consumers=tuple(consumers.values()),
+        kind="residual" if inside & streams else "inner",
+        fixed=fixed,
+        reasons=tuple(why),
+        blocks=blocks,
+        is_output=bool(inside & outputs),
+        literal=tuple(literal),
+    )
+
+
+def _name(write: Write) -> str:
+    if write.weight is None:
+        return write.node.name
+    owner, _, attribute = write.weight.rpartition(".")
+    return owner if attribute == "weight" and owner else write.weight
+
+
+def _blocks(reading: Reading, channel_of: Index, channels: Index) -> tuple[Index | None, str]:
+    """Block number per channel from all the balances that meet the group.
+
+    Several balances agree when one of them, the finest, refines all others. A balance that reaches
+    beyond the group, or that doesn't agree, is a conflict: its text says so.
+    """
+    position = {int(c): i for i, c in enumerate(channels)}
+    found: dict[int, Index] = defaultdict(lambda: np.full(len(channels), -1))
+    places: list[str] = []
+    for number, balance in enumerate(reading.ledger.balances):
+        at = [position.get(int(c), -1) for c in channel_of[balance.labels]]
+        if max(at) < 0:
+            continue
+        places.append(balance.place)
+        blocks = np.repeat(np.arange(balance.blocks), len(at) // balance.blocks)
+        if min(at) < 0:
+            return None, f"blocks of equal number reach beyond the group ({balance.place})"
+        partition = found[number]
+        for index, block in zip(at, blocks, strict=True):
+            if partition[index] not in (-1, block):
+                partition[index] = -2  # a channel in two blocks at once ties the blocks
+            elif partition[index] == -1:
+                partition[index] = block
+        if (partition == -2).all():
+            del found[number]  # every channel stands in several blocks alike: equal by itself
+        elif (partition < 0).any():
+            return None, f"blocks of equal number cover the group in part ({balance.place})"
+    if not found:
+        return None, ""
+    finest = max(found.values(), key=lambda partition: int(partition.max()))
+    for partition in found.values():
+        pairs = {(int(a), int(b)) for a, b in zip(finest, partition, strict=True)}
+        if len(pairs) > int(finest.max()) + 1:
+            return None, f"two different divisions into equal blocks ({', '.join(places[:2])})"
+    return finest, ""

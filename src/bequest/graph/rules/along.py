@@ -1,0 +1,60 @@
+"""Rules for operators that work along given dimensions: reductions, softmax, flips, sums."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from bequest.graph.ledger import Layout
+from bequest.graph.rules.base import Step, rule
+
+_REDUCTIONS = "sum amax amin max min var std var_mean std_mean prod argmax argmin any all norm logsumexp".split()
+
+
+@rule("mean", role="linear")
+def mean(step: Step) -> Layout:
+    """The mean over space leaves channels as they are; a mean over channels can't lose one."""
+    layouts = reduction(step)
+    assert isinstance(layouts, Layout)
+    return layouts
+
+
+@rule(*_REDUCTIONS, "linalg_vector_norm", role="join")
+def reduction(step: Step) -> Layout | tuple[Layout, ...]:
+    """Dimensions that are summed up; those of channels keep all their channels."""
+    layout = step.layout(step.arg(0, "self"))
+    dims = list(layout.dims)
+    gone = _dims(step, len(dims))
+    for dim in gone:
+        step.freeze(dims[dim], "is reduced over its channels")
+        dims[dim] = None
+    value = step.node.meta["val"]
+    first = value if isinstance(value, Tensor) else value[0]
+    kept_shape = first.ndim == len(dims)
+    result = layout.with_dims(d for i, d in enumerate(dims) if kept_shape or i not in gone)
+    return result if isinstance(value, Tensor) else (result,) * len(value)
+
+
+@rule("softmax", "_softmax", "log_softmax", "_log_softmax", role="join")
+@rule("cumsum", "cumprod", "flip", "roll", "sort", "topk", "argsort", role="join")
+def along(step: Step) -> Layout | tuple[Layout, ...]:
+    """An operator that mixes or moves the indices of some dimensions, none of the others."""
+    layout = step.layout(step.operands()[0])
+    dims = list(layout.dims)
+    for dim in _dims(step, len(dims)):
+        step.freeze(dims[dim], "is mixed with its other channels")
+        dims[dim] = None
+    result = layout.with_dims(dims)
+    value = step.node.meta["val"]
+    return result if isinstance(value, Tensor) else (result,) * len(value)
+
+
+def _dims(step: Step, rank: int) -> list[int]:
+    """The dimensions that the operator names; all of them where it names none."""
+    schema = step.node.target._schema  # type: ignore[union-attr]
+    for position, argument in enumerate(schema.arguments):
+        if argument.name in ("dim", "dims"):
+            given = step.arg(position, argument.name, argument.default_value)
+            if given is None or given == []:
+                break
+            return [int(d) % rank for d in (given if isinstance(given, list | tuple) else [given])]
+    return list(range(rank))

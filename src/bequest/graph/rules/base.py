@@ -1,0 +1,213 @@
+"""How a network is read: one rule per ATen operator, and a wall where there is none.
+
+A rule gets a :class:`Step` (the operator at hand) and returns where the channels of its result
+are. On the way it tells the ledger what must leave together and what can't leave.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor, fx
+
+from bequest.graph.ledger import Labels, Layout, Ledger
+from bequest.graph.trace import Network, operator_of, place_of
+
+Role = Literal["norm", "activation", "linear", "monotone", "pad", "layer", "join", "wall", "input"]
+"""What an operator does to the channels that pass it, for the chain from producer to consumer:
+
+"norm"        batch norm in evaluation mode: an affine map per channel
+"activation"  the same function on every element
+"linear"      per-channel linear and the identity on constants: views, average pooling, upsampling
+"monotone"    max pooling: keeps constants and positive multiples, not sums
+"pad"         brings zeros in, or sums at a border in another way than inside
+"layer"       a convolution or linear layer
+"join"        anything that mixes in other tensors or data: add, group norm, softmax
+"""
+
+
+@dataclass(frozen=True)
+class Write:
+    """A layer's output channels: ``labels`` are indices of dimension ``dim`` of ``weight``."""
+
+    node: fx.Node
+    kind: Literal["conv", "linear"]
+    weight: str | None
+    bias: str | None
+    dim: int
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class Read:
+    """A layer's input channels: ``labels`` are indices of dimension ``dim`` of ``weight``.
+
+    With ``groups`` > 1 the dimension is local to each of as many blocks of rows.
+    """
+
+    node: fx.Node
+    weight: str | None
+    bias: str | None
+    dim: int
+    labels: Labels
+    groups: int
+    zero_padded: bool
+
+
+@dataclass
+class Reading:
+    """What a network turns out to be, before channels are grouped."""
+
+    network: Network
+    ledger: Ledger
+    layouts: dict[fx.Node, Layout | tuple[Layout, ...]] = field(default_factory=dict)
+    roles: dict[fx.Node, Role] = field(default_factory=dict)
+    writes: list[Write] = field(default_factory=list)
+    reads: list[Read] = field(default_factory=list)
+    walls: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One operator and what is known before it."""
+
+    node: fx.Node
+    reading: Reading
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where statements about labels go."""
+        return self.reading.ledger
+
+    @property
+    def place(self) -> str:
+        """Operator and module, for messages."""
+        return place_of(self.node)
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions of the (first) result."""
+        return len(self.shape)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the (first) result."""
+        value = self.node.meta["val"]
+        return tuple((value[0] if isinstance(value, tuple | list) else value).shape)
+
+    def arg(self, position: int, name: str, default: Any = None) -> Any:
+        """An argument by position or name, as the operator's schema has it."""
+        if position < len(self.node.args):
+            return self.node.args[position]
+        return self.node.kwargs.get(name, default)
+
+    def operands(self) -> list[fx.Node]:
+        """Every tensor that the operator reads."""
+        return [node for node in self.node.all_input_nodes if _is_tensor(node)]
+
+    def layout(self, node: fx.Node) -> Layout:
+        """Where the channels of an operand are."""
+        layout = self.reading.layouts[node]
+        if isinstance(layout, tuple):
+            raise TypeError(f"{node} has several results")
+        return layout
+
+    def tensor_name(self, node: fx.Node | None) -> str | None:
+        """Qualified name where ``node`` is a parameter or buffer itself, else None."""
+        return None if node is None else self.reading.network.tensors.get(node.name)
+
+    def fixed(self, shape: Sequence[int] | None = None) -> Layout:
+        """A layout without labels: nothing of this tensor can leave."""
+        return Layout((None,) * len(self.shape if shape is None else shape), self.place)
+
+    def freeze(self, labels: Labels | None, why: str) -> None:
+        """States that ``labels`` can't leave because of this operator."""
+        if labels is not None:
+            self.ledger.freeze(labels, f"{why} ({self.place})")
+
+
+Rule = Callable[[Step], Layout | tuple[Layout, ...]]
+_RULES: dict[str, tuple[Rule, Role]] = {}
+
+
+def rule(*operators: str, role: Role) -> Callable[[Rule], Rule]:
+    """Files a rule for ATen operators (names without ``aten::`` and overload)."""
+
+    def file(function: Rule) -> Rule:
+        for operator in operators:
+            _RULES[operator] = (function, role)
+        return function
+
+    return file
+
+
+def read(network: Network) -> Reading:
+    """Applies the rules to a traced network in order."""
+    reading = Reading(network, Ledger())
+    for node in network.nodes:
+        step = Step(node, reading)
+        if node.op == "placeholder":
+            reading.layouts[node], reading.roles[node] = _placeholder(step), "input"
+        elif node.op == "output":
+            _output(step)
+        else:
+            _operator(step)
+    return reading
+
+
+def _placeholder(step: Step) -> Layout:
+    """Parameters and buffers can shrink along every dimension; inputs along none."""
+    value = step.node.meta["val"]
+    name = step.tensor_name(step.node)
+    if not isinstance(value, Tensor):
+        return Layout((), "a constant")
+    if name is None:
+        what = "the network's input" if step.node.name in step.reading.network.inputs else "a constant"
+        return Layout((None,) * value.ndim, what)
+    slots = (step.ledger.slot(name, d, n) if n > 1 else None for d, n in enumerate(value.shape))
+    return Layout(tuple(slots), f"the parameter {name}")
+
+
+def _output(step: Step) -> None:
+    for node in step.node.all_input_nodes:
+        layout = step.reading.layouts[node]
+        for one in layout if isinstance(layout, tuple) else (layout,):
+            step.ledger.outputs.extend(labels for labels in one.dims if labels is not None)
+
+
+def _operator(step: Step) -> None:
+    node, reading = step.node, step.reading
+    name = operator_of(node)
+    aten = str(getattr(node.target, "namespace", "aten")) == "aten"
+    known = _RULES.get(name) if aten else None
+    if known is None:
+        reading.roles[node] = "wall"
+        reading.layouts[node] = _wall(step)
+        return
+    function, role = known
+    reading.roles.setdefault(node, role)
+    reading.layouts[node] = function(step)
+
+
+def _wall(step: Step) -> Layout | tuple[Layout, ...]:
+    """An operator without a rule: whatever it reads stays as it is, and the report says why."""
+    met = False
+    for operand in step.operands():
+        layout = step.reading.layouts[operand]
+        for one in layout if isinstance(layout, tuple) else (layout,):
+            for labels in one.dims:
+                step.freeze(labels, "meets an operator without a rule")
+                met = met or labels is not None
+    if met:
+        step.reading.walls.append(step.place)
+    value = step.node.meta.get("val")
+    if isinstance(value, tuple | list):
+        return tuple(step.fixed(item.shape if isinstance(item, Tensor) else ()) for item in value)
+    return step.fixed(value.shape if isinstance(value, Tensor) else ())
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor | tuple | list)

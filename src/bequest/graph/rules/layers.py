@@ -1,0 +1,179 @@
+"""Rules for layers with weights: convolutions, linear layers, embeddings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import fx
+
+from bequest.graph.ledger import Labels, Layout
+from bequest.graph.rules.base import Read, Step, Write, rule
+
+
+@rule("conv1d", "conv2d", "conv3d", role="layer")
+def convolution(step: Step) -> Layout:
+    """Plain, grouped and depthwise convolution; weight (out, in/groups, kernel...)."""
+    data, weight, bias = step.arg(0, "input"), step.arg(1, "weight"), step.arg(2, "bias")
+    groups = int(step.arg(6, "groups", 1))
+    channel = step.ndim - (len(weight.meta["val"].shape) - 2) - 1
+    out = _labels(step, weight, 0)
+    _tie_bias(step, bias, out)
+    if groups == 1:
+        padded = _pads(step.arg(4, "padding", 0))
+        _consume(step, data, channel, weight, bias, dim=1, zero_padded=padded)
+        _produce(step, weight, bias, 0, out, "conv")
+    elif weight.meta["val"].shape[1] == 1:
+        _depthwise(step, data, channel, out, groups)
+    else:
+        _grouped(step, data, channel, weight, bias, out, groups)
+    return _result(step, data, channel, out)
+
+
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", role="layer")
+def transposed_convolution(step: Step) -> Layout:
+    """Transposed convolution; weight (in, out/groups, kernel...).
+
+    Outputs at borders and between strides sum fewer kernel positions, so a constant per channel is
+    never exact behind it: the consumer counts as zero padded.
+    """
+    data, weight, bias = step.arg(0, "input"), step.arg(1, "weight"), step.arg(2, "bias")
+    groups = int(step.arg(6, "groups", 1))
+    shape = weight.meta["val"].shape
+    channel = step.ndim - (len(shape) - 2) - 1
+    if groups == 1:
+        out = _labels(step, weight, 1)
+        _tie_bias(step, bias, out)
+        _consume(step, data, channel, weight, bias, dim=0, zero_padded=True)
+        _produce(step, weight, bias, 1, out, "conv")
+    elif groups == shape[0] and shape[1] == 1:
+        out = _labels(step, weight, 0)
+        _tie_bias(step, bias, out)
+        _depthwise(step, data, channel, out, groups)
+    else:
+        out = step.ledger.rest(step.shape[channel], f"grouped transposed convolution ({step.place})")
+        for labels in (step.layout(data).dims[channel], *step.layout(weight).dims):
+            step.freeze(labels, "grouped transposed convolution")
+    return _result(step, data, channel, out)
+
+
+@rule("linear", role="layer")
+def linear(step: Step) -> Layout:
+    """y = x·Wᵀ + b over the last dimension; weight (out, in)."""
+    data, weight, bias = step.arg(0, "input"), step.arg(1, "weight"), step.arg(2, "bias")
+    out = _labels(step, weight, 0)
+    _tie_bias(step, bias, out)
+    last = len(data.meta["val"].shape) - 1
+    _consume(step, data, last, weight, bias, dim=1, zero_padded=False)
+    _produce(step, weight, bias, 0, out, "linear")
+    return _result(step, data, last, out)
+
+
+@rule("embedding", role="layer")
+def embedding(step: Step) -> Layout:
+    """Rows of a table (vocabulary, width): the width can shrink, the vocabulary can't."""
+    table, indices = step.arg(0, "weight"), step.arg(1, "indices")
+    rows, width = step.layout(table).dims
+    step.freeze(rows, "is looked up by index")
+    out = _labels(step, table, 1) if width is not None else None
+    if out is not None:
+        _produce(step, table, None, 1, out, "linear")
+    return Layout((*(None,) * len(indices.meta["val"].shape), out), step.place)
+
+
+def _labels(step: Step, weight: fx.Node, dim: int) -> Labels:
+    """The labels of a weight's dimension; a computed weight may have lost them."""
+    labels = step.layout(weight).dims[dim]
+    if labels is not None:
+        return labels
+    size = weight.meta["val"].shape[dim]
+    name = step.tensor_name(weight)
+    if name is not None:
+        return step.ledger.slot(name, dim, size)  # a single channel
+    return step.ledger.rest(size, f"the weight is computed ({step.place})")
+
+
+def _tie_bias(step: Step, bias: fx.Node | None, out: Labels) -> None:
+    if bias is not None:
+        step.ledger.tie(out, _labels(step, bias, 0))
+
+
+def _consume(
+    step: Step,
+    data: fx.Node,
+    channel: int,
+    weight: fx.Node,
+    bias: fx.Node | None,
+    *,
+    dim: int,
+    zero_padded: bool,
+) -> None:
+    """Input channel i reads index i of the weight's dimension ``dim``: they leave together."""
+    columns = _labels(step, weight, dim)
+    layout = step.layout(data)
+    labels = layout.dims[channel]
+    if labels is None:
+        step.freeze(columns, f"reads {layout.origin}")
+        return
+    step.ledger.tie(labels, columns)
+    names = step.tensor_name(weight), step.tensor_name(bias)
+    step.reading.reads.append(Read(step.node, *names, dim, labels, 1, zero_padded))
+
+
+def _produce(
+    step: Step, weight: fx.Node, bias: fx.Node | None, dim: int, out: Labels, kind: Any
+) -> None:
+    names = step.tensor_name(weight), step.tensor_name(bias)
+    step.reading.writes.append(Write(step.node, kind, *names, dim, out))
+
+
+def _depthwise(step: Step, data: fx.Node, channel: int, out: Labels, groups: int) -> None:
+    """Filter i reads channel i // multiplier alone: it leaves with it, and the groups shrink."""
+    step.reading.roles[step.node] = "join"
+    layout = step.layout(data)
+    labels = layout.dims[channel]
+    if labels is None:
+        step.freeze(out, f"reads {layout.origin} channel by channel")
+    else:
+        step.ledger.tie(out.reshape(groups, -1), labels[:, None])
+
+
+def _grouped(
+    step: Step,
+    data: fx.Node,
+    channel: int,
+    weight: fx.Node,
+    bias: fx.Node | None,
+    out: Labels,
+    groups: int,
+) -> None:
+    """Each block of outputs reads its own block of inputs: blocks keep equal numbers."""
+    layout = step.layout(data)
+    labels = layout.dims[channel]
+    step.freeze(step.layout(weight).dims[1], "is shared by the blocks of a grouped convolution")
+    step.ledger.balance(out, groups, step.place)
+    _produce(step, weight, bias, 0, out, "conv")
+    name = step.tensor_name(weight)
+    if labels is None:
+        return
+    if name is None:
+        step.freeze(labels, "the grouped weight is computed")
+        return
+    step.ledger.balance(labels, groups, step.place)
+    padded = _pads(step.arg(4, "padding", 0))
+    read = Read(step.node, name, step.tensor_name(bias), 1, labels, groups, padded)
+    step.reading.reads.append(read)
+
+
+def _result(step: Step, data: fx.Node, channel: int, out: Labels) -> Layout:
+    dims = list(step.layout(data).dims)
+    for dim in range(channel + 1, len(dims)):
+        step.freeze(dims[dim], "is a dimension that the kernel slides over")
+        dims[dim] = None
+    dims[channel] = out
+    return Layout(tuple(dims), step.place)
+
+
+def _pads(padding: Any) -> bool:
+    if isinstance(padding, str):
+        return padding != "valid"
+    return any(padding) if isinstance(padding, list | tuple) else bool(padding)

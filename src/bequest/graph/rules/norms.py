@@ -1,0 +1,90 @@
+"""Rules for normalisation layers."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from bequest.graph.ledger import Labels, Layout
+from bequest.graph.rules.base import Step, rule
+
+
+@rule("_native_batch_norm_legit_no_training", role="norm")
+def batch_norm(step: Step) -> tuple[Layout, ...]:
+    """Batch norm with its stored statistics: one scale, shift, mean and variance per channel."""
+    return _per_channel(step, [step.arg(i, "") for i in range(1, 5)])
+
+
+@rule("_native_batch_norm_legit", role="join")
+def batch_norm_on_batch(step: Step) -> tuple[Layout, ...]:
+    """Batch norm that normalises with the batch at hand (no stored statistics)."""
+    return _per_channel(step, step.operands()[1:])
+
+
+@rule("batch_norm", role="norm")
+def batch_norm_whole(step: Step) -> Layout:
+    """Batch norm kept whole: by its stored statistics unless in training mode."""
+    training = bool(step.arg(5, "training", False))
+    step.reading.roles[step.node] = "join" if training else "norm"
+    return _per_channel(step, [step.arg(i, "") for i in range(1, 5)])[0]
+
+
+@rule("instance_norm", role="join")
+def instance_norm(step: Step) -> Layout:
+    """Every channel by its own mean and variance in the sample."""
+    return _per_channel(step, step.operands()[1:])[0]
+
+
+@rule("group_norm", "native_group_norm", role="join")
+def group_norm(step: Step) -> Layout | tuple[Layout, ...]:
+    """Channels in blocks that share statistics: blocks keep equal numbers.
+
+    With as many blocks as channels it is an instance norm, whose number of blocks shrinks.
+    """
+    data = step.arg(0, "input")
+    native = "native" in str(step.node.target)
+    blocks = int(step.arg(6, "group") if native else step.arg(1, "num_groups"))
+    names = ((1, "weight"), (2, "bias")) if native else ((2, "weight"), (3, "bias"))
+    result = _per_channel(step, [step.arg(position, name) for position, name in names])
+    labels = step.layout(data).dims[1]
+    if labels is not None and blocks not in (1, len(labels)):
+        step.ledger.balance(labels, blocks, step.place)
+    return result if native else result[0]
+
+
+@rule("layer_norm", "native_layer_norm", "rms_norm", role="join")
+def layer_norm(step: Step) -> Layout | tuple[Layout, ...]:
+    """Normalises the last dimensions together; what leaves no longer counts in the statistics."""
+    data, count = step.arg(0, "input"), len(step.arg(1, "normalized_shape"))
+    layout = step.layout(data)
+    first = len(layout.dims) - count
+    for position in (2, 3):
+        affine = step.arg(position, "weight" if position == 2 else "bias")
+        if not isinstance(affine, fx.Node):
+            continue
+        for labels, slots in zip(layout.dims[first:], step.layout(affine).dims, strict=True):
+            _follow(step, labels, slots, layout.origin)
+    values = step.node.meta["val"]
+    if not isinstance(values, tuple | list):
+        return layout
+    rest = (Layout((None,) * value.ndim, step.place) for value in values[1:])
+    return (layout, *rest)
+
+
+def _per_channel(step: Step, affine: list[fx.Node | None]) -> tuple[Layout, ...]:
+    """Ties every vector in ``affine`` to dimension 1 of the data."""
+    layout = step.layout(step.arg(0, "input"))
+    for vector in affine:
+        if isinstance(vector, fx.Node):
+            _follow(step, layout.dims[1], step.layout(vector).dims[0], layout.origin)
+    values = step.node.meta["val"]
+    several = values[1:] if isinstance(values, tuple | list) else ()
+    return (layout, *(Layout((None,) * value.ndim, step.place) for value in several))
+
+
+def _follow(step: Step, labels: Labels | None, slots: Labels | None, origin: str) -> None:
+    if labels is not None and slots is not None:
+        step.ledger.tie(labels, slots)
+    elif slots is not None:
+        step.freeze(slots, f"acts on {origin}, whose channels are fixed")
+    elif labels is not None and len(labels) > 1:
+        step.freeze(labels, "is normalised with a tensor whose channels are fixed")

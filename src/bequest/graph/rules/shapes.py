@@ -1,0 +1,231 @@
+"""Rules for operators that only move elements: views, permutations, slices, concatenation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+
+from bequest.graph.ledger import Labels, Layout
+from bequest.graph.rules.base import Step, rule
+from bequest.graph.rules.elementwise import broadcast
+
+
+@rule("view", "_unsafe_view", "reshape", "flatten", "unflatten", role="linear")
+def view(step: Step) -> Layout:
+    """Merges and splits dimensions, keeping the order of the elements.
+
+    A merged dimension repeats each label once per element that the channel brings (flattened
+    maps). A split one keeps labels on one of its parts: on the only part along which they differ,
+    or, where several do, on the largest, and the others leave together (channel shuffle, heads).
+    """
+    data = step.operands()[0]
+    layout, before = step.layout(data), tuple(data.meta["val"].shape)
+    dims: list[Labels | None] = []
+    for inner, outer in _factor(before, step.shape):
+        merged = _merge(step, [layout.dims[d] for d in inner], [before[d] for d in inner])
+        sizes = [step.shape[d] for d in outer]
+        dims.extend([None] * len(outer) if merged is None else _split(step, merged, sizes))
+    return layout.with_dims(dims)
+
+
+@rule("permute", "transpose", "t", "movedim", "swapaxes", role="linear")
+def permute(step: Step) -> Layout:
+    """Another order of the dimensions."""
+    layout = step.layout(step.operands()[0])
+    rank = len(layout.dims)
+    name = str(step.node.target)
+    order = list(range(rank))
+    if "permute" in name:
+        order = [int(d) % rank for d in step.arg(1, "dims")]
+    elif "transpose" in name or "swapaxes" in name:
+        a, b = int(step.arg(1, "dim0")) % rank, int(step.arg(2, "dim1")) % rank
+        order[a], order[b] = order[b], order[a]
+    else:
+        order.reverse()
+    return layout.with_dims(layout.dims[d] for d in order)
+
+
+@rule("unsqueeze", role="linear")
+def unsqueeze(step: Step) -> Layout:
+    """A new dimension of size one."""
+    layout = step.layout(step.operands()[0])
+    at = int(step.arg(1, "dim")) % step.ndim
+    return layout.with_dims((*layout.dims[:at], None, *layout.dims[at:]))
+
+
+@rule("squeeze", role="linear")
+def squeeze(step: Step) -> Layout:
+    """Dimensions of size one disappear."""
+    data = step.operands()[0]
+    layout, shape = step.layout(data), data.meta["val"].shape
+    given = step.arg(1, "dim", list(range(len(shape))))
+    chosen = {int(d) % len(shape) for d in (given if isinstance(given, list | tuple) else [given])}
+    gone = {d for d in chosen if shape[d] == 1}
+    return layout.with_dims(labels for d, labels in enumerate(layout.dims) if d not in gone)
+
+
+@rule("expand", "broadcast_to", "expand_as", role="linear")
+def expand(step: Step) -> Layout:
+    """Dimensions of size one are repeated; the others keep their labels."""
+    data = step.operands()[0]
+    return broadcast(step, [data], [step.layout(data)])
+
+
+@rule("slice", role="linear")
+def slices(step: Step) -> Layout:
+    """A range of indices. Of channels: where it is a part of an equal partition, the parts keep
+    equal numbers, and whether the bounds follow the width is tried out; else nothing may leave.
+    """
+    layout = step.layout(step.operands()[0])
+    dim = int(step.arg(1, "dim", 0)) % len(layout.dims)
+    labels = layout.dims[dim]
+    if labels is None:
+        return layout
+    start, stop, stride = slice(
+        step.arg(2, "start"), step.arg(3, "end"), step.arg(4, "step", 1)
+    ).indices(len(labels))
+    part = labels[start:stop:stride]
+    if len(part) == len(labels):
+        return layout
+    _partition(step, labels, start, len(part) if stride == 1 else 0)
+    return layout.with_dims((*layout.dims[:dim], part, *layout.dims[dim + 1 :]))
+
+
+@rule("split", "split_with_sizes", "chunk", "tensor_split", role="linear")
+def split(step: Step) -> tuple[Layout, ...]:
+    """Consecutive parts; equal parts keep equal numbers, unequal ones keep everything."""
+    layout = step.layout(step.operands()[0])
+    dim = int(step.arg(2, "dim", 0)) % len(layout.dims)
+    widths = [value.shape[dim] for value in step.node.meta["val"]]
+    labels = layout.dims[dim]
+    parts: Sequence[Labels | None] = [None] * len(widths)
+    if labels is not None:
+        parts = np.split(labels, np.cumsum(widths)[:-1])
+        if len(widths) > 1:
+            _partition(step, labels, 0, widths[0] if len(set(widths)) == 1 else 0)
+    return tuple(
+        layout.with_dims((*layout.dims[:dim], part, *layout.dims[dim + 1 :])) for part in parts
+    )
+
+
+@rule("getitem", role="linear")
+def getitem(step: Step) -> Layout:
+    """One result of an operator that has several."""
+    source, index = step.node.args
+    layouts = step.reading.layouts[source]  # type: ignore[index]
+    step.reading.roles[step.node] = "linear"
+    return layouts[int(index)] if isinstance(layouts, tuple) else layouts  # type: ignore[arg-type]
+
+
+@rule("cat", "concat", role="linear")
+def concatenate(step: Step) -> Layout:
+    """Tensors one after the other: each keeps its own channels."""
+    nodes = step.operands()
+    nodes = [node for node in step.arg(0, "tensors") if node.meta["val"].numel()] or nodes
+    layouts = [step.layout(node) for node in nodes]
+    dim = int(step.arg(1, "dim", 0)) % step.ndim
+    pieces = [layout.dims[dim] for layout in layouts]
+    joined: Labels | None = None
+    if any(piece is not None for piece in pieces):
+        filled = [
+            step.ledger.rest(node.meta["val"].shape[dim], layout.origin) if piece is None else piece
+            for node, layout, piece in zip(nodes, layouts, pieces, strict=True)
+        ]
+        joined = np.concatenate(filled)
+    # The other dimensions must agree, as in an element-wise operator.
+    without = [layout.with_dims(_without(layout.dims, dim)) for layout in layouts]
+    shared = _agree(step, without)
+    dims = [*shared[:dim], joined, *shared[dim:]]
+    return Layout(tuple(dims), layouts[0].origin)
+
+
+@rule("stack", role="linear")
+def stack(step: Step) -> Layout:
+    """Tensors side by side in a new dimension, which stays as it is."""
+    layouts = [step.layout(node) for node in step.arg(0, "tensors")]
+    at = int(step.arg(1, "dim", 0)) % step.ndim
+    shared = _agree(step, layouts)
+    return Layout((*shared[:at], None, *shared[at:]), layouts[0].origin)
+
+
+def _factor(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Pairs of runs of dimensions (before, after) that hold the same elements, as short as can be."""
+    groups: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(before) or j < len(after):
+        left, right = [], []
+        size_left = size_right = 1
+        while not left or not right or size_left != size_right:
+            take_left = i < len(before) and (not left or size_left < size_right)
+            if not take_left and j >= len(after) and i < len(before):
+                take_left = True
+            if take_left:
+                size_left *= before[i]
+                left.append(i)
+                i += 1
+            elif j < len(after):
+                size_right *= after[j]
+                right.append(j)
+                j += 1
+            else:
+                break
+        groups.append((left, right))
+    return groups
+
+
+def _merge(step: Step, dims: list[Labels | None], sizes: list[int]) -> Labels | None:
+    """Labels of several dimensions taken as one; two labelled ones can't be told apart."""
+    tracked = [d for d, labels in enumerate(dims) if labels is not None]
+    if not tracked:
+        return None
+    if len(tracked) > 1:
+        for d in tracked:
+            step.freeze(dims[d], "is merged with another dimension of channels")
+        return None
+    (d,) = tracked
+    labels = dims[d]
+    assert labels is not None
+    tiled = np.tile(np.repeat(labels, prod(sizes[d + 1 :])), prod(sizes[:d]))
+    return tiled
+
+
+def _split(step: Step, labels: Labels, sizes: list[int]) -> list[Labels | None]:
+    """Labels of one dimension laid out over several."""
+    if len(sizes) == 1:
+        return [labels]
+    grid = labels.reshape(sizes)
+    lines = [np.moveaxis(grid, d, 0).reshape(size, -1) for d, size in enumerate(sizes)]
+    constant = [d for d, line in enumerate(lines) if (line == line[:, :1]).all()]
+    chosen = next((d for d in constant if sizes[d] > 1), None)
+    if chosen is None:
+        chosen = int(np.argmax(sizes))
+        step.ledger.tie(lines[chosen][:, :1], lines[chosen])
+        step.ledger.literal(labels, step.place)
+    return [lines[d][:, 0] if d == chosen else None for d in range(len(sizes))]
+
+
+def _partition(step: Step, labels: Labels, start: int, width: int) -> None:
+    if width and len(labels) % width == 0 and start % width == 0:
+        step.ledger.balance(labels, len(labels) // width, step.place)
+        step.ledger.literal(labels, step.place)
+    else:
+        step.freeze(labels, "is sliced at a fixed position")
+
+
+def _without(dims: Sequence[Labels | None], dim: int) -> list[Labels | None]:
+    return [labels for d, labels in enumerate(dims) if d != dim]
+
+
+def _agree(step: Step, layouts: Sequence[Layout]) -> list[Labels | None]:
+    """Dimension by dimension: labelled ones leave together, and not where one of them is fixed."""
+    agreed: list[Labels | None] = []
+    for pieces in zip(*(layout.dims for layout in layouts), strict=True):
+        labelled = [labels for labels in pieces if labels is not None]
+        for labels in labelled[1:]:
+            step.ledger.tie(labelled[0], labels)
+        if labelled and len(labelled) < len(pieces):
+            step.freeze(labelled[0], "is joined with a tensor whose channels are fixed")
+        agreed.append(labelled[0] if labelled else None)
+    return agreed

@@ -1,0 +1,136 @@
+"""Takes channels out of a model, in place: tensors are cut, attributes follow, biases are added.
+
+A :class:`Surgery` is plain data. It is made once from a plan, applied to the copy that is pruned,
+written to plan.json, and replayed on a fresh instance when an artefact is loaded.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bequest.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Cut:
+    """The indices that stay along one dimension of one parameter or buffer.
+
+    Attributes:
+        tensor: qualified name, e.g. ``layer1.0.conv1.weight``; other names of a shared tensor
+            follow it.
+        dim: the dimension.
+        keep: ascending indices. With ``blocks`` > 1: for each block in turn, as many indices local
+            to that block.
+        blocks: 1, or the number of groups of a grouped convolution whose input dimension is cut:
+            the rows (dimension 0) fall into that many equal blocks, each with its own indices.
+    """
+
+    tensor: str
+    dim: int
+    keep: tuple[int, ...]
+    blocks: int = 1
+
+
+@dataclass(frozen=True)
+class Attribute:
+    """A number that a module keeps about its width, e.g. ``conv1.out_channels``: 64 → 32."""
+
+    module: str
+    name: str
+    before: int | tuple[int, ...]
+    after: int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Surgery:
+    """All that is done to a model: cuts in order, then attributes, then new biases.
+
+    ``biases`` names modules without a bias that get one (zeros until a restorer writes it).
+    """
+
+    cuts: tuple[Cut, ...]
+    attributes: tuple[Attribute, ...]
+    biases: tuple[str, ...]
+
+
+def apply(model: nn.Module, surgery: Surgery) -> None:
+    """Performs ``surgery`` on ``model`` in place; the model must have its dense shapes.
+
+    Raises:
+        ModelError: a tensor, module or attribute isn't there, or hasn't the width that the
+            surgery expects. Nothing is changed then that matters: the caller works on a copy.
+    """
+    owners = _owners(model)
+    for cut in surgery.cuts:
+        _cut(owners, cut)
+    modules = dict(model.named_modules())
+    for change in surgery.attributes:
+        module = modules.get(change.module)
+        found = getattr(module, change.name, None)
+        if module is None or _plain(found) != change.before:
+            raise ModelError(
+                f"expected {change.module}.{change.name} = {change.before}, found {found}; "
+                "the model is not the one that the surgery was planned for"
+            )
+        setattr(module, change.name, change.after)
+    for name in surgery.biases:
+        add_bias(modules, name)
+
+
+def add_bias(modules: dict[str, nn.Module], name: str) -> None:
+    """Gives the convolution or linear layer ``name`` a bias of zeros."""
+    module = modules.get(name)
+    weight = getattr(module, "weight", None)
+    if module is None or not isinstance(weight, Tensor) or getattr(module, "bias", None) is not None:
+        raise ModelError(f"expected a layer without a bias at '{name}'; found {type(module).__name__}")
+    transposed = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
+    width = weight.shape[1] * module.groups if transposed else weight.shape[0]
+    module.bias = nn.Parameter(weight.new_zeros(width), requires_grad=weight.requires_grad)
+
+
+def _owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
+    """Every name of a tensor → all the places that hold the same tensor."""
+    places: dict[int, list[tuple[nn.Module, str]]] = defaultdict(list)
+    names: dict[str, int] = {}
+    for prefix, module in model.named_modules():
+        for attribute, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                names[f"{prefix}.{attribute}" if prefix else attribute] = id(tensor)
+                places[id(tensor)].append((module, attribute))
+    return {name: places[key] for name, key in names.items()}
+
+
+def _cut(owners: dict[str, list[tuple[nn.Module, str]]], cut: Cut) -> None:
+    if cut.tensor not in owners:
+        raise ModelError(f"the surgery cuts '{cut.tensor}', which the model does not have")
+    module, attribute = owners[cut.tensor][0]
+    tensor: Tensor = getattr(module, attribute)
+    width = tensor.shape[cut.dim] if cut.dim < tensor.ndim else 0
+    if not cut.keep or max(cut.keep) >= width or tensor.shape[0] % cut.blocks:
+        raise ModelError(
+            f"the surgery keeps {len(cut.keep)} channels up to index {max(cut.keep, default=-1)} of "
+            f"'{cut.tensor}', dimension {cut.dim}, which has the shape {tuple(tensor.shape)}"
+        )
+    smaller = _select(tensor.detach(), cut)
+    if isinstance(tensor, nn.Parameter):
+        smaller = nn.Parameter(smaller, requires_grad=tensor.requires_grad)
+    for module, attribute in owners[cut.tensor]:
+        setattr(module, attribute, smaller)
+
+
+def _select(tensor: Tensor, cut: Cut) -> Tensor:
+    keep = torch.tensor(cut.keep, device=tensor.device)
+    if cut.blocks == 1:
+        return tensor.index_select(cut.dim, keep)
+    rows = tensor.unflatten(0, (cut.blocks, -1))
+    parts = zip(rows, keep.view(cut.blocks, -1), strict=True)
+    return torch.cat([block.index_select(cut.dim, chosen) for block, chosen in parts])
+
+
+def _plain(value: object) -> object:
+    """Attributes such as ``normalized_shape`` compare as tuples of int."""
+    return tuple(value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,193 @@
+"""From a module to its operators: ``torch.export`` → :class:`Network`.
+
+The model is exported with weights on the meta device, so nothing is computed, nothing is copied
+and the caller's model is never touched. A model whose code mixes in tensors of a real device is
+exported from a real copy instead.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.export.graph_signature import InputKind
+
+from bequest.errors import ModelError, UsageError
+from bequest.graph.admission import admit
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A traced model: functional ATen operators in order, and who owns each tensor.
+
+    Attributes:
+        nodes: placeholders, operators and the output, in the order of execution; ``meta["val"]``
+            of each holds a tensor of the right shape without data.
+        tensors: placeholder name → qualified name of the parameter or buffer (one name per
+            tensor: shared tensors have one).
+        inputs: names of the placeholders that are the model's inputs.
+    """
+
+    nodes: tuple[fx.Node, ...]
+    tensors: Mapping[str, str]
+    inputs: frozenset[str]
+
+    @property
+    def output(self) -> fx.Node:
+        """The node that returns."""
+        return self.nodes[-1]
+
+
+def module_of(node: fx.Node) -> str:
+    """Qualified name of the module whose ``forward`` ran this operator ('' = the model itself)."""
+    stack = node.meta.get("nn_module_stack") or {}
+    return next(reversed(stack.values()))[0] if stack else ""
+
+
+def operator_of(node: fx.Node) -> str:
+    """The operator's name as a person would say it: ``conv2d``, ``add``, ``softmax``."""
+    target = node.target
+    return target.__name__.split(".")[0] if callable(target) else str(target)
+
+
+def place_of(node: fx.Node) -> str:
+    """Operator and module, for messages: ``softmax in 'blocks.0.attn'``."""
+    module = module_of(node)
+    return f"{operator_of(node)} in '{module}'" if module else operator_of(node)
+
+
+def normalise_inputs(example_inputs: Any) -> Inputs:
+    """Positional and keyword inputs from a tensor, a tuple (or list), or a dict.
+
+    Raises:
+        UsageError: the inputs are none of these, or hold no tensor.
+    """
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}
+    if isinstance(example_inputs, Tensor):
+        args = (example_inputs,)
+    elif isinstance(example_inputs, tuple | list):
+        args = tuple(example_inputs)
+    elif isinstance(example_inputs, Mapping):
+        kwargs = dict(example_inputs)
+    if not any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
+        raise UsageError(
+            "example_inputs: expected a tensor, or a tuple or dict with at least one tensor, "
+            f"found {type(example_inputs).__name__}"
+        )
+    return args, kwargs
+
+
+def trace(model: nn.Module, example_inputs: Any) -> Network:
+    """Exports ``model`` in evaluation mode; the model is not changed.
+
+    Args:
+        model: any module that ``torch.export`` captures.
+        example_inputs: a tensor, tuple or dict; only shapes, dtypes and device matter.
+
+    Raises:
+        ModelError: the model is refused by name (scripted, quantised, ...) or can't be exported;
+            the message says where.
+        UsageError: the inputs do not fit the model.
+    """
+    admit(model)
+    inputs = normalise_inputs(example_inputs)
+    try:
+        return _export(meta_copy(model), to_meta(inputs))
+    except Exception:  # any failure: the real copy either works or gives the error to report
+        pass
+    try:
+        return _export(copy.deepcopy(model).eval(), inputs)
+    except Exception as error:
+        _refuse_inputs(model, inputs)
+        raise ModelError(
+            f"torch.export can't capture {type(model).__name__}: {_first_lines(error)}{_where(error)}"
+        ) from error
+
+
+def meta_copy(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode whose parameters and buffers have shapes but no data."""
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        empty = torch.empty_like(tensor, device="meta")
+        memo[id(tensor)] = (
+            nn.Parameter(empty, requires_grad=tensor.requires_grad)
+            if isinstance(tensor, nn.Parameter)
+            else empty
+        )
+    return copy.deepcopy(model, memo).eval()
+
+
+def to_meta(inputs: Inputs) -> Inputs:
+    """The same inputs on the meta device."""
+    args, kwargs = inputs
+
+    def move(value: Any) -> Any:
+        return value.to("meta") if isinstance(value, Tensor) else value
+
+    return tuple(map(move, args)), {key: move(value) for key, value in kwargs.items()}
+
+
+def _export(model: nn.Module, inputs: Inputs) -> Network:
+    args, kwargs = inputs
+    with _quiet_export(), torch.no_grad():
+        program = torch.export.export(model, args, kwargs).run_decompositions({})
+    tensors: dict[str, str] = {}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
+            tensors[spec.arg.name] = cast(str, spec.target)
+    return Network(
+        nodes=tuple(program.graph.nodes),
+        tensors=tensors,
+        inputs=frozenset(program.graph_signature.user_inputs),
+    )
+
+
+@contextmanager
+def _quiet_export() -> Iterator[None]:
+    """torch.export logs its own failures at length; ours are reported once, in one line."""
+    logger = logging.getLogger("torch")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _refuse_inputs(model: nn.Module, inputs: Inputs) -> None:
+    """Raises UsageError where the model itself fails on the example inputs."""
+    args, kwargs = inputs
+    shapes = [tuple(value.shape) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    run: Callable[..., Any] = copy.deepcopy(model).eval()
+    try:
+        with torch.no_grad():
+            run(*args, **kwargs)
+    except Exception as error:
+        raise UsageError(
+            f"{type(model).__name__} does not run on the example inputs of shape "
+            f"{', '.join(map(str, shapes))}: {_first_lines(error)}. "
+            "Give inputs of the shape, dtype and device that the model takes."
+        ) from error
+
+
+def _first_lines(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:400] or type(error).__name__
+
+
+def _where(error: BaseException) -> str:
+    """File and line of the model's own code that torch.export was in, where it says so."""
+    text = str(error)
+    for line in text.splitlines():
+        if line.strip().startswith("File ") and "/torch/" not in line:
+            return f" (at {line.strip()})"
+    return ""

@@ -1,0 +1,103 @@
+"""Channels that can be handed on without any loss: constants, duplicates, positive multiples.
+
+Weight space knows only the pre-activation, but for these three the activation keeps what holds
+before it: f(c) is a constant, f(x) = f(x), and f(s·x) = s·f(x), s > 0, where f is homogeneous.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, linalg
+
+from bequest.graph.units import Unit
+
+TOLERANCE = 1e-6
+"""Relative difference of rows up to which two channels are the same; float32 resolves 6e-8."""
+
+NEGLIGIBLE = 1e-7
+"""A filter under this share of the largest one's norm is zero."""
+
+DEAD_GAMMA, DEAD_VARIANCE = 1e-4, 1e-6
+"""A channel whose batch norm has |γ| or running_var below these is constant: its β."""
+
+
+def constants(unit: Unit) -> tuple[Tensor, Tensor]:
+    """Which channels hardly depend on the input, and their values behind the activation.
+
+    A zero filter leaves f(b̃), b̃ the bias with the batch norm folded; a batch norm with γ ≈ 0 or
+    running_var ≈ 0 leaves f(β) whatever the filter.
+
+    Returns:
+        bool (n,) and float64 (n,); a value means something only where the channel is constant.
+    """
+    assert unit.activation is not None  # a restorable unit has one
+    filters, biases = unit.producer.folded()
+    norms = linalg.vector_norm(filters, dim=1)
+    constant = norms <= NEGLIGIBLE * norms.max()
+    level = biases
+    norm = unit.producer.norm
+    if norm is not None:
+        dead = (norm.gamma.abs() < DEAD_GAMMA) | (norm.var < DEAD_VARIANCE)
+        level = torch.where(dead & ~constant, norm.beta, biases)
+        constant = constant | dead
+    return constant, unit.activation.apply(level)
+
+
+def hand_on_constants(unit: Unit, kept: Tensor, removed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Writes the removed channels that are constant as multiples of a kept one, or as offsets.
+
+    The kept constant channel of largest value takes them up, which is exact even where the
+    consumers pad with zeros. Without one (or with one under a thousandth of what it would have
+    to carry, whose own small variation would be blown up) they become offsets for the biases.
+
+    Returns:
+        bool (r,): the removed channels that are constant; float64 (r, p) and (r,): their part of
+        the delivery's matrix and offset, zero for the others.
+    """
+    constant, value = constants(unit)
+    value = torch.where(constant, value, 0.0)
+    matrix = value.new_zeros(len(removed), len(kept))
+    to_hand_on = value[removed]
+    carrier = value[kept].abs().argmax()
+    carried = value[kept][carrier]
+    if carried.abs() > 1e-3 * to_hand_on.abs().max():
+        matrix[:, carrier] = to_hand_on / carried
+        return constant[removed], matrix, torch.zeros_like(to_hand_on)
+    return constant[removed], matrix, to_hand_on
+
+
+def multiples(unit: Unit, kept: Tensor, removed: Tensor) -> tuple[Tensor, Tensor]:
+    """Finds the removed channels that repeat a kept one, up to a positive factor if f allows it.
+
+    Compares the rows [W̃; b̃] with the batch norm folded. The nearest kept row of each removed one
+    is found through the Gram matrix; as the distances so computed lose half of the digits, the
+    one candidate of each is then verified directly, filter and bias apart.
+
+    Returns:
+        int64 (r,): the position in ``kept`` of the channel that is repeated, −1 where there is
+        none; float64 (r,): the factor, 1 where the activation is not homogeneous.
+    """
+    assert unit.activation is not None  # a restorable unit has one
+    filters, biases = unit.producer.folded()
+    rows = torch.cat([filters, biases[:, None]], dim=1)
+    product = rows[removed] @ rows[kept].T
+    square = rows.square().sum(dim=1)
+    if unit.activation.homogeneous:
+        # Largest cosine; the removed row's own norm doesn't change which one it is.
+        nearest = (product * square[kept].rsqrt().nan_to_num(posinf=0.0)).argmax(dim=1)
+        overlap = product.gather(1, nearest[:, None])[:, 0]
+        factor = (overlap / square[kept][nearest]).nan_to_num(posinf=0.0)
+    else:
+        nearest = (square[kept] - 2 * product).argmin(dim=1)
+        factor = torch.ones_like(square[removed])
+    partner = kept[nearest]
+    filter_gap = linalg.vector_norm(
+        filters[removed] - factor[:, None] * filters[partner], dim=1
+    )
+    bias_gap = (biases[removed] - factor * biases[partner]).abs()
+    same = (
+        (factor > 0)
+        & (filter_gap <= TOLERANCE * linalg.vector_norm(filters[removed], dim=1))
+        & (bias_gap <= TOLERANCE * square[removed].sqrt())
+    )
+    return torch.where(same, nearest, -1), factor

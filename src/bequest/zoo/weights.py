@@ -1,0 +1,163 @@
+"""Reads published weights into a network by name, without executing anything in the file."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from bequest.errors import ArtifactError, UsageError
+
+_TORCH_SUFFIXES = (".pth", ".pt", ".th", ".tar", ".bin")
+_LISTED = 3
+
+
+def load_weights(model: nn.Module, path: str | Path) -> None:
+    """Loads a weights file into ``model``, in place, matching every tensor by name.
+
+    A checkpoint that holds the weights under "state_dict" or "model" is unwrapped, and a prefix
+    "module." that every name has (data-parallel training) is taken off. Batch-norm step counters
+    (``num_batches_tracked``), which old files lack, may be missing, and so may the second name of
+    a tensor that two modules share. The model is untouched unless the whole file fits.
+
+    Args:
+        model: the network; its device and dtypes stay.
+        path: a ``.safetensors`` file, or a file of ``torch.save`` (``.pth``, ``.pt``, ``.th``,
+            ``.tar``, ``.bin``) that holds nothing but tensors.
+
+    Raises:
+        UsageError: there is no such file, or its suffix is none of these.
+        ArtifactError: the file is truncated, unreadable or needs pickle; tensors are missing,
+            unexpected, of another shape or kind; a value is NaN or infinite.
+    """
+    path = Path(path)
+    given = _without_prefix(_unwrap(_read(path), path))
+    own: dict[str, Tensor] = model.state_dict(keep_vars=True)
+    _check_names(own, given, path)
+    _check_tensors(own, given, path)
+    model.load_state_dict(given, strict=False)
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise UsageError(f"weights: expected a file, found nothing at {path}")
+    suffix = path.suffix.lower()
+    if suffix == ".safetensors":
+        return _read_safetensors(path)
+    if suffix in _TORCH_SUFFIXES:
+        return _read_torch(path)
+    raise UsageError(
+        f"weights: expected a .safetensors file or one of {', '.join(_TORCH_SUFFIXES)}, "
+        f"found {path.name}"
+    )
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _read_torch(path: Path) -> Any:
+    if _is_compressed(path):
+        raise ArtifactError(
+            f"{path} is a compressed archive; torch.save never compresses. Unpack it first."
+        )
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "nsupported" in str(error):  # a class, function or instruction outside the safe list
+            raise ArtifactError(
+                f"{path} holds more than tensors and would run code when loaded. Where you trust "
+                "it, load it yourself, save its state dict with safetensors.torch.save_file, and "
+                "use that file."
+            ) from error
+        raise ArtifactError(f"{path} is truncated or no file of torch.save: {error}") from error
+    except Exception as error:  # a damaged archive surfaces as RuntimeError, EOFError, KeyError ...
+        raise ArtifactError(f"{path} is truncated or no file of torch.save: {error}") from error
+
+
+def _is_compressed(path: Path) -> bool:
+    """True for an archive that would unpack to more bytes than the file has."""
+    if not zipfile.is_zipfile(path):
+        return False
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(item.file_size for item in archive.infolist()) > path.stat().st_size
+    except zipfile.BadZipFile as error:
+        raise ArtifactError(f"{path} is a damaged archive: {error}") from error
+
+
+def _unwrap(checkpoint: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in a checkpoint: itself, or what it holds as "state_dict" or "model"."""
+    for key in ("state_dict", "model"):
+        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
+            checkpoint = checkpoint[key]
+    if not isinstance(checkpoint, Mapping):
+        raise ArtifactError(
+            f"{path}: expected a state dict (names and tensors), found {type(checkpoint).__name__}"
+        )
+    others = [str(name) for name, value in checkpoint.items() if not isinstance(value, Tensor)]
+    if others or not checkpoint:
+        found = f"other things: {_listed(others)}" if others else "an empty dictionary"
+        raise ArtifactError(f"{path}: expected a state dict (names and tensors), found {found}")
+    return {str(name): value for name, value in checkpoint.items()}
+
+
+def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    prefix = "module."
+    if all(name.startswith(prefix) for name in tensors):
+        return {name.removeprefix(prefix): value for name, value in tensors.items()}
+    return tensors
+
+
+def _check_names(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
+    covered = {id(own[name]) for name in given.keys() & own.keys()}
+    missing = [
+        name
+        for name, tensor in own.items()
+        if id(tensor) not in covered and not name.endswith("num_batches_tracked")
+    ]
+    unexpected = [name for name in given if name not in own]
+    if missing or unexpected:
+        parts = [f"missing: {_listed(missing)}"] if missing else []
+        parts += [f"unexpected: {_listed(unexpected)}"] if unexpected else []
+        raise ArtifactError(
+            f"{path} does not fit the network by name; {'; '.join(parts)}. "
+            "Expected the weights of exactly this network."
+        )
+
+
+def _check_tensors(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
+    shapes = [
+        f"{name} (expected {tuple(own[name].shape)}, found {tuple(value.shape)})"
+        for name, value in given.items()
+        if own[name].shape != value.shape
+    ]
+    if shapes:
+        raise ArtifactError(
+            f"{path} is for another network (other widths or number of classes?); "
+            f"shapes differ: {_listed(shapes)}"
+        )
+    for name, value in given.items():
+        if own[name].is_floating_point() != value.is_floating_point():
+            raise ArtifactError(
+                f"{path}: {name}: expected {own[name].dtype}, found {value.dtype}; "
+                "quantised or complex weights are not supported"
+            )
+        if not bool(torch.isfinite(value).all()):
+            raise ArtifactError(f"{path}: {name} holds NaN or infinite values")
+
+
+def _listed(items: Iterable[str]) -> str:
+    items = list(items)
+    more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
+    return ", ".join(items[:_LISTED]) + more
