@@ -1,1 +1,10 @@
-"""criteria"""
+"""Who leaves: the criteria, one file each, named after the method."""
+
+from bequest.criteria.bn_scale import BNScale
+from bequest.criteria.he2019median import GeometricMedian
+from bequest.criteria.mussay2020coreset import Coreset
+from bequest.criteria.norm import L1, L2
+from bequest.criteria.random import Random
+from bequest.criteria.srinivas2015redundancy import Redundancy
+
+__all__ = ["L1", "L2", "BNScale", "Coreset", "GeometricMedian", "Random", "Redundancy"]

@@ -33,11 +33,10 @@ class Coreset(Criterion):
         check_beta(self.beta)
 
     def _scores(self, unit: Unit, seed: int) -> Tensor:
-        rank = first_arrivals(sensitivity(self.name, unit, self.beta), unit, seed).argsort(
-            stable=True
-        )
-        scores = torch.empty_like(rank, dtype=torch.float64)
-        scores[rank] = torch.arange(unit.size - 1.0, -1.0, -1.0, dtype=torch.float64).to(rank.device)
+        probability = sensitivity(self.name, unit, self.beta)
+        order = first_arrivals(probability, generator(seed, unit)).argsort(stable=True)
+        scores = torch.empty_like(probability)
+        scores[order] = torch.arange(unit.size, 0, -1).to(scores)
         return scores
 
 
@@ -65,7 +64,7 @@ def sensitivity(method: str, unit: Unit, beta: float) -> Tensor:
     return bound / total if total > 0 else torch.full_like(bound, 1 / unit.size)
 
 
-def first_arrivals(probability: Tensor, unit: Unit, seed: int) -> Tensor:
+def first_arrivals(probability: Tensor, stream: torch.Generator) -> Tensor:
     """When sampling with replacement first draws each channel, as times of a Poisson process.
 
     Let channel j arrive at the times of a Poisson process of rate q_j. The sequence of arrivals
@@ -75,12 +74,11 @@ def first_arrivals(probability: Tensor, unit: Unit, seed: int) -> Tensor:
 
     Args:
         probability: q, (n,).
-        unit: gives its name to the random stream.
-        seed: of the draws.
+        stream: the unit's generator, on the CPU.
 
     Returns:
         float64 (n,); infinite for channels of probability zero.
     """
-    waiting = torch.empty(unit.size, dtype=torch.float64)
-    waiting.exponential_(generator=generator(seed, unit))
+    waiting = torch.empty(len(probability), dtype=torch.float64)
+    waiting.exponential_(generator=stream)
     return waiting.to(probability.device) / probability

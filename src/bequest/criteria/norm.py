@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor, linalg
+from torch import Tensor
 
 from bequest.config import register
 from bequest.criteria.base import FilterCriterion, filter_rows
@@ -17,7 +17,7 @@ class L1(FilterCriterion):
     """Σ|w| of each filter row; a linear row includes its bias (Li et al., arXiv 1608.08710)."""
 
     def _filters(self, unit: Unit, producer: Producer) -> Tensor:
-        return linalg.vector_norm(filter_rows(producer), ord=1, dim=1)
+        return filter_rows(producer).abs().sum(dim=1)
 
 
 @register("criterion", "l2")
@@ -26,4 +26,4 @@ class L2(FilterCriterion):
     """‖w‖₂ of each filter row; a linear row includes its bias."""
 
     def _filters(self, unit: Unit, producer: Producer) -> Tensor:
-        return linalg.vector_norm(filter_rows(producer), dim=1)
+        return filter_rows(producer).square().sum(dim=1).sqrt()

@@ -65,8 +65,8 @@ def greedy_merges(method: str, unit: Unit, removable: range | list[int]) -> list
     rows = torch.cat([filters, biases[:, None]], dim=1)
     # The search is sequential and scalar, so it runs on the CPU; only the two products don't.
     gram = (out @ out.T).cpu().numpy()
-    distance = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").square()
-    distance = distance.fill_diagonal_(torch.inf).cpu().numpy()
+    gaps = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist")
+    distance = gaps.square().fill_diagonal_(torch.inf).cpu().numpy()
 
     candidate = np.zeros(unit.size, dtype=bool)
     candidate[removable] = True

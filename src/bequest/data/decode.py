@@ -14,7 +14,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 
 def decode(data: bytes | Path, name: str) -> Image.Image:
-    """The whole image, in memory.
+    """The whole image, in memory, in mode "L" or "RGB"; transparency is dropped.
 
     Args:
         data: the file, or its bytes.
@@ -26,23 +26,23 @@ def decode(data: bytes | Path, name: str) -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, "r", FORMATS) as raw:
-            _refuse_bomb(raw, name)
-            raw.load()
-            image = raw.copy()
+            _check_header(raw, name)
+            return raw.convert("L" if raw.mode in ("1", "L", "LA") else "RGB")
     except DataError:
         raise
     except Exception as error:  # Pillow's decoders raise many kinds on damaged files
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{name}: expected a whole image ({', '.join(FORMATS)}): {reason}") from error
+        raise DataError(
+            f"{name}: expected a whole image ({', '.join(FORMATS)}): {reason}"
+        ) from error
+
+
+def _check_header(image: Image.Image, name: str) -> None:
+    """Refuses, before decoding, what is too large (Pillow warns first) or not 8-bit."""
+    limit, pixels = Image.MAX_IMAGE_PIXELS, image.width * image.height
+    if limit is not None and pixels > limit:
+        raise DataError(f"{name}: expected at most {limit} pixels, found {pixels}")
     if image.mode.startswith(("I", "F")):
         raise DataError(
             f"{name}: expected 8 bits per channel, found mode {image.mode}; convert it first"
         )
-    return image
-
-
-def _refuse_bomb(image: Image.Image, name: str) -> None:
-    """Pillow itself raises only at twice its limit and warns before."""
-    limit, pixels = Image.MAX_IMAGE_PIXELS, image.width * image.height
-    if limit is not None and pixels > limit:
-        raise DataError(f"{name}: expected at most {limit} pixels, found {pixels}")

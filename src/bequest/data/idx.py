@@ -72,10 +72,10 @@ def _labels_beside(images: Path) -> Path:
 def _read(path: Path, dimensions: int) -> NDArray[np.uint8]:
     """The array of one file; the declared size is checked before anything of it is allocated."""
     length = path.stat().st_size
-    with path.open("rb") as stream:
-        zipped = stream.read(2) == b"\x1f\x8b"
     header_length = 4 + 4 * dimensions
     try:
+        with path.open("rb") as stream:
+            zipped = stream.read(2) == b"\x1f\x8b"
         with gzip.open(path) if zipped else path.open("rb") as stream:
             shape = _shape(stream.read(header_length), dimensions, path)
             size = math.prod(shape)

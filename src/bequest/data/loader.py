@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -70,7 +71,7 @@ class ImageLoader:
         return self.stop - self.start
 
     def __len__(self) -> int:
-        return -(-self.count // self.batch_size)
+        return math.ceil(self.count / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="bequest-decode")

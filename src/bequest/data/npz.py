@@ -21,16 +21,16 @@ def open_npz(path: Path) -> ImageArrays:
         DataError: a damaged archive, other keys, arrays of Python objects, other dtypes or shapes.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"{path}: expected an archive of x and y, found a single array")
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise DataError(f"{path}: expected an archive of x and y, found a single array")
+        with loaded as archive:
             missing = {"x", "y"} - set(archive.files)
             if missing:
                 raise DataError(f"{path}: expected the keys x and y, found {archive.files}")
             images, labels = archive["x"], archive["y"]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path} is not a readable .npz archive: {error}") from error
     except MemoryError as error:
         raise DataError(f"{path} declares arrays larger than the memory: {error}") from error
     return ImageArrays(images, labels, str(path))
-

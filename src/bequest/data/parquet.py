@@ -52,7 +52,9 @@ class ParquetImages:
         except self._errors as error:
             raise DataError(f"{path} is not a readable parquet file: {error}") from error
         if labels.null_count:
-            raise DataError(f"{path}: expected a label for every image, found {labels.null_count} nulls")
+            raise DataError(
+                f"{path}: expected a label for every image, found {labels.null_count} nulls"
+            )
         metadata = self._file.metadata
         self._labels = checked_labels(labels.to_numpy(), metadata.num_rows, str(path))
         sizes = [metadata.row_group(g).num_rows for g in range(metadata.num_row_groups)]

@@ -45,8 +45,10 @@ def checked_labels(labels: ArrayLike, count: int, where: str) -> NDArray[np.int6
             f"of shape {array.shape}"
         )
     if len(array) != count:
-        raise DataError(f"{where}: expected as many labels as images, found {len(array)} labels "
-                        f"and {count} images")
+        raise DataError(
+            f"{where}: expected as many labels as images, found {len(array)} labels "
+            f"and {count} images"
+        )
     if count == 0:
         raise DataError(f"{where} holds no images")
     if array.min() < 0:

@@ -1,1 +1,1 @@
-"""graph"""
+"""What a network is: its operators, its channels, and how they leave."""

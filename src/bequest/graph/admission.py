@@ -55,8 +55,8 @@ def _admit_module(name: str, module: nn.Module) -> None:
             hook = next(iter(hooks.values()))
             what = getattr(hook, "__qualname__", type(hook).__name__)
             raise ModelError(
-                f"'{name}' carries a hook ({what}, {attribute.strip('_').replace('_', ' ')}), which "
-                "may depend on the channels that leave; remove it (weight_norm, spectral_norm and "
+                f"'{name}' carries a hook ({what}, {attribute.strip('_')}), which may "
+                "depend on the channels that leave; remove it (weight_norm, spectral_norm and "
                 "nn.utils.prune: with their remove functions) and add it again afterwards"
             )
 
@@ -65,7 +65,9 @@ def _admit_weight(name: str, parameter: nn.Parameter) -> None:
     if isinstance(parameter, nn.parameter.UninitializedParameter):
         raise ModelError(f"parameter '{name}' has no shape yet (lazy module); run the model once")
     if parameter.is_meta:
-        raise ModelError(f"parameter '{name}' is on the meta device and has no values; load weights")
+        raise ModelError(
+            f"parameter '{name}' is on the meta device and has no values; load weights"
+        )
     if parameter.is_complex() or not parameter.is_floating_point():
         raise ModelError(
             f"parameter '{name}' has the dtype {parameter.dtype}; expected floating-point weights"

@@ -28,6 +28,7 @@ class Group:
         name: the weight's owner of its first producer, e.g. ``layer1.0.conv1``.
         channels: ids of the channels, in the order of the first producer's filters.
         producers: the layers that write the channels.
+        parts: for each producer the positions of its channels in the group.
         consumers: the layers that read them.
         kind: "inner", or "residual" where branches are added.
         fixed: True for channels that can't leave; shape (n,).
@@ -41,6 +42,7 @@ class Group:
     name: str
     channels: Index
     producers: tuple[Write, ...]
+    parts: tuple[Index, ...]
     consumers: tuple[Read, ...]
     kind: Literal["inner", "residual"]
     fixed: NDArray[np.bool_]
@@ -53,6 +55,17 @@ class Group:
     def size(self) -> int:
         """Number of channels."""
         return len(self.channels)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Qualified names of the producers."""
+        return tuple(w.weight.removesuffix(".weight") for w in self.producers if w.weight)
+
+    @property
+    def readers(self) -> tuple[str, ...]:
+        """Qualified names of the consumers; the operator's name where the weight is computed."""
+        names = (read.weight or read.node.name for read in self.consumers)
+        return tuple(dict.fromkeys(name.removesuffix(".weight") for name in names))
 
     @property
     def frozen(self) -> bool:
@@ -155,10 +168,14 @@ def _group(
         for labels, place in reading.ledger.literals
         if inside & set(channel_of[labels].tolist())
     )
+    producers = tuple({(w.weight or w.node.name): w for w in writes}.values())
     return Group(
         name=_name(writes[0]),
         channels=channels,
-        producers=tuple({(w.weight or w.node.name): w for w in writes}.values()),
+        producers=producers,
+        parts=tuple(
+            np.flatnonzero(np.isin(channels, channel_of[write.labels])) for write in producers
+        ),
         consumers=tuple(consumers.values()),
         kind="residual" if inside & streams else "inner",
         fixed=fixed,

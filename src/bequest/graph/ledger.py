@@ -77,7 +77,8 @@ class Ledger:
     def tie(self, left: Labels, right: Labels) -> None:
         """Index by index, ``left`` and ``right`` leave together (arrays that broadcast)."""
         if left is not right:
-            self.ties.append(tuple(np.broadcast_arrays(left, right)))
+            both = np.broadcast_arrays(left, right)
+            self.ties.append((both[0], both[1]))
 
     def freeze(self, labels: Labels, reason: str) -> None:
         """None of ``labels`` can leave."""
@@ -94,7 +95,7 @@ class Ledger:
         self.balances.append(Balance(labels, blocks, place))
 
     def literal(self, labels: Labels, place: str) -> None:
-        """``labels`` pass a size or position that may be a constant in the code: to be tried out."""
+        """``labels`` pass a size that may be a constant in the code, which is to be tried out."""
         self.literals.append((labels.ravel(), place))
 
     def components(self) -> NDArray[np.int32]:

@@ -85,10 +85,17 @@ def add_bias(modules: dict[str, nn.Module], name: str) -> None:
     """Gives the convolution or linear layer ``name`` a bias of zeros."""
     module = modules.get(name)
     weight = getattr(module, "weight", None)
-    if module is None or not isinstance(weight, Tensor) or getattr(module, "bias", None) is not None:
-        raise ModelError(f"expected a layer without a bias at '{name}'; found {type(module).__name__}")
-    transposed = isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d)
-    width = weight.shape[1] * module.groups if transposed else weight.shape[0]
+    if (
+        module is None
+        or not isinstance(weight, Tensor)
+        or getattr(module, "bias", None) is not None
+    ):
+        raise ModelError(
+            f"expected a layer without a bias at '{name}'; found {type(module).__name__}"
+        )
+    width = weight.shape[0]
+    if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        width = weight.shape[1] * module.groups
     module.bias = nn.Parameter(weight.new_zeros(width), requires_grad=weight.requires_grad)
 
 
@@ -112,7 +119,7 @@ def _cut(owners: dict[str, list[tuple[nn.Module, str]]], cut: Cut) -> None:
     width = tensor.shape[cut.dim] if cut.dim < tensor.ndim else 0
     if not cut.keep or max(cut.keep) >= width or tensor.shape[0] % cut.blocks:
         raise ModelError(
-            f"the surgery keeps {len(cut.keep)} channels up to index {max(cut.keep, default=-1)} of "
+            f"the surgery keeps {len(cut.keep)} channels, index {max(cut.keep, default=-1)} last, of "
             f"'{cut.tensor}', dimension {cut.dim}, which has the shape {tuple(tensor.shape)}"
         )
     smaller = _select(tensor.detach(), cut)
@@ -126,7 +133,7 @@ def _select(tensor: Tensor, cut: Cut) -> Tensor:
     keep = torch.tensor(cut.keep, device=tensor.device)
     if cut.blocks == 1:
         return tensor.index_select(cut.dim, keep)
-    rows = tensor.unflatten(0, (cut.blocks, -1))
+    rows = tensor.reshape(cut.blocks, -1, *tensor.shape[1:])
     parts = zip(rows, keep.view(cut.blocks, -1), strict=True)
     return torch.cat([block.index_select(cut.dim, chosen) for block, chosen in parts])
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -99,18 +100,53 @@ def trace(model: nn.Module, example_inputs: Any) -> Network:
         UsageError: the inputs do not fit the model.
     """
     admit(model)
+    try:
+        return trace_shapes(model, example_inputs)
+    except UsageError:
+        raise
+    except Exception as error:
+        _refuse_inputs(model, normalise_inputs(example_inputs))
+        raise ModelError(
+            f"torch.export can't capture {type(model).__name__}: "
+            f"{_first_lines(error)}{_where(error)}"
+        ) from error
+
+
+def trace_shapes(
+    model: nn.Module, example_inputs: Any, change: Callable[[nn.Module], None] | None = None
+) -> Network:
+    """Exports a copy of ``model`` after ``change`` was made to it, without data where possible.
+
+    Raises:
+        Exception: whatever torch.export, the model's code or ``change`` raises.
+    """
     inputs = normalise_inputs(example_inputs)
     try:
-        return _export(meta_copy(model), to_meta(inputs))
+        return _export(_changed(meta_copy(model), change), to_meta(inputs))
     except Exception:  # any failure: the real copy either works or gives the error to report
-        pass
-    try:
-        return _export(copy.deepcopy(model).eval(), inputs)
-    except Exception as error:
-        _refuse_inputs(model, inputs)
-        raise ModelError(
-            f"torch.export can't capture {type(model).__name__}: {_first_lines(error)}{_where(error)}"
-        ) from error
+        return _export(_changed(copy.deepcopy(model).eval(), change), inputs)
+
+
+def run_shapes(model: nn.Module, example_inputs: Any, change: Callable[[nn.Module], None]) -> None:
+    """Runs a copy of ``model`` after ``change`` was made to it, without data where possible.
+
+    Raises:
+        Exception: whatever the model's code or ``change`` raises.
+    """
+    inputs = normalise_inputs(example_inputs)
+    with torch.no_grad():
+        try:
+            args, kwargs = to_meta(inputs)
+            _changed(meta_copy(model), change)(*args, **kwargs)
+        except Exception:  # as in trace_shapes
+            args, kwargs = inputs
+            _changed(copy.deepcopy(model).eval(), change)(*args, **kwargs)
+
+
+def _changed(model: nn.Module, change: Callable[[nn.Module], None] | None) -> nn.Module:
+    if change is not None:
+        change(model)
+    return model
 
 
 def meta_copy(model: nn.Module) -> nn.Module:
@@ -140,10 +176,14 @@ def _export(model: nn.Module, inputs: Inputs) -> Network:
     args, kwargs = inputs
     with _quiet_export(), torch.no_grad():
         program = torch.export.export(model, args, kwargs).run_decompositions({})
+    held = named_tensors(model)
+    first: dict[int, str] = {}
+    for name, tensor in held.items():
+        first.setdefault(id(tensor), name)
     tensors: dict[str, str] = {}
     for spec in program.graph_signature.input_specs:
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
-            tensors[spec.arg.name] = cast(str, spec.target)
+            tensors[spec.arg.name] = first[id(held[cast(str, spec.target)])]
     return Network(
         nodes=tuple(program.graph.nodes),
         tensors=tensors,
@@ -151,14 +191,24 @@ def _export(model: nn.Module, inputs: Inputs) -> Network:
     )
 
 
+def named_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter and buffer under each of its names."""
+    return {
+        **dict(model.named_parameters(remove_duplicate=False)),
+        **dict(model.named_buffers(remove_duplicate=False)),
+    }
+
+
 @contextmanager
 def _quiet_export() -> Iterator[None]:
-    """torch.export logs its own failures at length; ours are reported once, in one line."""
+    """What torch.export logs and warns of at length is reported once, in one line, if at all."""
     logger = logging.getLogger("torch")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.setLevel(level)
 
@@ -166,7 +216,9 @@ def _quiet_export() -> Iterator[None]:
 def _refuse_inputs(model: nn.Module, inputs: Inputs) -> None:
     """Raises UsageError where the model itself fails on the example inputs."""
     args, kwargs = inputs
-    shapes = [tuple(value.shape) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    shapes = [
+        tuple(value.shape) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)
+    ]
     run: Callable[..., Any] = copy.deepcopy(model).eval()
     try:
         with torch.no_grad():

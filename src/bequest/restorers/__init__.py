@@ -1,1 +1,9 @@
-"""restorers"""
+"""What is left to the kept channels: the restorers, one file each, named after the method."""
+
+from bequest.restorers.kim2020merging import Merge
+from bequest.restorers.lee2025lbyl import LBYL
+from bequest.restorers.mussay2020coreset import Coreset
+from bequest.restorers.none import Plain
+from bequest.restorers.srinivas2015sum import Sum
+
+__all__ = ["LBYL", "Coreset", "Merge", "Plain", "Sum"]

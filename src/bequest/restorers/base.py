@@ -97,9 +97,7 @@ def _check_partition(unit: Unit, kept: Tensor, removed: Tensor) -> None:
         )
 
 
-def reconstruction_error(
-    unit: Unit, kept: Tensor, removed: Tensor, delivery: Delivery
-) -> Tensor:
+def reconstruction_error(unit: Unit, kept: Tensor, removed: Tensor, delivery: Delivery) -> Tensor:
     """How far each removed channel is from what was handed on for it.
 
     ‖r̃_j − Σ_k S_jk·r̃_k − [0; c_j]‖ / ‖r̃_j‖ on the rows r̃ = [W̃; b̃]: the filter and bias with

@@ -6,6 +6,8 @@ before it: f(c) is a constant, f(x) = f(x), and f(s·x) = s·f(x), s > 0, where 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, linalg
 
@@ -18,7 +20,7 @@ NEGLIGIBLE = 1e-7
 """A filter under this share of the largest one's norm is zero."""
 
 DEAD_GAMMA, DEAD_VARIANCE = 1e-4, 1e-6
-"""A channel whose batch norm has |γ| or running_var below these is constant: its β."""
+"""A channel whose batch norm has abs(gamma) or running_var below these is constant."""
 
 
 def constants(unit: Unit) -> tuple[Tensor, Tensor]:
@@ -41,29 +43,6 @@ def constants(unit: Unit) -> tuple[Tensor, Tensor]:
         level = torch.where(dead & ~constant, norm.beta, biases)
         constant = constant | dead
     return constant, unit.activation.apply(level)
-
-
-def hand_on_constants(unit: Unit, kept: Tensor, removed: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Writes the removed channels that are constant as multiples of a kept one, or as offsets.
-
-    The kept constant channel of largest value takes them up, which is exact even where the
-    consumers pad with zeros. Without one (or with one under a thousandth of what it would have
-    to carry, whose own small variation would be blown up) they become offsets for the biases.
-
-    Returns:
-        bool (r,): the removed channels that are constant; float64 (r, p) and (r,): their part of
-        the delivery's matrix and offset, zero for the others.
-    """
-    constant, value = constants(unit)
-    value = torch.where(constant, value, 0.0)
-    matrix = value.new_zeros(len(removed), len(kept))
-    to_hand_on = value[removed]
-    carrier = value[kept].abs().argmax()
-    carried = value[kept][carrier]
-    if carried.abs() > 1e-3 * to_hand_on.abs().max():
-        matrix[:, carrier] = to_hand_on / carried
-        return constant[removed], matrix, torch.zeros_like(to_hand_on)
-    return constant[removed], matrix, to_hand_on
 
 
 def multiples(unit: Unit, kept: Tensor, removed: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,9 +70,7 @@ def multiples(unit: Unit, kept: Tensor, removed: Tensor) -> tuple[Tensor, Tensor
         nearest = (square[kept] - 2 * product).argmin(dim=1)
         factor = torch.ones_like(square[removed])
     partner = kept[nearest]
-    filter_gap = linalg.vector_norm(
-        filters[removed] - factor[:, None] * filters[partner], dim=1
-    )
+    filter_gap = linalg.vector_norm(filters[removed] - factor[:, None] * filters[partner], dim=1)
     bias_gap = (biases[removed] - factor * biases[partner]).abs()
     same = (
         (factor > 0)
@@ -101,3 +78,49 @@ def multiples(unit: Unit, kept: Tensor, removed: Tensor) -> tuple[Tensor, Tensor
         & (bias_gap <= TOLERANCE * square[removed].sqrt())
     )
     return torch.where(same, nearest, -1), factor
+
+
+class Exact(NamedTuple):
+    """The exact part of a delivery: r removed channels, p kept ones."""
+
+    done: Tensor
+    """bool (r,): the removed channels that it serves; zero rows and offsets for the others."""
+    matrix: Tensor
+    """float64 (r, p)."""
+    offset: Tensor
+    """float64 (r,)."""
+
+
+def hand_on_exactly(unit: Unit, kept: Tensor, removed: Tensor, repeats: bool) -> Exact:
+    """Hands on what needs no approximation: constants and, with ``repeats``, repeated channels.
+
+    The kept constant channel of largest value takes the removed constants up, which is exact even
+    where consumers pad with zeros. Without one (or with one under a thousandth of what it would
+    have to carry, which would blow up its own small variation) they become offsets for biases.
+    """
+    constant, value = constants(unit)
+    value = torch.where(constant, value, 0.0)
+    done, offset = constant[removed], value[removed]
+    matrix = value.new_zeros(len(removed), len(kept))
+    carrier = value[kept].abs().argmax()
+    carried = value[kept][carrier]
+    if carried.abs() > 1e-3 * offset.abs().max():
+        matrix[:, carrier] = offset / carried
+        offset = torch.zeros_like(offset)
+    if repeats:
+        partner, factor = multiples(unit, kept, removed)
+        (found,) = (partner >= 0).nonzero(as_tuple=True)
+        matrix[found], offset[found], done[found] = 0.0, 0.0, True
+        matrix[found, partner[found]] = factor[found]
+    return Exact(done, matrix, offset)
+
+
+def border_notes(unit: Unit, offset: Tensor) -> tuple[str, ...]:
+    """Says so where offsets meet consumers that pad with zeros: not exact at the border."""
+    padded = [consumer.name for consumer in unit.consumers if consumer.zero_padded]
+    if not padded or not offset.any():
+        return ()
+    return (
+        f"{int(offset.count_nonzero())} removed channels leave a constant to the biases of "
+        f"{', '.join(padded)}, which pads with zeros: not exact at the border",
+    )

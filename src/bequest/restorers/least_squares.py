@@ -23,7 +23,8 @@ def ridge(gram: Tensor, inverse_root: Tensor, strength: Tensor, right: Tensor) -
     """
     values, vectors = linalg.eigh(inverse_root @ gram @ inverse_root)
     basis = inverse_root @ vectors
-    return ((right @ basis) / (values.clamp(min=0) + strength[:, None])) @ basis.T
+    solution: Tensor = ((right @ basis) / (values.clamp(min=0) + strength[:, None])) @ basis.T
+    return solution
 
 
 def least_norm(
@@ -36,7 +37,7 @@ def least_norm(
 ) -> Tensor:
     """The least-norm minimiser of ‖w_j − Xᵀs‖² + c_j·(β_j − bᵀs)² for every j at once.
 
-    X⁺ of the rows solves the first term. Where b has a part outside of X's row space, moving s
+    The pseudo-inverse of Xᵀ solves the first term. Where b reaches out of XXᵀ's range, moving s
     along it sets the second term to zero at no cost to the first; otherwise the second term is
     a rank-one change of XXᵀ within its range (Sherman–Morrison).
 
@@ -54,7 +55,7 @@ def least_norm(
     left, values, right = linalg.svd(rows, full_matrices=False)
     rank = int((values > cutoff * values[0]).sum())
     left, values, right = left[:, :rank], values[:rank], right[:rank]
-    solution = (targets @ right.T / values) @ left.T
+    solution: Tensor = (targets @ right.T / values) @ left.T
     if not weight.any():
         return solution
 

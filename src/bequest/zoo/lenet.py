@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 
 class LeNet300100(nn.Module):
@@ -26,7 +26,7 @@ class LeNet300100(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, num_classes)."""
-        x = F.relu(self.ip1(x.flatten(1)))
-        x = F.relu(self.ip2(x))
+        x = relu(self.ip1(x.flatten(1)))
+        x = relu(self.ip2(x))
         logits: Tensor = self.ip3(x)
         return logits

@@ -5,8 +5,8 @@ Source: He, Zhang, Ren, Sun, "Deep residual learning for image recognition", CVP
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 from bequest.zoo.initialise import initialise
 
@@ -30,9 +30,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The rectified sum of shortcut and branch."""
-        branch: Tensor = F.relu(self.bn1(self.conv1(x)))
+        branch: Tensor = relu(self.bn1(self.conv1(x)))
         branch = self.bn2(self.conv2(branch))
-        return F.relu(branch + self.downsample(x))
+        return relu(branch + self.downsample(x))
 
 
 class Bottleneck(nn.Module):
@@ -60,10 +60,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The rectified sum of shortcut and branch."""
-        branch: Tensor = F.relu(self.bn1(self.conv1(x)))
-        branch = F.relu(self.bn2(self.conv2(branch)))
+        branch: Tensor = relu(self.bn1(self.conv1(x)))
+        branch = relu(self.bn2(self.conv2(branch)))
         branch = self.bn3(self.conv3(branch))
-        return F.relu(branch + self.downsample(x))
+        return relu(branch + self.downsample(x))
 
 
 class ResNet(nn.Module):
@@ -99,7 +99,7 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, num_classes)."""
-        x = self.maxpool(F.relu(self.bn1(self.conv1(x))))
+        x = self.maxpool(relu(self.bn1(self.conv1(x))))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         x = self.avgpool(x).flatten(1)
         logits: Tensor = self.fc(x)

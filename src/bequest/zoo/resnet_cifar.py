@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import pad, relu
 
 from bequest.zoo.initialise import initialise
 
@@ -47,10 +47,11 @@ class ReluFirstBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum of shortcut and branch, not rectified."""
-        x = F.relu(x)
-        branch: Tensor = F.relu(self.bn1(self.conv1(x)))
+        x = relu(x)
+        branch: Tensor = relu(self.bn1(self.conv1(x)))
         branch = self.bn2(self.conv2(branch))
-        return branch + self.downsample(x)
+        shortcut: Tensor = self.downsample(x)
+        return shortcut + branch
 
 
 class ZeroPaddedShortcut(nn.Module):
@@ -68,7 +69,7 @@ class ZeroPaddedShortcut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) → (B, out_channels, H/stride, W/stride)."""
         x = x[:, :, :: self.stride, :: self.stride]
-        return F.pad(x, (0, 0, 0, 0, self.before, self.after))
+        return pad(x, (0, 0, 0, 0, self.before, self.after))
 
 
 class PostActivationBlock(nn.Module):
@@ -90,9 +91,9 @@ class PostActivationBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The rectified sum of shortcut and branch."""
-        branch: Tensor = F.relu(self.bn1(self.conv1(x)))
+        branch: Tensor = relu(self.bn1(self.conv1(x)))
         branch = self.bn2(self.conv2(branch))
-        return F.relu(branch + self.shortcut(x))
+        return relu(branch + self.shortcut(x))
 
 
 class ReluFirstResNet(nn.Module):
@@ -117,7 +118,7 @@ class ReluFirstResNet(nn.Module):
         """Logits, (B, num_classes)."""
         x = self.bn1(self.conv1(x))
         x = self.layer3(self.layer2(self.layer1(x)))
-        x = self.avgpool(F.relu(x)).flatten(1)
+        x = self.avgpool(relu(x)).flatten(1)
         logits: Tensor = self.fc(x)
         return logits
 
@@ -143,7 +144,7 @@ class PostActivationResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, num_classes)."""
-        x = F.relu(self.bn1(self.conv1(x)))
+        x = relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
         x = self.avgpool(x).flatten(1)
         logits: Tensor = self.linear(x)

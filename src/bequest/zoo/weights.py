@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -72,17 +74,28 @@ def _read_torch(path: Path) -> Any:
             f"{path} is a compressed archive; torch.save never compresses. Unpack it first."
         )
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "nsupported" in str(error):  # a class, function or instruction outside the safe list
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what they warn of is refused below
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file surfaces as RuntimeError, EOFError, KeyError ...
+        if _needs_pickle(path, error):
+            function = re.search(r"GLOBAL (\S+)", str(error))
+            needed = f" ({function[1]})" if function else ""
             raise ArtifactError(
-                f"{path} holds more than tensors and would run code when loaded. Where you trust "
-                "it, load it yourself, save its state dict with safetensors.torch.save_file, and "
-                "use that file."
+                f"{path} holds more than tensors{needed} and would run code when loaded. "
+                "If you trust it, load it yourself, save its state dict with "
+                "safetensors.torch.save_file, and use that file."
             ) from error
-        raise ArtifactError(f"{path} is truncated or no file of torch.save: {error}") from error
-    except Exception as error:  # a damaged archive surfaces as RuntimeError, EOFError, KeyError ...
-        raise ArtifactError(f"{path} is truncated or no file of torch.save: {error}") from error
+        reason = f"{type(error).__name__} {str(error).partition('. ')[0]}".strip()
+        raise ArtifactError(f"{path} is truncated or no file of torch.save: {reason}") from error
+
+
+def _needs_pickle(path: Path, error: Exception) -> bool:
+    """True if a whole archive or pickle was refused for its contents, not for damage."""
+    with path.open("rb") as stream:
+        is_pickle = stream.read(2).startswith((b"PK", b"\x80"))
+    refused = isinstance(error, pickle.UnpicklingError) or "TorchScript" in str(error)
+    return is_pickle and refused
 
 
 def _is_compressed(path: Path) -> bool:
@@ -148,12 +161,14 @@ def _check_tensors(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path:
             f"shapes differ: {_listed(shapes)}"
         )
     for name, value in given.items():
-        if own[name].is_floating_point() != value.is_floating_point():
+        dense = value.layout == torch.strided and not value.is_meta
+        if not dense or own[name].is_floating_point() != value.is_floating_point():
             raise ArtifactError(
-                f"{path}: {name}: expected {own[name].dtype}, found {value.dtype}; "
-                "quantised or complex weights are not supported"
+                f"{path}: {name}: expected dense {own[name].dtype}, found {value.dtype} "
+                f"({value.layout}, {value.device}); quantised, sparse and complex weights are "
+                "not supported"
             )
-        if not bool(torch.isfinite(value).all()):
+        if not bool(value.to(own[name].dtype).isfinite().all()):
             raise ArtifactError(f"{path}: {name} holds NaN or infinite values")
 
 

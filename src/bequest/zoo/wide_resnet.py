@@ -5,8 +5,8 @@ Source: Zagoruyko, Komodakis, "Wide residual networks", BMVC 2016, table 1.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
 from bequest.zoo.initialise import initialise
 
@@ -34,8 +34,8 @@ class PreActivationBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum of shortcut and branch, not rectified."""
-        active: Tensor = F.relu(self.bn1(x))
-        branch: Tensor = F.relu(self.bn2(self.conv1(active)))
+        active: Tensor = relu(self.bn1(x))
+        branch: Tensor = relu(self.bn2(self.conv1(active)))
         branch = self.conv2(branch)
         shortcut = x if self.convShortcut is None else self.convShortcut(active)
         return branch + shortcut
@@ -52,8 +52,8 @@ class Stage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The maps after the last block."""
-        x = self.layer(x)
-        return x
+        maps: Tensor = self.layer(x)
+        return maps
 
 
 class WideResNet(nn.Module):
@@ -88,7 +88,7 @@ class WideResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits, (B, num_classes)."""
         x = self.block3(self.block2(self.block1(self.conv1(x))))
-        x = self.avgpool(F.relu(self.bn1(x))).flatten(1)
+        x = self.avgpool(relu(self.bn1(x))).flatten(1)
         logits: Tensor = self.fc(x)
         return logits
 

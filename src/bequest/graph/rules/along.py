@@ -7,7 +7,9 @@ from torch import Tensor
 from bequest.graph.ledger import Layout
 from bequest.graph.rules.base import Step, rule
 
-_REDUCTIONS = "sum amax amin max min var std var_mean std_mean prod argmax argmin any all norm logsumexp".split()
+_REDUCTIONS = (
+    "sum amax amin max min var std var_mean std_mean prod argmax argmin any all norm logsumexp"
+).split()
 
 
 @rule("mean", role="linear")

@@ -44,7 +44,8 @@ class Write:
 class Read:
     """A layer's input channels: ``labels`` are indices of dimension ``dim`` of ``weight``.
 
-    With ``groups`` > 1 the dimension is local to each of as many blocks of rows.
+    With ``groups`` > 1 the dimension is local to each of as many blocks of rows. ``spread`` is the
+    number of output places among which a transposed convolution shares a kernel (else 1).
     """
 
     node: fx.Node
@@ -54,6 +55,7 @@ class Read:
     labels: Labels
     groups: int
     zero_padded: bool
+    spread: int = 1
 
 
 @dataclass
@@ -164,7 +166,9 @@ def _placeholder(step: Step) -> Layout:
     if not isinstance(value, Tensor):
         return Layout((), "a constant")
     if name is None:
-        what = "the network's input" if step.node.name in step.reading.network.inputs else "a constant"
+        what = (
+            "the network's input" if step.node.name in step.reading.network.inputs else "a constant"
+        )
         return Layout((None,) * value.ndim, what)
     slots = (step.ledger.slot(name, d, n) if n > 1 else None for d, n in enumerate(value.shape))
     return Layout(tuple(slots), f"the parameter {name}")

@@ -13,9 +13,10 @@ HOMOGENEOUS = frozenset({"relu", "leaky_relu", "mul", "div", "abs", "neg"})
 """Activations with f(s·x) = s·f(x) for s > 0 (mul and div: by a number)."""
 
 _ACTIVATIONS = (
-    "relu relu6 hardtanh leaky_relu elu selu celu gelu silu mish sigmoid hardsigmoid hardswish tanh "
-    "softplus log_sigmoid log_sigmoid_forward threshold hardshrink softshrink logit clamp clamp_min "
-    "clamp_max abs neg exp expm1 exp2 log log1p log2 log10 sqrt rsqrt reciprocal square sin cos tan "
+    "relu relu6 hardtanh leaky_relu elu selu celu gelu silu mish sigmoid hardsigmoid hardswish "
+    "tanh softplus log_sigmoid log_sigmoid_forward threshold hardshrink softshrink logit clamp "
+    "clamp_min clamp_max abs neg exp expm1 exp2 log log1p log2 log10 sqrt rsqrt reciprocal square "
+    "sin cos tan "
     "asin acos atan sinh cosh asinh acosh atanh erf erfc round floor ceil trunc sign sgn frac "
     "nan_to_num bitwise_not logical_not isnan isinf"
 ).split()
@@ -26,13 +27,15 @@ _IDENTITIES = (
 ).split()
 
 _PARTNERS = (
-    "add sub rsub mul div floor_divide remainder fmod maximum minimum pow atan2 where masked_fill lerp "
-    "addcmul addcdiv eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or "
-    "copy xlogy hypot"
+    "add sub rsub mul div floor_divide remainder fmod maximum minimum pow atan2 where "
+    "masked_fill lerp addcmul addcdiv eq ne lt le gt ge logical_and logical_or logical_xor "
+    "bitwise_and bitwise_or copy xlogy hypot"
 ).split()
 
 _CREATIONS = "zeros_like ones_like full_like empty_like rand_like randn_like bernoulli".split()
-_CONSTANTS = "zeros ones full arange empty linspace eye scalar_tensor new_zeros new_ones new_full".split()
+_CONSTANTS = (
+    "zeros ones full arange empty linspace eye scalar_tensor new_zeros new_ones new_full".split()
+)
 
 
 @rule(*_ACTIVATIONS, role="activation")

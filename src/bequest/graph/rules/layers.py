@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from torch import fx
@@ -43,14 +44,18 @@ def transposed_convolution(step: Step) -> Layout:
     if groups == 1:
         out = _labels(step, weight, 1)
         _tie_bias(step, bias, out)
-        _consume(step, data, channel, weight, bias, dim=0, zero_padded=True)
+        strides = step.arg(3, "stride", [1])
+        spread = prod(strides) if len(strides) > 1 else strides[0] ** (len(shape) - 2)
+        _consume(step, data, channel, weight, bias, dim=0, zero_padded=True, spread=spread)
         _produce(step, weight, bias, 1, out, "conv")
     elif groups == shape[0] and shape[1] == 1:
         out = _labels(step, weight, 0)
         _tie_bias(step, bias, out)
         _depthwise(step, data, channel, out, groups)
     else:
-        out = step.ledger.rest(step.shape[channel], f"grouped transposed convolution ({step.place})")
+        out = step.ledger.rest(
+            step.shape[channel], f"grouped transposed convolution ({step.place})"
+        )
         for labels in (step.layout(data).dims[channel], *step.layout(weight).dims):
             step.freeze(labels, "grouped transposed convolution")
     return _result(step, data, channel, out)
@@ -58,7 +63,7 @@ def transposed_convolution(step: Step) -> Layout:
 
 @rule("linear", role="layer")
 def linear(step: Step) -> Layout:
-    """y = x·Wᵀ + b over the last dimension; weight (out, in)."""
+    """A linear map y = x·Wᵀ + b over the last dimension; weight (out, in)."""
     data, weight, bias = step.arg(0, "input"), step.arg(1, "weight"), step.arg(2, "bias")
     out = _labels(step, weight, 0)
     _tie_bias(step, bias, out)
@@ -106,6 +111,7 @@ def _consume(
     *,
     dim: int,
     zero_padded: bool,
+    spread: int = 1,
 ) -> None:
     """Input channel i reads index i of the weight's dimension ``dim``: they leave together."""
     columns = _labels(step, weight, dim)
@@ -116,7 +122,7 @@ def _consume(
         return
     step.ledger.tie(labels, columns)
     names = step.tensor_name(weight), step.tensor_name(bias)
-    step.reading.reads.append(Read(step.node, *names, dim, labels, 1, zero_padded))
+    step.reading.reads.append(Read(step.node, *names, dim, labels, 1, zero_padded, spread))
 
 
 def _produce(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import fx
 
 from bequest.graph.ledger import Labels, Layout
@@ -70,7 +72,7 @@ def layer_norm(step: Step) -> Layout | tuple[Layout, ...]:
     return (layout, *rest)
 
 
-def _per_channel(step: Step, affine: list[fx.Node | None]) -> tuple[Layout, ...]:
+def _per_channel(step: Step, affine: Sequence[fx.Node | None]) -> tuple[Layout, ...]:
     """Ties every vector in ``affine`` to dimension 1 of the data."""
     layout = step.layout(step.arg(0, "input"))
     for vector in affine:

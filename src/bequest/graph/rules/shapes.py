@@ -75,8 +75,10 @@ def expand(step: Step) -> Layout:
 
 @rule("slice", role="linear")
 def slices(step: Step) -> Layout:
-    """A range of indices. Of channels: where it is a part of an equal partition, the parts keep
-    equal numbers, and whether the bounds follow the width is tried out; else nothing may leave.
+    """A range of indices.
+
+    Of channels: where the range is a part of an equal partition, the parts keep equal numbers, and
+    whether its bounds follow the width is tried out; elsewhere nothing may leave.
     """
     layout = step.layout(step.operands()[0])
     dim = int(step.arg(1, "dim", 0)) % len(layout.dims)
@@ -151,11 +153,12 @@ def stack(step: Step) -> Layout:
 
 
 def _factor(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Pairs of runs of dimensions (before, after) that hold the same elements, as short as can be."""
+    """Pairs of shortest runs of dimensions (before, after) that hold the same elements."""
     groups: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(before) or j < len(after):
-        left, right = [], []
+        left: list[int] = []
+        right: list[int] = []
         size_left = size_right = 1
         while not left or not right or size_left != size_right:
             take_left = i < len(before) and (not left or size_left < size_right)
@@ -187,8 +190,7 @@ def _merge(step: Step, dims: list[Labels | None], sizes: list[int]) -> Labels | 
     (d,) = tracked
     labels = dims[d]
     assert labels is not None
-    tiled = np.tile(np.repeat(labels, prod(sizes[d + 1 :])), prod(sizes[:d]))
-    return tiled
+    return np.tile(np.repeat(labels, prod(sizes[d + 1 :])), prod(sizes[:d]))
 
 
 def _split(step: Step, labels: Labels, sizes: list[int]) -> list[Labels | None]:

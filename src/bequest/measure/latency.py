@@ -1,0 +1,106 @@
+"""Wall-clock time of a forward pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from bequest.errors import UsageError
+from bequest.measure.execution import Inputs, device_of, evaluation_mode, run
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Times of repeated forward passes over the same inputs.
+
+    Attributes:
+        median: in milliseconds.
+        p10: the 10th percentile, in milliseconds.
+        p90: the 90th percentile, in milliseconds.
+        repeats: number of timed passes.
+        threads: of the CPU, during the measurement.
+        device: where the model ran, e.g. "cpu" or "cuda:0".
+    """
+
+    median: float
+    p10: float
+    p90: float
+    repeats: int
+    threads: int
+    device: str
+
+
+def latency(
+    model: nn.Module,
+    example_inputs: Inputs,
+    *,
+    repeats: int = 30,
+    warmup: int = 5,
+    threads: int | None = None,
+) -> Latency:
+    """Times ``repeats`` forward passes after ``warmup`` untimed ones.
+
+    On a CUDA device each pass is timed between two events on the stream, elsewhere by the clock.
+
+    Args:
+        model: any module.
+        example_inputs: a tensor, or a tuple or dict of arguments, on the model's device.
+        repeats: timed passes.
+        warmup: passes before them, which fill caches and choose kernels.
+        threads: CPU threads during the measurement; None = as many as PyTorch uses now.
+
+    Raises:
+        UsageError: ``repeats`` or ``threads`` below 1, or ``warmup`` below 0.
+    """
+    threads = torch.get_num_threads() if threads is None else threads
+    for name, value, least in (
+        ("repeats", repeats, 1),
+        ("warmup", warmup, 0),
+        ("threads", threads, 1),
+    ):
+        if value < least:
+            raise UsageError(f"{name}: expected at least {least}, found {value}")
+    device = device_of(model)
+    timed_pass = _timed_on_cuda if device.type == "cuda" else _timed_by_clock
+    with evaluation_mode(model), _fixed_threads(threads):
+        for _ in range(warmup):
+            run(model, example_inputs)
+        times = [timed_pass(model, example_inputs) for _ in range(repeats)]
+    p10, median, p90 = (float(value) for value in np.percentile(times, (10, 50, 90)))
+    return Latency(median, p10, p90, repeats, threads, str(device))
+
+
+@contextmanager
+def _fixed_threads(threads: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _timed_by_clock(model: nn.Module, inputs: Inputs) -> float:
+    start = time.perf_counter_ns()
+    run(model, inputs)
+    return (time.perf_counter_ns() - start) / 1e6
+
+
+def _timed_on_cuda(model: nn.Module, inputs: Inputs) -> float:
+    with torch.cuda.device(device_of(model)):
+        start, end = (
+            torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+            for _ in range(2)
+        )
+        torch.cuda.synchronize()  # the last pass must not run into this one
+        start.record()
+        run(model, inputs)
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end))

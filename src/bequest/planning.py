@@ -1,0 +1,205 @@
+"""Which groups lose which channels: who is asked for, who can't, and what the network bears."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from torch import Tensor, nn
+
+from bequest import config
+from bequest.artifact.plan import Refusal
+from bequest.criteria.base import Criterion, Unscorable
+from bequest.errors import ModelError, UsageError
+from bequest.graph.chains import bind
+from bequest.graph.cuts import plan_surgery
+from bequest.graph.groups import Channels, Group
+from bequest.graph.verify import mismatch
+from bequest.measure.progress import tracked
+from bequest.restorers.base import Restorer
+from bequest.selection import Choice, Mask, Ratio, Scope, check_ratio, choose, ratio_of
+
+Kinds = Literal["inner", "all"]
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The checked arguments of a call."""
+
+    ratio: Ratio
+    groups: Kinds
+    criterion: Criterion
+    scope: Scope
+    restorer: Restorer
+    round_to: int
+    seed: int
+    progress: bool
+
+    @classmethod
+    def checked(cls, **arguments: Any) -> Wish:
+        """Checks the arguments of :func:`bequest.prune` and resolves names to config objects.
+
+        Raises:
+            UsageError: one of them is wrong.
+        """
+        return cls(
+            ratio=check_ratio(arguments["ratio"]),
+            groups=_one_of("groups", arguments["groups"], ("inner", "all")),
+            criterion=config.resolve("criterion", arguments["criterion"]),
+            scope=_one_of("scope", arguments["scope"], ("group", "global")),
+            restorer=config.resolve("restorer", arguments["restorer"]),
+            round_to=_check_whole("round_to", arguments["round_to"], least=1),
+            seed=_check_whole("seed", arguments["seed"], least=0),
+            progress=bool(arguments["progress"]),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as plan.json holds it."""
+        return {
+            "ratio": dict(self.ratio) if isinstance(self.ratio, Mapping) else self.ratio,
+            "groups": self.groups,
+            "criterion": config.to_json(self.criterion),
+            "scope": self.scope,
+            "restorer": config.to_json(self.restorer),
+            "round_to": self.round_to,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A group that loses channels, and which stay."""
+
+    group: Group
+    keep: Mask
+    notes: tuple[str, ...]
+
+
+def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
+    if value not in allowed:
+        raise UsageError(f"{name}: expected one of {', '.join(allowed)}; found {value!r}")
+    return value
+
+
+def _check_whole(name: str, value: Any, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise UsageError(f"{name}: expected a whole number of at least {least}, found {value!r}")
+    return value
+
+
+def select(
+    model: nn.Module,
+    example_inputs: Any,
+    channels: Channels,
+    dense: Mapping[str, Tensor],
+    wish: Wish,
+) -> tuple[list[Chosen], tuple[Refusal, ...]]:
+    """Who leaves. Groups whose width turns out to stand in the code are refused, the rest stays."""
+    candidates, refused = _candidates(channels, wish)
+    choices: list[Choice] = []
+    for member, share in tracked(candidates, "ranking channels", candidates, wish.progress):
+        try:
+            unit = bind(channels, member, dense).unit
+            if not unit.producers:
+                raise Unscorable(wish.criterion.name, unit.name, "its weights are computed")
+            scores = wish.criterion.score(unit, wish.seed).cpu().numpy()
+        except Unscorable as finding:
+            refused.append(Refusal(member.name, member.size, str(finding)))
+            continue
+        choices.append(Choice(member, share, scores))
+    chosen = _chosen(choices, wish)
+    problem = _try_out(model, example_inputs, channels, chosen)
+    if problem is not None:
+        chosen, written = _without_literals(model, example_inputs, channels, chosen, problem)
+        refused.extend(written)
+    return chosen, tuple(refused)
+
+
+def _candidates(channels: Channels, wish: Wish) -> tuple[list[tuple[Group, float]], list[Refusal]]:
+    """Groups that the call asks for, and why others that it asks for can't lose channels."""
+    candidates: list[tuple[Group, float]] = []
+    refused: list[Refusal] = []
+    unused = set(wish.ratio) if isinstance(wish.ratio, Mapping) else set()
+    for member in channels.groups:
+        share, pattern = ratio_of(member, wish.ratio)
+        unused.discard(str(pattern))
+        if not share:
+            continue
+        reason = _reason_to_stay(member, pattern, wish)
+        if reason is None:
+            candidates.append((member, share))
+        elif not (member.is_output and pattern is None):
+            refused.append(Refusal(member.name, member.size, reason))
+    refused.extend(Refusal(p, 0, "the pattern matches no layer") for p in sorted(unused))
+    return candidates, refused
+
+
+def _reason_to_stay(member: Group, pattern: str | None, wish: Wish) -> str | None:
+    if member.frozen:
+        return "; ".join(member.reasons)
+    if member.is_output and not (pattern and pattern in member.layers):
+        return "its channels are the network's output; name the layer in full to prune it"
+    if member.kind == "residual" and wish.groups == "inner":
+        return "it is a residual stream; ask for groups='all'"
+    if member.size == 1:
+        return "it has a single channel"
+    return None
+
+
+def _chosen(choices: list[Choice], wish: Wish) -> list[Chosen]:
+    chosen = []
+    for choice, keep in zip(choices, choose(choices, wish.scope, wish.round_to), strict=True):
+        notes = []
+        if choice.group.fixed.any():
+            number, why = int(choice.group.fixed.sum()), "; ".join(choice.group.reasons)
+            notes.append(f"{number} channels can't leave: {why}")
+        if choice.group.blocks is not None:
+            number = int(choice.group.blocks.max()) + 1
+            notes.append(f"{number} blocks keep equal numbers of channels")
+        chosen.append(Chosen(choice.group, keep, tuple(notes)))
+    return [one for one in chosen if not one.keep.all()]
+
+
+def leaving_channels(channels: Channels, chosen: Iterable[Chosen]) -> Mask:
+    """For every channel id whether it leaves."""
+    leaving = np.zeros(int(channels.channel_of.max(initial=0)) + 1, bool)
+    for one in chosen:
+        leaving[one.group.channels[~one.keep]] = True
+    return leaving
+
+
+def _try_out(
+    model: nn.Module, example_inputs: Any, channels: Channels, chosen: list[Chosen]
+) -> str | None:
+    leaving = leaving_channels(channels, chosen)
+    surgery = plan_surgery(channels, leaving, model)
+    return mismatch(model, example_inputs, channels, leaving, surgery)
+
+
+def _without_literals(
+    model: nn.Module,
+    example_inputs: Any,
+    channels: Channels,
+    chosen: list[Chosen],
+    problem: str,
+) -> tuple[list[Chosen], list[Refusal]]:
+    """Tries the groups that pass a view, slice or split one by one; those that fail are refused."""
+    refused: list[Refusal] = []
+    sound: list[Chosen] = []
+    for one in chosen:
+        found = _try_out(model, example_inputs, channels, [one]) if one.group.literal else None
+        if found is None:
+            sound.append(one)
+            continue
+        where = ", ".join(one.group.literal)
+        reason = f"its width is a constant in the code ({where}): {found}"
+        refused.append(Refusal(one.group.name, one.group.size, reason))
+    left = _try_out(model, example_inputs, channels, sound)
+    if left is not None:
+        raise ModelError(
+            f"the pruned network would not run as planned: {left}. Exclude the layers concerned "
+            f"with ratio={{'LAYER': 0, '*': ...}} (first found: {problem})"
+        )
+    return sound, refused

@@ -1,0 +1,94 @@
+"""What the published code of LBYL computes, where it departs from the paper's formulas.
+
+The λ pairs of the published tables belong to this behaviour. Against the loss of
+:mod:`bequest.restorers.lee2025lbyl` the code
+
+* uses the running variance V where σ belongs;
+* adds the scalar λ1·g·(a·a) to the whole diagonal where the outer product a·aᵀ belongs;
+* hands on t where κ∘t belongs;
+* for layers without batch norm fits an intercept and drops it.
+
+With V for σ and g_j = (γ_j/V_j)² the normal equations of filter j are
+(XᵀX + g_j·[λ1·(a·a)·I + λ2·diag((V_k/γ_k)²)])·t = Xᵀw_j + λ1·g_j·c_j·a: here, too, two matrices
+for a whole layer.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from bequest.graph.units import BatchNorm, Producer
+from bequest.restorers.base import Delivery
+from bequest.restorers.guard import guarded
+from bequest.restorers.least_squares import least_norm, ridge
+
+LAMBDA1, LAMBDA2, LAMBDA2_PLAIN = 1e-5, 1e-2, 0.3
+"""Defaults amid the published pairs: with batch norm (λ1, λ2), without (λ2)."""
+
+
+def deliver_as_published(
+    producer: Producer,
+    kept: Tensor,
+    removed: Tensor,
+    lambda1: float | None,
+    lambda2: float | None,
+) -> Delivery:
+    """LBYL as the published code computes it; constant and repeated channels aren't treated apart.
+
+    Args:
+        producer: the unit's only producer.
+        kept: int64 (p,).
+        removed: int64 (r,).
+        lambda1: λ1; None = 1e-5.
+        lambda2: λ2; None = 1e-2 with batch norm, 0.3 without.
+    """
+    if producer.norm is None:
+        ridge_weight = LAMBDA2_PLAIN if lambda2 is None else lambda2
+        return Delivery(_with_intercept(producer, kept, removed, ridge_weight))
+    norm, notes = guarded(producer.norm)
+    matrix = _with_norm(
+        producer,
+        norm,
+        kept,
+        removed,
+        LAMBDA1 if lambda1 is None else lambda1,
+        LAMBDA2 if lambda2 is None else lambda2,
+    )
+    return Delivery(matrix, notes=notes)
+
+
+def _with_intercept(producer: Producer, kept: Tensor, removed: Tensor, lambda2: float) -> Tensor:
+    filters, bias = producer.folded()
+    rows = torch.cat([filters, bias[:, None]], dim=1)
+    rows = rows - rows.mean(dim=1, keepdim=True)
+    strength = torch.ones_like(bias[removed])
+    penalty = torch.full_like(bias[kept], lambda2)
+    X, w = rows[kept], rows[removed]
+    return _solve(X, w, penalty, strength, w @ X.T)
+
+
+def _with_norm(
+    producer: Producer,
+    norm: BatchNorm,
+    kept: Tensor,
+    removed: Tensor,
+    lambda1: float,
+    lambda2: float,
+) -> Tensor:
+    mean = norm.mean if producer.bias is None else norm.mean - producer.bias
+    intercept = mean - norm.var * norm.beta / norm.gamma
+    a, c = intercept[kept], intercept[removed]
+    strength = (norm.gamma / norm.var)[removed].square()
+    penalty = lambda1 * (a @ a) + lambda2 * (norm.var / norm.gamma)[kept].square()
+    X, w = producer.weight[kept], producer.weight[removed]
+    right = w @ X.T + torch.outer(lambda1 * strength * c, a)
+    return _solve(X, w, penalty, strength, right)
+
+
+def _solve(X: Tensor, w: Tensor, penalty: Tensor, strength: Tensor, right: Tensor) -> Tensor:
+    """(XXᵀ + g_j·diag(penalty))·t_j = right_j; the least-norm least squares without penalty."""
+    if (penalty == 0).any():
+        nothing = torch.zeros_like(penalty), torch.zeros_like(strength), torch.zeros_like(strength)
+        return least_norm(X, w, *nothing, cutoff=torch.finfo(X.dtype).eps * max(X.shape))
+    return ridge(X @ X.T, penalty.rsqrt().diag(), strength, right)

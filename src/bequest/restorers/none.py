@@ -1,0 +1,20 @@
+"""Plain pruning: nothing is handed on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from bequest.config import register
+from bequest.graph.units import Unit
+from bequest.restorers.base import Delivery, Restorer
+
+
+@register("restorer", "none")
+@dataclass(frozen=True)
+class Plain(Restorer):
+    """Removed channels leave nothing: the baseline that every restorer has to beat."""
+
+    def _deliver(self, unit: Unit, kept: Tensor, removed: Tensor, seed: int) -> Delivery:
+        return Delivery(unit.producer.weight.new_zeros(len(removed), len(kept)))
