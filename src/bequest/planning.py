@@ -47,9 +47,9 @@ class Wish:
         return cls(
             ratio=check_ratio(arguments["ratio"]),
             groups=_one_of("groups", arguments["groups"], ("inner", "all")),
-            criterion=config.resolve("criterion", arguments["criterion"]),
+            criterion=config.resolve("criterion", arguments["criterion"], Criterion),
             scope=_one_of("scope", arguments["scope"], ("group", "global")),
-            restorer=config.resolve("restorer", arguments["restorer"]),
+            restorer=config.resolve("restorer", arguments["restorer"], Restorer),
             round_to=_check_whole("round_to", arguments["round_to"], least=1),
             seed=_check_whole("seed", arguments["seed"], least=0),
             progress=bool(arguments["progress"]),

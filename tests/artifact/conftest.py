@@ -38,6 +38,12 @@ def grouped(tmp_path) -> Saved:
     return keep(CASES["GroupedTail"], tmp_path / "out")
 
 
+@pytest.fixture(scope="module")
+def artefact(tmp_path_factory):
+    """One artefact for all examples; each test puts back the bytes that it changes."""
+    return keep(CASES["GroupedTail"], tmp_path_factory.mktemp("artefact") / "out")
+
+
 def keep(case: Case, folder: Path) -> Saved:
     model, plan = case.pruned(case.make())
     save(folder, model, plan)

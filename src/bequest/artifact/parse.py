@@ -126,8 +126,9 @@ def _cut(value: object, where: str) -> Cut:
 
 def _attribute(value: object, where: str) -> Attribute:
     module, name, before, after = fields.record(value, where, "module", "name", "before", "after")
-    if name not in WIDTH_ATTRIBUTES:
-        fields.refuse(f"{where}.name", f"one of {', '.join(sorted(WIDTH_ATTRIBUTES))}", name)
+    attribute = fields.text(name, f"{where}.name")
+    if attribute not in WIDTH_ATTRIBUTES:
+        fields.refuse(f"{where}.name", f"one of {', '.join(sorted(WIDTH_ATTRIBUTES))}", attribute)
     wide, narrow = _widths(before, f"{where}.before"), _widths(after, f"{where}.after")
     pairs = list(zip(wide, narrow, strict=False))
     if isinstance(before, list) != isinstance(after, list) or len(wide) != len(narrow):
@@ -136,7 +137,7 @@ def _attribute(value: object, where: str) -> Attribute:
         fields.refuse(f"{where}.after", "at most the width before", after)
     return Attribute(
         module=fields.text(module, f"{where}.module"),
-        name=fields.text(name, f"{where}.name"),
+        name=attribute,
         before=wide if isinstance(before, list) else wide[0],
         after=narrow if isinstance(after, list) else narrow[0],
     )

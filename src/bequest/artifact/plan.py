@@ -60,7 +60,7 @@ class Plan:
     """All that pruning does to a network, in a form that can be saved and replayed.
 
     Attributes:
-        architecture: fingerprint of the dense network (names, shapes and dtypes of its tensors).
+        architecture: fingerprint of the dense network (names, shapes and ties of its tensors).
         recipe: the call: ratio, criterion, restorer, seed, ...
         versions: of bequest, torch and Python.
         groups: what happens to each group that loses channels.

@@ -20,7 +20,8 @@ NEGLIGIBLE = 1e-7
 """A filter under this share of the largest one's norm is zero."""
 
 DEAD_GAMMA, DEAD_VARIANCE = 1e-4, 1e-6
-"""A channel whose batch norm has abs(gamma) or running_var below these is constant."""
+"""A channel whose batch norm has abs(gamma) or running_var below these is constant. In units of
+small weights they count relative to the largest, so that not all channels fall under them."""
 
 
 def constants(unit: Unit) -> tuple[Tensor, Tensor]:
@@ -39,10 +40,14 @@ def constants(unit: Unit) -> tuple[Tensor, Tensor]:
     level = biases
     norm = unit.producer.norm
     if norm is not None:
-        dead = (norm.gamma.abs() < DEAD_GAMMA) | (norm.var < DEAD_VARIANCE)
+        dead = _under(DEAD_GAMMA, norm.gamma.abs()) | _under(DEAD_VARIANCE, norm.var)
         level = torch.where(dead & ~constant, norm.beta, biases)
         constant = constant | dead
     return constant, unit.activation.apply(level)
+
+
+def _under(limit: float, values: Tensor) -> Tensor:
+    return values < limit * values.max().clamp(max=1)
 
 
 def multiples(unit: Unit, kept: Tensor, removed: Tensor) -> tuple[Tensor, Tensor]:
