@@ -96,7 +96,7 @@ def select(
     dense: Mapping[str, Tensor],
     wish: Wish,
 ) -> tuple[list[Chosen], tuple[Refusal, ...]]:
-    """Who leaves. Groups whose width turns out to stand in the code are refused, the rest stays."""
+    """Who leaves. Groups that the model's code does not bear to shrink are refused."""
     candidates, refused = _candidates(channels, wish)
     choices: list[Choice] = []
     for member, share in tracked(candidates, "ranking channels", candidates, wish.progress):
@@ -112,7 +112,7 @@ def select(
     chosen = _chosen(choices, wish)
     problem = _try_out(model, example_inputs, channels, chosen)
     if problem is not None:
-        chosen, written = _without_literals(model, example_inputs, channels, chosen, problem)
+        chosen, written = _without_misfits(model, example_inputs, channels, chosen, problem)
         refused.extend(written)
     return chosen, tuple(refused)
 
@@ -178,24 +178,25 @@ def _try_out(
     return mismatch(model, example_inputs, channels, leaving, surgery)
 
 
-def _without_literals(
+def _without_misfits(
     model: nn.Module,
     example_inputs: Any,
     channels: Channels,
     chosen: list[Chosen],
     problem: str,
 ) -> tuple[list[Chosen], list[Refusal]]:
-    """Tries the groups that pass a view, slice or split one by one; those that fail are refused."""
+    """Tries the groups one by one; those that the model's code does not bear are refused."""
     refused: list[Refusal] = []
     sound: list[Chosen] = []
     for one in chosen:
-        found = _try_out(model, example_inputs, channels, [one]) if one.group.literal else None
+        found = _try_out(model, example_inputs, channels, [one])
         if found is None:
             sound.append(one)
             continue
         where = ", ".join(one.group.literal)
-        reason = f"its width is a constant in the code ({where}): {found}"
-        refused.append(Refusal(one.group.name, one.group.size, reason))
+        constant = f"its width is a constant in the code ({where})"
+        reason = constant if where else "the model's code does not run at another width"
+        refused.append(Refusal(one.group.name, one.group.size, f"{reason}: {found}"))
     left = _try_out(model, example_inputs, channels, sound)
     if left is not None:
         raise ModelError(

@@ -55,7 +55,7 @@ def test_bn_scale_is_the_magnitude_of_gamma():
 
 
 def test_bn_scale_needs_a_batch_norm():
-    with pytest.raises(Unscorable, match="no batch norm follows unit.producer"):
+    with pytest.raises(Unscorable, match="no batch norm follows unit"):
         criteria.BNScale().score(make_unit(norm=False), seed=0)
 
 

@@ -15,9 +15,7 @@ def merges_by_hand(unit, removable):
     """The paper's procedure with nothing remembered between steps."""
     weight, bias = unit.producer.folded()
     w = torch.cat([weight, bias[:, None]], dim=1)
-    a = [
-        torch.cat([c.weight[:, j].flatten() for c in unit.consumers]) for j in range(unit.size)
-    ]
+    a = [torch.cat([c.weight[:, j].flatten() for c in unit.consumers]) for j in range(unit.size)]
     alive, order = list(range(unit.size)), []
     while len(alive) > 1 and any(j in removable for j in alive):
         saliency = {
@@ -26,7 +24,7 @@ def merges_by_hand(unit, removable):
             for i in alive
             if i != j and j in removable
         }
-        j, i = min(saliency, key=saliency.get)
+        j, i = min(saliency, key=lambda pair: saliency[pair])
         a[i] = a[i] + a[j]
         alive.remove(j)
         order.append((i, j))

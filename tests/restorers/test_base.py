@@ -144,7 +144,5 @@ def test_a_constant_channel_counts_by_its_value_behind_the_activation():
     found = reconstruction_error(unit, index(0, 1), index(2, 3), nothing)
     assert found.tolist() == pytest.approx([1.0, 0.0])
     value = GELU.apply(unit.producer.norm.beta[[2, 3]])
-    found = reconstruction_error(
-        unit, index(0, 1), index(2, 3), replace(nothing, offset=value)
-    )
+    found = reconstruction_error(unit, index(0, 1), index(2, 3), replace(nothing, offset=value))
     assert found.tolist() == pytest.approx([0.0, 0.0])

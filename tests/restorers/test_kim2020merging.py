@@ -78,9 +78,7 @@ def test_linear_layers_merge_into_the_most_similar_row(n, threshold, seed):
     official=st.booleans(),
     seed=st.integers(0, 99),
 )
-def test_filters_with_batch_norm_weigh_direction_against_bias(
-    n, threshold, weight, official, seed
-):
+def test_filters_with_batch_norm_weigh_direction_against_bias(n, threshold, weight, official, seed):
     unit = make_unit(n=n, d=5, seed=seed)
     unit.producer.norm.gamma[0] *= -1
     kept, removed = halves(n, (n + 1) // 2)

@@ -20,7 +20,7 @@ def pruned_by_hand(unit, p):
             (i, j): (norm[j] * (w[i] - w[j]).square().sum()).item()
             for j in alive for i in alive if i != j
         }  # fmt: skip
-        i, j = min(pairs, key=pairs.get)
+        i, j = min(pairs, key=lambda pair: pairs[pair])
         for c in columns:
             c[i] = c[i] + c[j]
         alive.remove(j)

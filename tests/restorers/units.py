@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn.functional import gelu
 
 from bequest.graph.units import Activation, BatchNorm, Consumer, Producer, Unit
-from bequest.restorers.base import Delivery
 
 IDENTITY = Activation("identity", lambda x: x, homogeneous=True)
 RELU = Activation("relu", torch.relu, homogeneous=True)
-GELU = Activation("gelu", F.gelu, homogeneous=False)
+GELU = Activation("gelu", gelu, homogeneous=False)
 SIGMOID = Activation("sigmoid", torch.sigmoid, homogeneous=False)
 
 
@@ -38,7 +37,7 @@ def make_unit(
     consumers=((7, 1),),
     seed=0,
     name="unit",
-) -> Unit:
+):
     """A random unit of n channels with d weights each; ``consumers`` lists (outputs, positions)."""
     g = torch.Generator().manual_seed(seed)
 
@@ -65,14 +64,14 @@ def halves(n: int, p: int) -> tuple[Tensor, Tensor]:
     return order[:p].sort().values, order[p:].sort().values
 
 
-def outputs(unit: Unit, x: Tensor) -> list[Tensor]:
+def outputs(unit, x):
     """What each consumer makes of inputs x (b, d); positions add up, as for a constant map."""
     weight, bias = unit.producer.folded()
     hidden = unit.activation.apply(x @ weight.T + bias)
     return [hidden @ c.weight.sum(dim=2).T for c in unit.consumers]
 
 
-def restored_outputs(unit: Unit, x: Tensor, kept: Tensor, removed: Tensor, given: Delivery):
+def restored_outputs(unit, x, kept, removed, given):
     """The same after pruning: only kept channels exist, consumers changed as the delivery says."""
     weight, bias = unit.producer.folded()
     hidden = unit.activation.apply(x @ weight[kept].T + bias[kept])
@@ -89,11 +88,9 @@ def restored_outputs(unit: Unit, x: Tensor, kept: Tensor, removed: Tensor, given
     return results
 
 
-def assert_exact(unit: Unit, kept: Tensor, removed: Tensor, given: Delivery, tolerance=1e-8):
+def assert_exact(unit, kept, removed, given, tolerance=1e-8):
     """The consumers can't tell the pruned unit from the dense one."""
     x = torch.randn(64, unit.producer.weight.shape[1], dtype=torch.float64)
     dense = outputs(unit, x)
-    for found, expected in zip(
-        restored_outputs(unit, x, kept, removed, given), dense, strict=True
-    ):
+    for found, expected in zip(restored_outputs(unit, x, kept, removed, given), dense, strict=True):
         assert (found - expected).abs().max() <= tolerance * expected.abs().max()

@@ -44,6 +44,8 @@ def _admit_module(name: str, module: nn.Module) -> None:
         raise ModelError(f"'{name}' is {advice}")
     if type(module).__module__.startswith(("torch.ao.nn", "torch.nn.quantized")):
         raise ModelError(f"'{name}' is quantised ({kind}); prune the floating-point model first")
+    if any(isinstance(p, nn.parameter.UninitializedParameter) for p in module.parameters(False)):
+        raise ModelError(f"'{name}' has no shape yet (a lazy module); run the model once")
     if parametrize.is_parametrized(module):
         raise ModelError(
             f"'{name}' has parametrised weights ({', '.join(module.parametrizations)}); call "  # type: ignore[arg-type]
@@ -62,8 +64,6 @@ def _admit_module(name: str, module: nn.Module) -> None:
 
 
 def _admit_weight(name: str, parameter: nn.Parameter) -> None:
-    if isinstance(parameter, nn.parameter.UninitializedParameter):
-        raise ModelError(f"parameter '{name}' has no shape yet (lazy module); run the model once")
     if parameter.is_meta:
         raise ModelError(
             f"parameter '{name}' is on the meta device and has no values; load weights"

@@ -8,11 +8,14 @@ exported from a real copy instead.
 from __future__ import annotations
 
 import copy
+import io
 import logging
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -206,7 +209,7 @@ def _quiet_export() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
@@ -237,9 +240,10 @@ def _first_lines(error: Exception) -> str:
 
 
 def _where(error: BaseException) -> str:
-    """File and line of the model's own code that torch.export was in, where it says so."""
-    text = str(error)
-    for line in text.splitlines():
-        if line.strip().startswith("File ") and "/torch/" not in line:
-            return f" (at {line.strip()})"
+    """File and line of the model's own code in which torch.export gave up."""
+    ours = Path(__file__).parents[1]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        path = Path(frame.filename)
+        if ours not in path.parents and "torch" not in path.parts and path.exists():
+            return f" (at {path.name}:{frame.lineno}: {frame.line})"
     return ""

@@ -11,8 +11,9 @@ g_j = (γ_j/σ_j)², the loss times g_j is
 
     ‖w̃_j − X̃·s‖² + g_j·[λ1·(b̃_j − b̃ᵀs)² + λ2·‖s‖²],
 
-so that (X̃ᵀX̃ + g_j·(λ1·b̃b̃ᵀ + λ2·I))·s = X̃ᵀw̃_j + g_j·λ1·b̃_j·b̃: two matrices for a whole layer and
-one number per removed filter. Without batch norm the bias is one more entry of each filter,
+so that (X̃ᵀX̃ + g_j·(λ2·I + λ1·b̃b̃ᵀ))·s = X̃ᵀw̃_j + g_j·λ1·b̃_j·b̃. But for a rank-one term only the
+number g_j differs between removed filters, so that one eigendecomposition of X̃ᵀX̃ serves the
+whole layer. Without batch norm the bias is one more entry of each filter,
 g_j = 1 and λ1 is not used.
 """
 
@@ -29,7 +30,7 @@ from bequest.errors import UsageError
 from bequest.graph.units import Producer, Unit
 from bequest.restorers.base import Delivery, Restorer
 from bequest.restorers.exact import border_notes, constants, hand_on_exactly
-from bequest.restorers.least_squares import least_norm, ridge
+from bequest.restorers.least_squares import least_norm, ridge, with_bias
 from bequest.restorers.lee2025official import deliver_as_published
 
 RIDGE = 0.05
@@ -116,18 +117,11 @@ class LBYL(Restorer):
         if lambda2 == 0:
             cutoff = torch.finfo(X.dtype).eps * max(X.shape)
             return least_norm(X, w, b, bias[removed], weight, cutoff)
-        right = w @ X.T + torch.outer(weight * bias[removed], b)
-        return ridge(X @ X.T, _inverse_root(b, lambda1, lambda2), strength[removed], right)
-
-
-def _inverse_root(b: Tensor, lambda1: Tensor, lambda2: Tensor) -> Tensor:
-    """(λ1·bbᵀ + λ2·I)^(−1/2): λ2^(−1/2) across b, (λ1·‖b‖² + λ2)^(−1/2) along it."""
-    identity = torch.eye(len(b), dtype=b.dtype, device=b.device)
-    square = b.square().sum()
-    if square == 0:
-        return identity * lambda2.rsqrt()
-    along = torch.outer(b, b) / square
-    return (identity - along) * lambda2.rsqrt() + along * (lambda1 * square + lambda2).rsqrt()
+        g = strength[removed]
+        systems = torch.cat([w @ X.T, b.expand(len(w), -1)])
+        solved = ridge(X @ X.T, lambda2.expand(len(X)), g.repeat(2), systems)
+        solution, reach = solved[: len(w)], solved[len(w) :]
+        return with_bias(solution, reach, b, bias[removed], weight)
 
 
 def _unpenalised(producer: Producer, kept: Tensor, removed: Tensor) -> tuple[Tensor, Tensor]:
@@ -141,4 +135,6 @@ def _unpenalised(producer: Producer, kept: Tensor, removed: Tensor) -> tuple[Ten
     solution = least_norm(
         filters[kept], filters[removed], bias[kept], bias[removed], weight, FLOAT32_ROUNDING
     )
-    return solution, bias[removed] - solution @ bias[kept]
+    left_over = bias[removed] - solution @ bias[kept]
+    size = bias[removed].abs() + solution.abs() @ bias[kept].abs()
+    return solution, torch.where(left_over.abs() > FLOAT32_ROUNDING * size, left_over, 0.0)

@@ -91,4 +91,4 @@ def _solve(X: Tensor, w: Tensor, penalty: Tensor, strength: Tensor, right: Tenso
     if (penalty == 0).any():
         nothing = torch.zeros_like(penalty), torch.zeros_like(strength), torch.zeros_like(strength)
         return least_norm(X, w, *nothing, cutoff=torch.finfo(X.dtype).eps * max(X.shape))
-    return ridge(X @ X.T, penalty.rsqrt().diag(), strength, right)
+    return ridge(X @ X.T, penalty, strength, right)
