@@ -9,7 +9,7 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt
 DEFINITION := pyproject.toml constraints.txt src/bequest/_version.py
-BENCHMARKS = $(filter-out benchmarks/_%, $(wildcard benchmarks/*.py))
+BENCHMARKS = $(shell grep -l '^if __name__' $(wildcard benchmarks/*.py) /dev/null)
 
 # Two pips must not write into one environment at the same time.
 .NOTPARALLEL:

@@ -55,9 +55,7 @@ def test_the_first_pattern_counts_and_no_match_means_not_pruned():
 
 
 def test_a_group_is_matched_by_any_of_its_producers():
-    pruned = bequest.prune(
-        randomise(Residual()), X, {"conv2.1": 0.5}, groups="all", round_to=1
-    )
+    pruned = bequest.prune(randomise(Residual()), X, {"conv2.1": 0.5}, groups="all", round_to=1)
     (stream,) = pruned.plan.groups
     assert set(stream.producers) == {"stem", "conv2.0", "conv2.1"}
     assert stream.kept == 8
@@ -97,7 +95,8 @@ def test_global_scope_moves_channels_between_groups_and_loses_as_many():
 def test_random_scores_follow_the_seed():
     model = randomise(Plain())
     first, second, other = (
-        bequest.prune(model, X, 0.5, criterion="random", seed=seed).plan.groups for seed in (1, 1, 2)
+        bequest.prune(model, X, 0.5, criterion="random", seed=seed).plan.groups
+        for seed in (1, 1, 2)
     )
     assert first == second
     assert first != other

@@ -158,12 +158,12 @@ def test_models_that_are_refused_by_name(broken, expected):
 
 
 def test_no_module_at_all():
-    with pytest.raises(UsageError, match="expected a torch.nn.Module, found dict"):
+    with pytest.raises(UsageError, match=r"expected a torch\.nn\.Module, found dict"):
         bequest.prune({"weight": X}, X)
 
 
 def test_unknown_names_list_what_is_known():
-    with pytest.raises(UnknownNameError, match="Known: .*l1.*l2"):
+    with pytest.raises(UnknownNameError, match=r"Known: .*l1.*l2"):
         bequest.prune(model(), X, criterion="zzz")
 
 

@@ -24,6 +24,7 @@ from bequest.graph.cuts import plan_surgery
 from bequest.graph.groups import Channels, group
 from bequest.graph.handing import Gain, Hand, hand_on, raise_biases, without_bias
 from bequest.graph.rules import read
+from bequest.graph.surgery import can_hold_bias
 from bequest.graph.trace import meta_copy, named_tensors, normalise_inputs, to_meta, trace
 from bequest.measure.cost import Cost, cost
 from bequest.measure.progress import tracked
@@ -124,7 +125,7 @@ def prune(
     dense = named_tensors(model)
     chosen, refused = select(model, example_inputs, channels, dense, wish)
     pruned = copy.deepcopy(model)
-    group_plans, gains = _hand_on(channels, chosen, dense, named_tensors(pruned), wish)
+    group_plans, gains = _hand_on(channels, chosen, dense, pruned, wish)
     surgery = plan_surgery(channels, leaving_channels(channels, chosen), model)
     surgery = replace(surgery, biases=without_bias(model, gains))
     operation.apply(pruned, surgery)
@@ -149,14 +150,15 @@ def _hand_on(
     channels: Channels,
     chosen: list[Chosen],
     dense: Mapping[str, Tensor],
-    tensors: Mapping[str, Tensor],
+    pruned: nn.Module,
     wish: Wish,
 ) -> tuple[tuple[GroupPlan, ...], list[Gain]]:
-    """Changes consumers' weights in ``tensors``; every number that is read is a dense one.
+    """Changes consumers' weights in ``pruned``; every number that is read is a dense one.
 
     Returns:
         What happened to each group, and what consumers' biases gain.
     """
+    tensors = named_tensors(pruned)
     plans: list[GroupPlan] = []
     gains: list[Gain] = []
     for one in tracked(chosen, "handing on", chosen, wish.progress):
@@ -168,7 +170,7 @@ def _hand_on(
             plans.append(_plainly(one, removed, bound.unit.obstacle, wish))
             continue
         delivery = wish.restorer.deliver(bound.unit, kept, removed, wish.seed)
-        delivery = _affordable(bound, delivery)
+        delivery = _affordable(bound, delivery, pruned)
         hand = Hand(kept, removed, delivery.matrix, delivery.offset, delivery.gain)
         gains.extend(hand_on(bound, hand, tensors))
         error = float(reconstruction_error(bound.unit, kept, removed, delivery).mean())
@@ -200,14 +202,13 @@ def _group_plan(
     )
 
 
-def _affordable(bound: Bound, delivery: Delivery) -> Delivery:
+def _affordable(bound: Bound, delivery: Delivery, model: nn.Module) -> Delivery:
     """Without its offset where a consumer can hold no bias."""
     if delivery.offset is None:
         return delivery
-    for feed in bound.feeds:
-        name = feed.read.weight or ""
-        if feed.read.bias is None and not name.endswith("weight"):
-            note = f"'{name}' can hold no bias: the constants of removed channels are lost"
+    for consumer in bound.unit.consumers:
+        if not can_hold_bias(model, consumer.name):
+            note = f"'{consumer.name}' can hold no bias: the constants of removed channels are lost"
             return replace(delivery, offset=None, notes=(*delivery.notes, note))
     return delivery
 

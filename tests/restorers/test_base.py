@@ -65,20 +65,6 @@ def test_kept_and_removed_share_out_the_channels(kept, removed):
         restorers.Plain().deliver(make_unit(n=4), kept, removed, seed=0)
 
 
-@pytest.mark.parametrize("name", sorted(NAMES))
-@pytest.mark.parametrize("where", ["producer", "norm", "consumer"])
-def test_weights_that_are_not_finite_are_refused_by_name(name, where):
-    unit = make_unit(n=4, name="layer7")
-    tensor = {
-        "producer": unit.producer.weight,
-        "norm": unit.producer.norm.beta,
-        "consumer": unit.consumers[0].weight,
-    }[where]
-    tensor.view(-1)[1] = torch.nan
-    with pytest.raises(ModelError, match=r"layer7: expected finite weights"):
-        config.resolve("restorer", name).deliver(unit, index(0, 1), index(2, 3), seed=0)
-
-
 def test_an_outcome_that_is_not_finite_is_refused():
     @dataclass(frozen=True)
     class Diverging(Restorer):

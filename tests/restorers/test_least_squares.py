@@ -3,11 +3,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bequest.restorers.least_squares import least_norm, ridge
+from bequest.restorers.least_squares import BiasTerm, gram, least_norm, ridge
 
 
 def normal(*shape):
     return torch.randn(*shape, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("p", [1, 63, 64, 65, 200])
+def test_gram_is_the_product_of_rows(p):
+    X = normal(p, 30)
+    torch.testing.assert_close(gram(X), X @ X.T)
 
 
 @settings(max_examples=25, deadline=None)
@@ -15,10 +21,16 @@ def normal(*shape):
 def test_ridge_solves_every_system_as_a_loop_would(p, d, r):
     X, right = normal(p, d), normal(r, p)
     penalty, strength = torch.rand(p).double() + 0.1, torch.rand(r).double() + 0.1
-    found = ridge(X @ X.T, penalty, strength, right)
+    b, beta, c = normal(p), normal(r), torch.rand(r).double()
+    plain = ridge(X @ X.T, penalty, strength, right)
+    biased = ridge(X @ X.T, penalty, strength, right, BiasTerm(b, beta, c))
     for j in range(r):
-        expected = torch.linalg.solve(X @ X.T + strength[j] * penalty.diag(), right[j])
-        torch.testing.assert_close(found[j], expected, rtol=1e-8, atol=1e-10)
+        system = X @ X.T + strength[j] * penalty.diag()
+        expected = torch.linalg.solve(system, right[j])
+        torch.testing.assert_close(plain[j], expected, rtol=1e-8, atol=1e-10)
+        system += c[j] * torch.outer(b, b)
+        expected = torch.linalg.solve(system, right[j] + c[j] * beta[j] * b)
+        torch.testing.assert_close(biased[j], expected, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize(("p", "d"), [(5, 9), (9, 5), (6, 6)])
@@ -26,7 +38,7 @@ def test_ridge_solves_every_system_as_a_loop_would(p, d, r):
 def test_least_norm_agrees_with_the_pseudo_inverse(p, d, weight):
     X, w, b, beta = normal(p, d), normal(4, d), normal(p), normal(4)
     c = weight * torch.arange(1, 5).double()
-    found = least_norm(X, w, b, beta, c, cutoff=1e-13)
+    found = least_norm(X, w, 1e-13, BiasTerm(b, beta, c))
     for j in range(4):
         # One least-squares system whose last equation is the bias, weighted with sqrt(c).
         A = torch.cat([X.T, c[j].sqrt() * b[None]])
@@ -38,7 +50,7 @@ def test_least_norm_of_dependent_rows_shares_the_bias_out_within_their_range():
     X = normal(4, 2) @ normal(2, 12)  # 4 filters of rank 2
     b = X @ normal(12)  # and biases that depend in the same way
     w, beta, c = normal(3, 12), normal(3), torch.tensor([0.5, 1.0, 2.0]).double()
-    found = least_norm(X, w, b, beta, c, cutoff=1e-12)
+    found = least_norm(X, w, 1e-12, BiasTerm(b, beta, c))
     for j in range(3):
         A = torch.cat([X.T, c[j].sqrt() * b[None]])
         y = torch.cat([w[j], c[j].sqrt() * beta[j : j + 1]])
@@ -47,8 +59,4 @@ def test_least_norm_of_dependent_rows_shares_the_bias_out_within_their_range():
 
 
 def test_least_norm_of_zero_rows_is_zero():
-    found = least_norm(
-        torch.zeros(3, 5).double(), normal(2, 5), torch.zeros(3).double(), normal(2),
-        torch.zeros(2).double(), cutoff=1e-13,
-    )  # fmt: skip
-    assert not found.any()
+    assert not least_norm(torch.zeros(3, 5).double(), normal(2, 5), 1e-13).any()

@@ -38,9 +38,8 @@ class Criterion(ABC):
 
         Raises:
             Unscorable: the unit lacks what the criterion reads.
-            ModelError: the unit's weights are not finite.
+            ModelError: the scores are not finite, as from weights that are not.
         """
-        check_weights(unit)
         scores = self._scores(unit, seed)
         if scores.shape != (unit.size,):
             raise ValueError(
@@ -50,7 +49,7 @@ class Criterion(ABC):
         if not scores.isfinite().all():
             raise ModelError(
                 f"criterion '{self.name}': expected finite scores for {unit.name}, found NaN or "
-                "infinity; choose another criterion"
+                "infinity; look for such values in its weights"
             )
         return scores.double()
 
@@ -81,20 +80,6 @@ class FilterCriterion(Criterion):
 def _by_mean(scores: Tensor) -> Tensor:
     mean = scores.mean()
     return scores if mean == 0 else scores / mean
-
-
-def check_weights(unit: Unit) -> None:
-    """Raises ModelError, by name, if a weight or constant that methods read is not finite."""
-    tensors: list[tuple[str, Tensor]] = []
-    for producer in unit.producers:
-        tensors.extend((producer.name, folded) for folded in producer.folded())
-    tensors.extend((consumer.name, consumer.weight) for consumer in unit.consumers)
-    for name, tensor in tensors:
-        if not tensor.isfinite().all():
-            raise ModelError(
-                f"{unit.name}: expected finite weights, found NaN or infinity in {name} or the "
-                "batch norm behind it"
-            )
 
 
 def filter_rows(producer: Producer) -> Tensor:

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from bequest.errors import ModelError
 
+_LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
+
 
 @dataclass(frozen=True)
 class Cut:
@@ -78,21 +80,25 @@ def apply(model: nn.Module, surgery: Surgery) -> None:
             )
         setattr(module, change.name, change.after)
     for name in surgery.biases:
-        add_bias(modules, name)
+        add_bias(model, name)
 
 
-def add_bias(modules: dict[str, nn.Module], name: str) -> None:
-    """Gives the convolution or linear layer ``name`` a bias of zeros."""
-    module = modules.get(name)
-    weight = getattr(module, "weight", None)
-    if (
-        module is None
-        or not isinstance(weight, Tensor)
-        or getattr(module, "bias", None) is not None
-    ):
-        raise ModelError(
-            f"expected a layer without a bias at '{name}'; found {type(module).__name__}"
-        )
+def can_hold_bias(model: nn.Module, name: str) -> bool:
+    """Whether the layer ``name`` has a bias, or a place for one that its ``forward`` reads."""
+    try:
+        module = model.get_submodule(name)
+    except AttributeError:
+        return False
+    return "bias" in module._parameters and isinstance(module, _LAYERS)
+
+
+def add_bias(model: nn.Module, name: str) -> None:
+    """Gives the convolution or linear layer ``name``, which has none, a bias of zeros."""
+    if not can_hold_bias(model, name) or model.get_submodule(name).bias is not None:
+        raise ModelError(f"expected a convolution or linear layer without a bias at '{name}'")
+    module = model.get_submodule(name)
+    weight = module.weight
+    assert isinstance(weight, Tensor)
     width = weight.shape[0]
     if isinstance(module, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
         width = weight.shape[1] * module.groups
@@ -119,7 +125,7 @@ def _cut(owners: dict[str, list[tuple[nn.Module, str]]], cut: Cut) -> None:
     width = tensor.shape[cut.dim] if cut.dim < tensor.ndim else 0
     if not cut.keep or max(cut.keep) >= width or tensor.shape[0] % cut.blocks:
         raise ModelError(
-            f"the surgery keeps {len(cut.keep)} channels, index {max(cut.keep, default=-1)} last, of "
+            f"the surgery keeps {len(cut.keep)} indices up to {max(cut.keep, default=-1)} of "
             f"'{cut.tensor}', dimension {cut.dim}, which has the shape {tuple(tensor.shape)}"
         )
     smaller = _select(tensor.detach(), cut)

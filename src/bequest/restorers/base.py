@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, linalg
 
-from bequest.criteria.base import check_weights
 from bequest.errors import ModelError
 from bequest.graph.units import Unit
 from bequest.restorers.exact import constants
@@ -55,10 +54,9 @@ class Restorer(ABC):
             The delivery, finite, on the unit's device.
 
         Raises:
-            ModelError: the unit's weights, or the outcome, are not finite.
+            ModelError: the outcome is not finite, as from weights that are not.
         """
         _check_partition(unit, kept, removed)
-        check_weights(unit)
         if len(removed) == 0:
             return Delivery(unit.producer.weight.new_zeros(0, len(kept)))
         delivery = self._deliver(unit, kept, removed, seed)
@@ -83,7 +81,7 @@ class Restorer(ABC):
             if not tensor.isfinite().all():
                 raise ModelError(
                     f"restorer '{self.name}': expected a finite {field} for {unit.name}, found "
-                    "NaN or infinity; leave the group out or use restorer 'none' for it"
+                    "NaN or infinity; look for such values in its weights"
                 )
 
 

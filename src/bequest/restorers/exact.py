@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, linalg
 
 from bequest.graph.units import Unit
+from bequest.restorers.batch_norm import affine
 
 TOLERANCE = 1e-6
 """Relative difference of rows up to which two channels are the same; float32 resolves 6e-8."""
@@ -34,14 +35,13 @@ def constants(unit: Unit) -> tuple[Tensor, Tensor]:
         bool (n,) and float64 (n,); a value means something only where the channel is constant.
     """
     assert unit.activation is not None  # a restorable unit has one
-    filters, biases = unit.producer.folded()
-    norms = linalg.vector_norm(filters, dim=1)
+    slope, level = affine(unit.producer)
+    norms = slope.abs() * linalg.vector_norm(unit.producer.weight, dim=1)
     constant = norms <= NEGLIGIBLE * norms.max()
-    level = biases
     norm = unit.producer.norm
     if norm is not None:
         dead = _under(DEAD_GAMMA, norm.gamma.abs()) | _under(DEAD_VARIANCE, norm.var)
-        level = torch.where(dead & ~constant, norm.beta, biases)
+        level = torch.where(dead & ~constant, norm.beta, level)
         constant = constant | dead
     return constant, unit.activation.apply(level)
 
@@ -88,12 +88,14 @@ def multiples(unit: Unit, kept: Tensor, removed: Tensor) -> tuple[Tensor, Tensor
 class Exact(NamedTuple):
     """The exact part of a delivery: r removed channels, p kept ones."""
 
-    done: Tensor
-    """bool (r,): the removed channels that it serves; zero rows and offsets for the others."""
     matrix: Tensor
-    """float64 (r, p)."""
+    """float64 (r, p); zero in the rows of the channels that are left to others."""
     offset: Tensor
-    """float64 (r,)."""
+    """float64 (r,), likewise."""
+    rest: Tensor
+    """int64: the rows that are left, as positions in ``removed``."""
+    basis: Tensor
+    """int64: the kept channels that are not constant, as positions in ``kept``."""
 
 
 def hand_on_exactly(unit: Unit, kept: Tensor, removed: Tensor, repeats: bool) -> Exact:
@@ -117,7 +119,9 @@ def hand_on_exactly(unit: Unit, kept: Tensor, removed: Tensor, repeats: bool) ->
         (found,) = (partner >= 0).nonzero(as_tuple=True)
         matrix[found], offset[found], done[found] = 0.0, 0.0, True
         matrix[found, partner[found]] = factor[found]
-    return Exact(done, matrix, offset)
+    (rest,) = (~done).nonzero(as_tuple=True)
+    (basis,) = (~constant[kept]).nonzero(as_tuple=True)
+    return Exact(matrix, offset, rest, basis)
 
 
 def border_notes(unit: Unit, offset: Tensor) -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from bequest.config import register
 from bequest.errors import UsageError
 from bequest.graph.units import Producer, Unit
 from bequest.restorers.base import Delivery, Restorer
-from bequest.restorers.exact import border_notes, constants, hand_on_exactly
-from bequest.restorers.guard import away_from_zero, guarded
+from bequest.restorers.batch_norm import affine, away_from_zero, guarded
+from bequest.restorers.exact import border_notes, hand_on_exactly
 
 THRESHOLD = {"linear": 0.45, "conv": 0.1}
 """The paper's thresholds on the cosine: LeNet-300-100; VGG-16 and ResNet-56."""
@@ -61,30 +61,24 @@ class Merge(Restorer):
 
     def _deliver(self, unit: Unit, kept: Tensor, removed: Tensor, seed: int) -> Delivery:
         if self.compat == "official":
-            matrix, notes = self._merge(unit.producer, kept, removed)
-            return Delivery(matrix, notes=notes)
+            producer, notes = guarded(unit.producer)
+            return Delivery(self._merge(producer, kept, removed), notes=notes)
 
-        done, matrix, offset = hand_on_exactly(unit, kept, removed, repeats=False)
-        (rest,) = (~done).nonzero(as_tuple=True)
-        (basis,) = (~constants(unit)[0][kept]).nonzero(as_tuple=True)
+        matrix, offset, rest, basis = hand_on_exactly(unit, kept, removed, repeats=False)
         if len(rest) > 0 and len(basis) > 0:
-            merged, _ = self._merge(unit.producer, kept[basis], removed[rest])
+            merged = self._merge(unit.producer, kept[basis], removed[rest])
             matrix[rest[:, None], basis] = merged
         return Delivery(matrix, offset if offset.any() else None, notes=border_notes(unit, offset))
 
-    def _merge(
-        self, producer: Producer, kept: Tensor, removed: Tensor
-    ) -> tuple[Tensor, tuple[str, ...]]:
-        """One scale per row of (r, p) at most, and notes."""
-        notes: tuple[str, ...] = ()
+    def _merge(self, producer: Producer, kept: Tensor, removed: Tensor) -> Tensor:
+        """At most one scale in each row of (r, p)."""
+        slope, bias = affine(producer, published=self.compat == "official")
         if producer.kind == "linear" and producer.norm is None:
-            _, bias = producer.folded()
             rows = torch.cat([producer.weight, bias[:, None]], dim=1)
             cosine, scale = _compare(rows, kept, removed)
             choice = cosine.argmax(dim=1)
         else:
             cosine, ratio = _compare(producer.weight, kept, removed)
-            slope, bias, notes = self._folding(producer)
             factor = slope[removed, None] / slope[kept]
             scale = ratio / factor if self.compat else ratio * factor
             gap = (bias[removed, None] - scale * bias[kept]).abs()
@@ -95,19 +89,7 @@ class Merge(Restorer):
 
         threshold = THRESHOLD[producer.kind] if self.threshold is None else self.threshold
         chosen = torch.zeros_like(cosine, dtype=torch.bool).scatter_(1, choice[:, None], True)
-        return torch.where(chosen & (cosine >= threshold), scale, 0.0), notes
-
-    def _folding(self, producer: Producer) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-        """γ/σ and b̃, (n,) each; under compat with the running variance for σ."""
-        _, bias = producer.folded()
-        if producer.norm is None:
-            return torch.ones_like(bias), bias, ()
-        if not self.compat:
-            return producer.norm.gamma / producer.norm.sigma, bias, ()
-        norm, notes = guarded(producer.norm)
-        slope = norm.gamma / norm.var
-        mean = norm.mean if producer.bias is None else norm.mean - producer.bias
-        return slope, norm.beta - slope * mean, notes
+        return torch.where(chosen & (cosine >= threshold), scale, 0.0)
 
 
 def _compare(rows: Tensor, kept: Tensor, removed: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,75 +2,94 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, linalg
 
 
-def ridge(gram: Tensor, penalty: Tensor, strength: Tensor, right: Tensor) -> Tensor:
-    """Solves (A + g_j·D)·s_j = y_j, D = diag(penalty), for every j at once.
+class BiasTerm(NamedTuple):
+    """A term c_j·(β_j − bᵀs)² in the loss of every j.
 
-    With D^(−1/2)·A·D^(−1/2) = Q·diag(ℓ)·Qᵀ the solutions are
-    s_j = D^(−1/2)·Q·[(Qᵀ·D^(−1/2)·y_j) / (ℓ + g_j)]: one eigendecomposition, two matrix products.
+    It changes the Hessian M_j of a quadratic loss by rank one, so that (Sherman–Morrison) the
+    minimiser s_j becomes s_j + c_j·(β_j − bᵀs_j)/(1 + c_j·bᵀu_j)·u_j with u_j = M_j⁻¹b.
+    """
+
+    row: Tensor
+    """b, (p,)."""
+    target: Tensor
+    """β, (r,)."""
+    weight: Tensor
+    """c, (r,), non-negative."""
+
+    def missing(self, solution: Tensor) -> Tensor:
+        """β_j − bᵀs_j, (r,)."""
+        return self.target - solution @ self.row
+
+    def added_to(self, solution: Tensor, reach: Tensor) -> Tensor:
+        """The minimisers with the term, (r, p), from those without it and u, (r, p) or (1, p)."""
+        step = self.weight * self.missing(solution) / (1 + self.weight * (reach @ self.row))
+        return solution + step[:, None] * reach
+
+
+def gram(rows: Tensor) -> Tensor:
+    """XXᵀ, (p, p), of rows (p, d), with each pair of blocks multiplied only once."""
+    half = len(rows) // 2
+    if half < 32:  # smaller blocks multiply less efficiently than is saved
+        return rows @ rows.T
+    above, below = rows[:half], rows[half:]
+    product = rows.new_empty(len(rows), len(rows))
+    product[:half, :half] = gram(above)
+    product[half:, half:] = gram(below)
+    product[half:, :half] = below @ above.T
+    product[:half, half:] = product[half:, :half].T
+    return product
+
+
+def ridge(
+    normal: Tensor, penalty: Tensor, strength: Tensor, right: Tensor, bias: BiasTerm | None = None
+) -> Tensor:
+    """Solves (A + g_j·D)·s_j = y_j, D = diag(penalty), plus a bias term, for every j at once.
+
+    With D^(−1/2)·A·D^(−1/2) = Q·diag(ℓ)·Qᵀ and V = D^(−1/2)·Q, the solutions are
+    s_j = V·[(Vᵀy_j) / (ℓ + g_j)]: one eigendecomposition, two matrix products. The bias term is
+    added in the coordinates V.
 
     Args:
-        gram: A, (p, p), symmetric and positive semi-definite.
+        normal: A, (p, p), symmetric and positive semi-definite.
         penalty: the diagonal of D, (p,), positive.
         strength: g, (r,), positive.
-        right: y, (r, p).
+        right: y, (r, p), without the bias term's part.
+        bias: a further term of the loss.
 
     Returns:
         s, (r, p).
     """
     root = penalty.rsqrt()
-    values, vectors = linalg.eigh(root[:, None] * gram * root)
+    values, vectors = linalg.eigh(root[:, None] * normal * root)
     basis = root[:, None] * vectors
-    solution: Tensor = ((right @ basis) / (values.clamp(min=0) + strength[:, None])) @ basis.T
-    return solution
-
-
-def with_bias(
-    solution: Tensor, reach: Tensor, row_bias: Tensor, target_bias: Tensor, weight: Tensor
-) -> Tensor:
-    """Adds c_j·(β_j − bᵀs)² to quadratic losses whose minimisers and inverse Hessians are known.
-
-    The term changes the Hessian M_j by rank one, so that (Sherman–Morrison)
-    s_j + c_j·(β_j − bᵀs_j)/(1 + c_j·bᵀu_j)·u_j with u_j = M_j⁻¹b is the new minimiser.
-
-    Args:
-        solution: s, (r, p), the minimisers without the term.
-        reach: u, (r, p), or (1, p) if it's the same for all.
-        row_bias: b, (p,).
-        target_bias: β, (r,).
-        weight: c, (r,), non-negative.
-
-    Returns:
-        (r, p).
-    """
-    missing = target_bias - solution @ row_bias
-    step = weight * missing / (1 + weight * (reach @ row_bias))
-    return solution + step[:, None] * reach
+    inverse = 1 / (values.clamp(min=0) + strength[:, None])
+    solution: Tensor = (right @ basis) * inverse
+    if bias is not None:
+        turned = bias._replace(row=bias.row @ basis)
+        solution = turned.added_to(solution, reach=turned.row * inverse)
+    result: Tensor = solution @ basis.T
+    return result
 
 
 def least_norm(
-    rows: Tensor,
-    targets: Tensor,
-    row_bias: Tensor,
-    target_bias: Tensor,
-    weight: Tensor,
-    cutoff: float,
+    rows: Tensor, targets: Tensor, cutoff: float, bias: BiasTerm | None = None
 ) -> Tensor:
-    """The least-norm minimiser of ‖w_j − Xᵀs‖² + c_j·(β_j − bᵀs)² for every j at once.
+    """The least-norm minimiser of ‖w_j − Xᵀs‖², plus a bias term, for every j at once.
 
-    The pseudo-inverse of Xᵀ solves the first term. Where b reaches out of XXᵀ's range, moving s
-    along it sets the second term to zero at no cost to the first; otherwise see :func:`with_bias`.
+    The pseudo-inverse of Xᵀ gives the first. Where b reaches out of XXᵀ's range, moving s along
+    that part of b makes the bias term vanish at no cost.
 
     Args:
         rows: X, (p, d).
         targets: w, (r, d).
-        row_bias: b, (p,).
-        target_bias: β, (r,).
-        weight: c, (r,), non-negative; the second term is left out where it is zero throughout.
         cutoff: singular values under this share of the largest count as zero.
+        bias: a further term of the loss; left out where its weights are all zero.
 
     Returns:
         s, (r, p).
@@ -79,12 +98,12 @@ def least_norm(
     rank = int((values > cutoff * values[0]).sum())
     left, values, right = left[:, :rank], values[:rank], right[:rank]
     solution: Tensor = (targets @ right.T / values) @ left.T
-    if not weight.any():
+    if bias is None or not bias.weight.any():
         return solution
 
-    outside = row_bias - left @ (left.T @ row_bias)
-    if linalg.vector_norm(outside) > cutoff**0.5 * linalg.vector_norm(row_bias):
-        missing = target_bias - solution @ row_bias
-        return solution + torch.outer(missing / outside.square().sum(), outside)
-    reach = left @ ((left.T @ row_bias) / values.square())
-    return with_bias(solution, reach[None], row_bias, target_bias, weight)
+    within = left.T @ bias.row
+    outside = bias.row - left @ within
+    if linalg.vector_norm(outside) > cutoff**0.5 * linalg.vector_norm(bias.row):
+        step = bias.missing(solution) / outside.square().sum()
+        return solution + torch.outer(step, outside)
+    return bias.added_to(solution, reach=(left @ (within / values.square()))[None])

@@ -29,8 +29,9 @@ from bequest.config import register
 from bequest.errors import UsageError
 from bequest.graph.units import Producer, Unit
 from bequest.restorers.base import Delivery, Restorer
-from bequest.restorers.exact import border_notes, constants, hand_on_exactly
-from bequest.restorers.least_squares import least_norm, ridge, with_bias
+from bequest.restorers.batch_norm import affine
+from bequest.restorers.exact import border_notes, hand_on_exactly
+from bequest.restorers.least_squares import BiasTerm, gram, least_norm, ridge
 from bequest.restorers.lee2025official import deliver_as_published
 
 RIDGE = 0.05
@@ -84,9 +85,7 @@ class LBYL(Restorer):
             return deliver_as_published(unit.producer, kept, removed, self.lambda1, self.lambda2)
 
         by_default = self.lambda1 is None and self.lambda2 is None
-        done, matrix, offset = hand_on_exactly(unit, kept, removed, repeats=by_default)
-        (rest,) = (~done).nonzero(as_tuple=True)
-        (basis,) = (~constants(unit)[0][kept]).nonzero(as_tuple=True)
+        matrix, offset, rest, basis = hand_on_exactly(unit, kept, removed, repeats=by_default)
         if len(rest) > 0 and len(basis) > 0:
             assert unit.activation is not None  # a restorable unit has one
             if by_default and unit.activation.is_identity:
@@ -98,30 +97,44 @@ class LBYL(Restorer):
 
     def _minimiser(self, producer: Producer, kept: Tensor, removed: Tensor) -> Tensor:
         """The coefficients s of least loss, (r, p)."""
-        filters, bias = producer.folded()
+        slope, bias = affine(producer)
+        X, b = producer.weight[kept], bias[kept]
+        normal, right = gram(X), producer.weight[removed] @ X.T
         if producer.norm is None:
-            filters = torch.cat([filters, bias[:, None]], dim=1)
-            bias, strength = torch.zeros_like(bias), torch.ones_like(bias)
-            size = filters[kept].square().sum(dim=1).mean()
-            lambda1 = torch.zeros_like(size)
-        else:
-            strength = (producer.norm.gamma / producer.norm.sigma).square()
-            size = producer.weight[kept].square().sum(dim=1).mean()
-            lambda1 = BIAS * size / producer.norm.gamma[kept].square().mean()
-            if self.lambda1 is not None:
-                lambda1 = torch.full_like(size, self.lambda1)
-        lambda2 = RIDGE * size if self.lambda2 is None else torch.full_like(size, self.lambda2)
-
-        X, w, b = filters[kept], filters[removed], bias[kept]
-        weight = strength[removed] * lambda1
+            normal += torch.outer(b, b)
+            right += torch.outer(bias[removed], b)
+        lambda1, lambda2 = self._lambdas(producer, kept, float(normal.diagonal().mean()))
         if lambda2 == 0:
-            cutoff = torch.finfo(X.dtype).eps * max(X.shape)
-            return least_norm(X, w, b, bias[removed], weight, cutoff)
-        g = strength[removed]
-        systems = torch.cat([w @ X.T, b.expand(len(w), -1)])
-        solved = ridge(X @ X.T, lambda2.expand(len(X)), g.repeat(2), systems)
-        solution, reach = solved[: len(w)], solved[len(w) :]
-        return with_bias(solution, reach, b, bias[removed], weight)
+            return _least_norm_minimiser(producer, kept, removed, lambda1)
+
+        # The norm is folded in only now: two scalings of small matrices.
+        normal *= torch.outer(slope[kept], slope[kept])
+        right *= torch.outer(slope[removed], slope[kept])
+        g = slope[removed].square()
+        term = BiasTerm(b, bias[removed], lambda1 * g)
+        return ridge(normal, torch.full_like(b, lambda2), g, right, term)
+
+    def _lambdas(self, producer: Producer, kept: Tensor, size: float) -> tuple[float, float]:
+        """λ1 and λ2 in numbers; ``size`` is the mean squared norm of the kept filters."""
+        lambda2 = RIDGE * size if self.lambda2 is None else self.lambda2
+        if producer.norm is None:
+            return 0.0, lambda2
+        if self.lambda1 is None:
+            return BIAS * size / float(producer.norm.gamma[kept].square().mean()), lambda2
+        return self.lambda1, lambda2
+
+
+def _least_norm_minimiser(
+    producer: Producer, kept: Tensor, removed: Tensor, lambda1: float
+) -> Tensor:
+    filters, bias = producer.folded()
+    if producer.norm is None:
+        filters = torch.cat([filters, bias[:, None]], dim=1)
+    X = filters[kept]
+    g = affine(producer)[0][removed].square()
+    cutoff = torch.finfo(X.dtype).eps * max(X.shape)
+    term = BiasTerm(bias[kept], bias[removed], lambda1 * g)
+    return least_norm(X, filters[removed], cutoff, term)
 
 
 def _unpenalised(producer: Producer, kept: Tensor, removed: Tensor) -> tuple[Tensor, Tensor]:
@@ -131,10 +144,8 @@ def _unpenalised(producer: Producer, kept: Tensor, removed: Tensor) -> tuple[Ten
     less is left over; otherwise the biases must not disturb the filters, hence their weight.
     """
     filters, bias = producer.folded()
-    weight = torch.full_like(bias[removed], 1e-12)
-    solution = least_norm(
-        filters[kept], filters[removed], bias[kept], bias[removed], weight, FLOAT32_ROUNDING
-    )
+    term = BiasTerm(bias[kept], bias[removed], torch.full_like(bias[removed], 1e-12))
+    solution = least_norm(filters[kept], filters[removed], FLOAT32_ROUNDING, term)
     left_over = bias[removed] - solution @ bias[kept]
     size = bias[removed].abs() + solution.abs() @ bias[kept].abs()
     return solution, torch.where(left_over.abs() > FLOAT32_ROUNDING * size, left_over, 0.0)

@@ -18,10 +18,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from bequest.graph.units import BatchNorm, Producer
+from bequest.graph.units import Producer
 from bequest.restorers.base import Delivery
-from bequest.restorers.guard import guarded
-from bequest.restorers.least_squares import least_norm, ridge
+from bequest.restorers.batch_norm import affine, guarded
+from bequest.restorers.least_squares import gram, least_norm, ridge
 
 LAMBDA1, LAMBDA2, LAMBDA2_PLAIN = 1e-5, 1e-2, 0.3
 """Defaults amid the published pairs: with batch norm (λ1, λ2), without (λ2)."""
@@ -44,43 +44,32 @@ def deliver_as_published(
         lambda2: λ2; None = 1e-2 with batch norm, 0.3 without.
     """
     if producer.norm is None:
-        ridge_weight = LAMBDA2_PLAIN if lambda2 is None else lambda2
-        return Delivery(_with_intercept(producer, kept, removed, ridge_weight))
-    norm, notes = guarded(producer.norm)
-    matrix = _with_norm(
-        producer,
-        norm,
-        kept,
-        removed,
-        LAMBDA1 if lambda1 is None else lambda1,
-        LAMBDA2 if lambda2 is None else lambda2,
-    )
-    return Delivery(matrix, notes=notes)
+        return Delivery(
+            _with_intercept(producer, kept, removed, LAMBDA2_PLAIN if lambda2 is None else lambda2)
+        )
+    producer, notes = guarded(producer)
+    lambda1 = LAMBDA1 if lambda1 is None else lambda1
+    lambda2 = LAMBDA2 if lambda2 is None else lambda2
+    return Delivery(_with_norm(producer, kept, removed, lambda1, lambda2), notes=notes)
 
 
 def _with_intercept(producer: Producer, kept: Tensor, removed: Tensor, lambda2: float) -> Tensor:
     filters, bias = producer.folded()
     rows = torch.cat([filters, bias[:, None]], dim=1)
     rows = rows - rows.mean(dim=1, keepdim=True)
-    strength = torch.ones_like(bias[removed])
-    penalty = torch.full_like(bias[kept], lambda2)
     X, w = rows[kept], rows[removed]
+    penalty, strength = torch.full_like(bias[kept], lambda2), torch.ones_like(bias[removed])
     return _solve(X, w, penalty, strength, w @ X.T)
 
 
 def _with_norm(
-    producer: Producer,
-    norm: BatchNorm,
-    kept: Tensor,
-    removed: Tensor,
-    lambda1: float,
-    lambda2: float,
+    producer: Producer, kept: Tensor, removed: Tensor, lambda1: float, lambda2: float
 ) -> Tensor:
-    mean = norm.mean if producer.bias is None else norm.mean - producer.bias
-    intercept = mean - norm.var * norm.beta / norm.gamma
+    slope, shift = affine(producer, published=True)
+    intercept = -shift / slope  # a of the kept, c of the removed: where the filter's output is 0
     a, c = intercept[kept], intercept[removed]
-    strength = (norm.gamma / norm.var)[removed].square()
-    penalty = lambda1 * (a @ a) + lambda2 * (norm.var / norm.gamma)[kept].square()
+    strength = slope[removed].square()
+    penalty = lambda1 * (a @ a) + lambda2 / slope[kept].square()
     X, w = producer.weight[kept], producer.weight[removed]
     right = w @ X.T + torch.outer(lambda1 * strength * c, a)
     return _solve(X, w, penalty, strength, right)
@@ -89,6 +78,5 @@ def _with_norm(
 def _solve(X: Tensor, w: Tensor, penalty: Tensor, strength: Tensor, right: Tensor) -> Tensor:
     """(XXᵀ + g_j·diag(penalty))·t_j = right_j; the least-norm least squares without penalty."""
     if (penalty == 0).any():
-        nothing = torch.zeros_like(penalty), torch.zeros_like(strength), torch.zeros_like(strength)
-        return least_norm(X, w, *nothing, cutoff=torch.finfo(X.dtype).eps * max(X.shape))
-    return ridge(X @ X.T, penalty, strength, right)
+        return least_norm(X, w, cutoff=torch.finfo(X.dtype).eps * max(X.shape))
+    return ridge(gram(X), penalty, strength, right)

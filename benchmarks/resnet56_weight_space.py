@@ -1,0 +1,62 @@
+"""How much accuracy do weight-space restorers keep on ResNet-56 (CIFAR-10), without data?
+
+Inner channels of every block, ratios 0.1 to 0.5, criteria l1 and l2, every restorer with its
+defaults. The default hyper-parameters were chosen on test images 0 to 4,999; reported here are
+images 5,000 to 9,999. Needs the real weights and images in ``$BEQUEST_SHARED``.
+"""
+
+from __future__ import annotations
+
+import torch
+from benchmarks.record import record, shared_folder
+
+import bequest
+
+RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5)
+RESTORERS = ("none", "sum", "coreset", "merge", "lbyl")
+
+
+def main() -> None:
+    """Measures the table and writes results/resnet56_weight_space.{json,md}."""
+    shared = shared_folder()
+    entry = bequest.zoo.entry("resnet56")
+    model = bequest.zoo.create("resnet56").eval()
+    bequest.zoo.load_weights(model, shared / "weights/resnet56_cifar10.safetensors")
+    images = bequest.data.open_images(
+        shared / "data/cifar10/test.npz",
+        mean=entry.mean,
+        std=entry.std,
+        size=entry.input_shape,
+        batch_size=500,
+        offset=5000,
+        limit=5000,
+    )
+    example = torch.zeros(1, *entry.input_shape)
+    rows = []
+    for criterion in ("l1", "l2"):
+        for ratio in RATIOS:
+            row: list[object] = [criterion, ratio]
+            for restorer in RESTORERS:
+                pruned = bequest.prune(
+                    model, example, ratio, criterion=criterion, restorer=restorer, round_to=1
+                )
+                row.append(round(bequest.evaluate(pruned.model, images).top1, 2))
+            before, after = pruned.report.before, pruned.report.after
+            row += [round(after.params / before.params, 3), round(after.macs / before.macs, 3)]
+            rows.append(row)
+            print(*row)
+    dense = bequest.evaluate(model, images).top1
+    record(
+        "resnet56_weight_space",
+        rows,
+        ["criterion", "ratio", *RESTORERS, "params kept", "MACs kept"],
+        seed=0,
+        dense=round(dense, 2),
+        images="CIFAR-10 test, 5,000 to 9,999",
+        developed_on="CIFAR-10 test, 0 to 4,999",
+        pruned="inner channels of every block, round_to=1",
+    )
+
+
+if __name__ == "__main__":
+    main()
