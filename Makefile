@@ -9,7 +9,7 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt
 DEFINITION := pyproject.toml constraints.txt src/bequest/_version.py
-BENCHMARKS = $(shell grep -l '^if __name__' $(wildcard benchmarks/*.py) /dev/null)
+BENCHMARKS = $(basename $(notdir $(shell grep -l '^if __name__' benchmarks/*.py)))
 
 # Two pips must not write into one environment at the same time.
 .NOTPARALLEL:
@@ -30,8 +30,8 @@ lint: .venv/.dev  ## lint, formatting and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-benchmarks: .venv/.dev  ## run every file of benchmarks/ in turn
-	@set -e; for file in $(BENCHMARKS); do echo "== $$file"; $(BIN)/python $$file; done
+benchmarks: .venv/.dev  ## answer every question of benchmarks/ anew, in turn
+	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
 
 docs: .venv/.docs  ## build the documentation into build/docs
 	$(BIN)/mkdocs build --strict --quiet

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bequest.graph.units import Activation, BatchNorm, Consumer, Producer, Unit
 from bequest.restorers import LBYL
-from record import record
+from benchmarks.record import record
 
 CHANNELS, KERNEL, SEED = 512, 9, 0
 LAMBDA1, LAMBDA2 = 1e-5, 1e-2

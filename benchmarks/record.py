@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def shared_folder() -> Path:
-    """The folder of real weights and images: ``$BEQUEST_SHARED``, or ``shared`` beside the clone."""
+    """The folder of real weights and images: ``$BEQUEST_SHARED``, or ``../shared``."""
     default = Path(__file__).resolve().parents[2] / "shared"
     folder = Path(os.environ.get("BEQUEST_SHARED", default))
     if not (folder / "weights").is_dir():

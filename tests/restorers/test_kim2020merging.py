@@ -34,10 +34,12 @@ def merged_filter(unit, kept, j, threshold, weight, official=False):
             scale = scale * (gamma[k] / gamma[j]) * (sigma[j] / sigma[k])
         else:
             scale = scale * (gamma[j] / gamma[k]) * (sigma[k] / sigma[j])
-        gap = (beta[j] - gamma[j] * mean[j] / sigma[j]) - scale * (
-            beta[k] - gamma[k] * mean[k] / sigma[k]
-        )
-        gap = gap.abs() / scale if official else gap.abs()
+        bias_j = beta[j] - gamma[j] * mean[j] / sigma[j]
+        bias_k = beta[k] - gamma[k] * mean[k] / sigma[k]
+        if official:  # kept and removed have changed places
+            gap = (bias_k - scale * bias_j).abs() / scale
+        else:
+            gap = (bias_j - scale * bias_k).abs()
         scales.append(scale.item())
         gaps.append(gap.item())
     low, high = min(gaps), max(gaps)

@@ -40,9 +40,9 @@ class Merge(Restorer):
     Attributes:
         threshold: least cosine, −1 to 1; None = 0.45 for linear layers, 0.1 for convolutions.
         weight: of the cosine distance against the bias, 0 to 1.
-        compat: "official" repeats what the published code computes: the batch norm's factor is
-            inverted, the running variance stands for σ, the bias term is divided by the scale,
-            and constant channels aren't treated apart.
+        compat: "official" repeats what the published code computes: kept and removed change
+            places in the batch norm's factor and in the bias term, which is divided by the scale;
+            the running variance stands for σ; constant channels aren't treated apart.
     """
 
     threshold: float | None = None
@@ -80,10 +80,12 @@ class Merge(Restorer):
         else:
             cosine, ratio = _compare(producer.weight, kept, removed)
             factor = slope[removed, None] / slope[kept]
-            scale = ratio / factor if self.compat else ratio * factor
-            gap = (bias[removed, None] - scale * bias[kept]).abs()
             if self.compat:
-                gap = gap / scale
+                scale = ratio / factor
+                gap = (bias[kept] - scale * bias[removed, None]).abs() / scale
+            else:
+                scale = ratio * factor
+                gap = (bias[removed, None] - scale * bias[kept]).abs()
             score = self.weight * (1 - cosine) + (1 - self.weight) * _minmax(gap)
             choice = score.argmin(dim=1)
 
