@@ -38,13 +38,13 @@ def names(kind: str) -> list[str]:
     return list(_REGISTRY.get(kind, {}))
 
 
-def resolve(kind: str, given: object, base: type | None = None) -> Any:
+def resolve(kind: str, given: object, base: type | tuple[type, ...] = ()) -> Any:
     """Turns a name into its config object with defaults; a config object passes through.
 
     Args:
         kind: "criterion" or "restorer".
         given: a registered name, or an instance of a registered class.
-        base: instances of this class are taken too: methods of the user's own need no name.
+        base: instances of these classes are taken too: methods of the user's own need no name.
 
     Raises:
         UnknownNameError: the name is not registered; the message suggests the nearest.
@@ -55,7 +55,7 @@ def resolve(kind: str, given: object, base: type | None = None) -> Any:
         if given not in known:
             raise UnknownNameError(kind, given, known)
         return known[given]()
-    if type(given) in known.values() or (base is not None and isinstance(given, base)):
+    if type(given) in known.values() or isinstance(given, base):
         return given
     if isinstance(given, type) and given in known.values():
         raise UsageError(f"{kind}: expected an object, found the class; write {given.__name__}()")

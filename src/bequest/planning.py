@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from torch import Tensor, nn
+from torch import nn
 
 from bequest import config
 from bequest.artifact.plan import Refusal
@@ -16,9 +16,11 @@ from bequest.errors import ModelError, UsageError
 from bequest.graph.chains import bind
 from bequest.graph.cuts import plan_surgery
 from bequest.graph.groups import Channels, Group
+from bequest.graph.trace import named_tensors
 from bequest.graph.verify import mismatch
 from bequest.measure.progress import tracked
 from bequest.restorers.base import Restorer
+from bequest.restorers.regression import Regression
 from bequest.selection import Choice, Mask, Ratio, Scope, check_ratio, choose, ratio_of
 
 Kinds = Literal["inner", "all"]
@@ -32,7 +34,7 @@ class Wish:
     groups: Kinds
     criterion: Criterion
     scope: Scope
-    restorer: Restorer
+    restorer: Restorer | Regression
     round_to: int
     seed: int
     progress: bool
@@ -49,7 +51,7 @@ class Wish:
             groups=_one_of("groups", arguments["groups"], ("inner", "all")),
             criterion=config.resolve("criterion", arguments["criterion"], Criterion),
             scope=_one_of("scope", arguments["scope"], ("group", "global")),
-            restorer=config.resolve("restorer", arguments["restorer"], Restorer),
+            restorer=config.resolve("restorer", arguments["restorer"], (Restorer, Regression)),
             round_to=_check_whole("round_to", arguments["round_to"], least=1),
             seed=_check_whole("seed", arguments["seed"], least=0),
             progress=bool(arguments["progress"]),
@@ -93,15 +95,15 @@ def select(
     model: nn.Module,
     example_inputs: Any,
     channels: Channels,
-    dense: Mapping[str, Tensor],
     wish: Wish,
 ) -> tuple[list[Chosen], tuple[Refusal, ...]]:
     """Who leaves. Groups that the model's code does not bear to shrink are refused."""
+    tensors = named_tensors(model)
     candidates, refused = _candidates(channels, wish)
     choices: list[Choice] = []
     for member, share in tracked(candidates, "ranking channels", candidates, wish.progress):
         try:
-            unit = bind(channels, member, dense).unit
+            unit = bind(channels, member, tensors).unit
             if not unit.producers:
                 raise Unscorable(wish.criterion.name, unit.name, "its weights are computed")
             scores = wish.criterion.score(unit, wish.seed).cpu().numpy()

@@ -1,0 +1,67 @@
+"""Every criterion with every restorer at every ratio, measured on the same images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from itertools import product
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import nn
+
+from bequest.cli.steps import Settings
+from bequest.data import ImageLoader
+from bequest.measure import cost, evaluate
+from bequest.report import Cell, Comparison
+
+
+def compare_all(
+    model: nn.Module,
+    example: torch.Tensor,
+    images: ImageLoader,
+    *,
+    name: str,
+    data: str,
+    ratios: Sequence[float],
+    criteria: Sequence[str],
+    restorers: Sequence[str],
+    settings: Settings,
+) -> Comparison:
+    """Prunes and measures once for every cell; the dense network is measured once.
+
+    Args:
+        model: the dense network.
+        example: one input.
+        images: what accuracy is measured on.
+        name: the model in words.
+        data: the images in words.
+        ratios: ascending.
+        criteria: registered names.
+        restorers: registered names.
+        settings: what all cells share.
+    """
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("dense", total=1 + len(criteria) * len(restorers) * len(ratios))
+        accuracy = evaluate(model, images)
+        bar.advance(task)
+        cells = []
+        for criterion, restorer, ratio in product(criteria, restorers, ratios):
+            bar.update(task, description=f"{criterion}, {restorer}, {100 * ratio:g} %")
+            pruned, seconds = settings.prune(model, example, ratio, criterion, restorer)
+            cell = Cell(
+                criterion=criterion,
+                restorer=restorer,
+                ratio=ratio,
+                accuracy=evaluate(pruned.model, images),
+                cost=pruned.report.after,
+                groups=pruned.report.groups,
+                refused=pruned.report.refused,
+                seconds=seconds,
+            )
+            cells.append(cell)
+            bar.advance(task)
+    shared = dataclasses.asdict(settings)
+    return Comparison(name, data, shared, accuracy, cost(model, example), tuple(cells))

@@ -1,0 +1,127 @@
+"""What a network reads: the shape of one input, and how images are brought to it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bequest.artifact import fields
+from bequest.cli.values import parse_channel_values, parse_size
+from bequest.data import ImageLoader, Preprocessing, open_images
+from bequest.errors import UsageError
+
+_LARGEST = 2**28
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """Shape and normalisation of one input; None where nobody has said it yet.
+
+    Attributes:
+        size: shape without the batch dimension, (C, H, W) for images.
+        mean: per channel, of pixels in [0, 1].
+        std: per channel.
+        crop: share of a resized image that the centre crop keeps.
+    """
+
+    size: tuple[int, ...] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    crop: float = 1.0
+
+    @classmethod
+    def of(cls, preprocessing: Preprocessing) -> InputForm:
+        """The form that a network of the zoo was trained with."""
+        return cls(preprocessing.size, preprocessing.mean, preprocessing.std, preprocessing.crop)
+
+    @classmethod
+    def from_json(cls, value: object) -> InputForm:
+        """Reads :meth:`to_json`'s form.
+
+        Raises:
+            ArtifactError: a field is not what it must be.
+        """
+        where = "recipe.input"
+        size, mean, std, crop = fields.record(value, where, "size", "mean", "std", "crop")
+
+        def numbers(held: object, name: str) -> tuple[float, ...] | None:
+            if held is None:
+                return None
+            items = fields.sequence(held, f"{where}.{name}")
+            return tuple(fields.finite(item, f"{where}.{name}") for item in items)
+
+        return cls(
+            size=None if size is None else fields.integers(size, f"{where}.size", least=1),
+            mean=numbers(mean, "mean"),
+            std=numbers(std, "std"),
+            crop=fields.finite(crop, f"{where}.crop"),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As a saved plan holds it."""
+        return {"size": self.size, "mean": self.mean, "std": self.std, "crop": self.crop}
+
+    def overridden(self, size: str | None, mean: str | None, std: str | None) -> InputForm:
+        """What the options say in place of what is known.
+
+        Raises:
+            UsageError: an option can't be read.
+        """
+        form = self
+        if size is not None:
+            channels = 3 if self.size is None else self.size[0]
+            form = replace(form, size=parse_size(size, channels))
+        channels = 3 if form.size is None else form.size[0]
+        if mean is not None:
+            form = replace(form, mean=parse_channel_values(mean, "--mean", channels))
+        if std is not None:
+            form = replace(form, std=parse_channel_values(std, "--std", channels))
+        return form
+
+    def example(self, device: torch.device) -> torch.Tensor:
+        """Zeros of the shape of one input, with a batch dimension of 1.
+
+        Raises:
+            UsageError: the shape is not known, or larger than any image.
+        """
+        if self.size is None:
+            raise UsageError(
+                "the shape of the network's input is not known; give it, e.g. --size 3x224x224"
+            )
+        if math.prod(self.size) > _LARGEST:
+            raise UsageError(
+                f"--size: expected an input of at most {_LARGEST:,} values, found "
+                f"{'x'.join(map(str, self.size))}"
+            )
+        return torch.zeros(1, *self.size, device=device)
+
+    def images(self, path: Path, *, limit: int | None, offset: int, batch_size: int) -> ImageLoader:
+        """The labelled images at ``path``, brought to this form.
+
+        Raises:
+            UsageError: the form is not known or not that of images; there is nothing at ``path``.
+            DataError: the images can't be read.
+        """
+        if self.size is None or len(self.size) != 3:
+            found = "nothing" if self.size is None else "x".join(map(str, self.size))
+            raise UsageError(f"--size: expected CxHxW of one image with --data, found {found}")
+        if self.mean is None or self.std is None:
+            raise UsageError(
+                "--data needs the mean and standard deviation that the network was trained with; "
+                "give --mean and --std, e.g. --mean 0.5 --std 0.5"
+            )
+        channels, height, width = self.size
+        return open_images(
+            path,
+            mean=self.mean,
+            std=self.std,
+            size=(channels, height, width),
+            crop=self.crop,
+            batch_size=batch_size,
+            limit=limit,
+            offset=offset,
+        )

@@ -1,0 +1,119 @@
+"""The options that several commands share, each declared once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_NETWORK, _IMAGES = "The network", "Images"
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        show_default=False,
+        help="zoo:NAME, FILE.py:FACTORY (runs that file and calls FACTORY), or a folder that "
+        "bequest saved.",
+    ),
+]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=_NETWORK,
+        metavar="FILE",
+        help="Trained weights: .safetensors, or a .pth that holds nothing but tensors.",
+    ),
+]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        rich_help_panel=_NETWORK,
+        metavar="MODEL",
+        help="The dense network of a saved folder, where its plan names none or names a .py file: "
+        "code is never run because a saved plan says so.",
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_NETWORK,
+        metavar="CxHxW",
+        help="Shape of one input: 3x224x224; a single number is a square image.",
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_NETWORK,
+        metavar="M,M,M",
+        help="Per channel, subtracted from pixels in 0..1; one value serves all.",
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_NETWORK,
+        metavar="S,S,S",
+        help="Per channel, divided by; one value serves all.",
+    ),
+]
+_DATA_HELP = "Labelled images: a folder per class, an .npz (x, y), IDX or .parquet."
+Data = Annotated[
+    Path, typer.Option(rich_help_panel=_IMAGES, metavar="PATH", show_default=False, help=_DATA_HELP)
+]
+OptionalData = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=_IMAGES,
+        metavar="PATH",
+        help=f"{_DATA_HELP} Only measures the accuracy before and after; pruning needs no data.",
+    ),
+]
+Limit = Annotated[
+    int | None, typer.Option(rich_help_panel=_IMAGES, metavar="N", help="Use at most N images.")
+]
+Offset = Annotated[
+    int, typer.Option(rich_help_panel=_IMAGES, metavar="N", help="Leave out the first N images.")
+]
+BatchSize = Annotated[
+    int, typer.Option(rich_help_panel=_IMAGES, metavar="N", help="Images per batch.")
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        rich_help_panel=_NETWORK, metavar="NAME", help="Where to work: cpu, cuda, cuda:1, mps."
+    ),
+]
+Criterion = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="Which channels leave: l1, l2, bn-scale, ...; a wrong name lists all."
+    ),
+]
+Groups = Annotated[
+    str, typer.Option(metavar="inner|all", help="'all' prunes residual streams too.")
+]
+Scope = Annotated[
+    str,
+    typer.Option(metavar="group|global", help="Rank channels within a group or over all of them."),
+]
+RoundTo = Annotated[
+    int,
+    typer.Option(
+        metavar="N", help="Widths become multiples of N in groups of at least 2N channels."
+    ),
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="Of everything random.")]
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", metavar="FILE", help="Write a self-contained page with pictures."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of tables.")]
+
+
+def examples(*lines: str) -> str:
+    """The examples below a command's ``--help``, one a line."""
+    return "\n\n".join(["[bold]Examples[/bold]", *(line.replace("[", "\\[") for line in lines)])

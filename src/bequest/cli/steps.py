@@ -1,0 +1,97 @@
+"""The steps that commands share: check, prune, measure, save."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+
+import bequest
+from bequest.artifact import save
+from bequest.cli.inputs import InputForm
+from bequest.data import ImageLoader
+from bequest.measure import cost, evaluate, latency
+from bequest.planning import Kinds, Wish
+from bequest.pruning import Pruned
+from bequest.report import Measured
+from bequest.selection import Ratio, Scope
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of :func:`bequest.prune` that stay the same over a comparison."""
+
+    groups: str
+    scope: str
+    round_to: int
+    seed: int
+
+    def check(self, ratio: Ratio, criterion: str, restorer: str) -> None:
+        """Checks a call before anything is opened for it.
+
+        Raises:
+            UsageError: an argument is wrong.
+        """
+        Wish.checked(
+            ratio=ratio,
+            criterion=criterion,
+            restorer=restorer,
+            progress=False,
+            **dataclasses.asdict(self),
+        )
+
+    def prune(
+        self,
+        model: nn.Module,
+        example: torch.Tensor,
+        ratio: Ratio,
+        criterion: str,
+        restorer: str,
+        *,
+        progress: bool = False,
+    ) -> tuple[Pruned, float]:
+        """The pruned network, and the seconds that it took."""
+        start = time.perf_counter()
+        pruned = bequest.prune(
+            model,
+            example,
+            ratio,
+            groups=cast(Kinds, self.groups),
+            criterion=criterion,
+            scope=cast(Scope, self.scope),
+            restorer=restorer,
+            round_to=self.round_to,
+            seed=self.seed,
+            progress=progress,
+        )
+        return pruned, time.perf_counter() - start
+
+
+def measure(
+    models: Sequence[nn.Module], example: torch.Tensor, images: ImageLoader | None
+) -> list[Measured]:
+    """What networks cost for one input, and their accuracies if there are images.
+
+    Latencies are taken one right after the other, so that a busy machine is busy for all alike.
+    """
+    accuracies = [None if images is None else evaluate(m, images, progress=True) for m in models]
+    latencies = [latency(model, example) for model in models]
+    costs = [cost(model, example) for model in models]
+    return [Measured(*found) for found in zip(costs, latencies, accuracies, strict=True)]
+
+
+def save_with_origin(pruned: Pruned, directory: Path, spec: str, form: InputForm) -> None:
+    """Saves an artefact whose plan says which network it was made from and what that reads.
+
+    Raises:
+        UsageError: the folder has files in it.
+        ArtifactError: the files can't be written.
+    """
+    recipe = {**pruned.plan.recipe, "model": spec, "input": form.to_json()}
+    save(directory, pruned.model, dataclasses.replace(pruned.plan, recipe=recipe))

@@ -1,0 +1,115 @@
+"""From an option's text to its value; what can't be read is refused with what was expected."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from bequest.errors import UsageError
+
+
+def parse_ratio(text: str) -> float | dict[str, float]:
+    """``0.5``, or ``PATTERN=RATIO,PATTERN=RATIO`` in the order in which patterns are tried.
+
+    Raises:
+        UsageError: it is neither, a pattern is empty or given twice. The range is checked by
+            :func:`bequest.prune`.
+    """
+    if "=" not in text:
+        return _number(text, "--ratio", "a number in [0, 1) such as 0.5, or PATTERN=RATIO,...")
+    ratios: dict[str, float] = {}
+    for part in text.split(","):
+        pattern, equals, value = (piece.strip() for piece in part.rpartition("="))
+        if not equals or not pattern:
+            raise UsageError(
+                f"--ratio: expected PATTERN=RATIO,... such as 'layer*.conv1=0.5,*=0', "
+                f"found {part.strip()!r} in {text!r}"
+            )
+        if pattern in ratios:
+            raise UsageError(f"--ratio: the pattern '{pattern}' is given twice in {text!r}")
+        ratios[pattern] = _number(value, f"--ratio of '{pattern}'", "a number in [0, 1)")
+    return ratios
+
+
+def parse_ratios(text: str) -> tuple[float, ...]:
+    """``0.3,0.5`` → ascending numbers in [0, 1), each once.
+
+    Raises:
+        UsageError: an item is no such number.
+    """
+    expected = "numbers in [0, 1) such as 0.3,0.5,0.7"
+    ratios = {_number(item, "--ratios", expected) for item in text.split(",")}
+    outside = [ratio for ratio in ratios if not 0 <= ratio < 1]
+    if outside:
+        raise UsageError(f"--ratios: expected {expected}, found {outside[0]:g}")
+    return tuple(sorted(ratios))
+
+
+def parse_names(text: str, option: str) -> tuple[str, ...]:
+    """``none,lbyl`` → names in this order, each once.
+
+    Raises:
+        UsageError: an item is empty.
+    """
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    if "" in names:
+        raise UsageError(f"{option}: expected names separated by commas, found {text!r}")
+    return names
+
+
+def parse_size(text: str, channels: int = 3) -> tuple[int, ...]:
+    """``3x32x32`` → (3, 32, 32); ``32`` → (channels, 32, 32).
+
+    Raises:
+        UsageError: anything else.
+    """
+    parts = text.lower().split("x")
+    if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        raise UsageError(
+            f"--size: expected the shape of one input, 3x32x32, or 32 for a square image, "
+            f"found {text!r}"
+        )
+    sizes = tuple(int(part) for part in parts)
+    return (channels, *sizes, *sizes) if len(sizes) == 1 else sizes
+
+
+def parse_channel_values(text: str, option: str, channels: int) -> tuple[float, ...]:
+    """``0.49,0.48,0.45`` → one number per channel; a single one serves all channels.
+
+    Raises:
+        UsageError: not one number, and not one per channel.
+    """
+    expected = f"one number, or {channels} separated by commas"
+    values = tuple(_number(item, option, expected) for item in text.split(","))
+    if len(values) not in (1, channels):
+        raise UsageError(f"{option}: expected {expected}, found {text!r}")
+    return values * channels if len(values) == 1 else values
+
+
+def parse_device(text: str) -> torch.device:
+    """A device that PyTorch can use here.
+
+    Raises:
+        UsageError: no such device on this machine.
+    """
+    try:
+        device = torch.device(text)
+        torch.zeros(1, device=device).cpu()
+    except Exception as error:  # each backend has its own
+        reason = str(error).partition("\n")[0]
+        raise UsageError(
+            f"--device: expected a device that PyTorch can use here, such as cpu, found "
+            f"{text!r}: {reason}"
+        ) from error
+    return device
+
+
+def _number(text: str, option: str, expected: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise UsageError(f"{option}: expected {expected}; found {text.strip()!r}")
+    return value

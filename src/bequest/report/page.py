@@ -1,0 +1,60 @@
+"""One self-contained HTML page: text, pictures and tables; nothing is loaded from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jinja2
+
+from bequest._version import __version__
+from bequest.report.figures import SERIES
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An ``<svg>`` element of :mod:`bequest.report.figures`, and what it shows."""
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as text; columns from ``numeric_from`` on are aligned to the right."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric_from: int = 1
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it: text first, then pictures and tables in order."""
+
+    heading: str
+    text: Sequence[str] = ()
+    pictures: Sequence[Picture] = ()
+    tables: Sequence[Table] = ()
+
+
+@dataclass(frozen=True)
+class Page:
+    """Everything on a page. All text is escaped; only pictures are markup."""
+
+    title: str
+    summary: Sequence[str]
+    sections: Sequence[Section]
+
+
+def render(page: Page) -> str:
+    """The page as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bequest.report", ""),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    template = environment.get_template("page.html.jinja")
+    return template.render(page=page, version=__version__, series=SERIES)

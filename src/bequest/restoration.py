@@ -1,0 +1,158 @@
+"""Two ways to restore what a selection removes: in weight space, or by a walk over inputs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from bequest.artifact.plan import GroupPlan
+from bequest.graph import surgery as operation
+from bequest.graph.chains import Bound, bind
+from bequest.graph.cuts import plan_surgery
+from bequest.graph.groups import Channels
+from bequest.graph.handing import Gain, Hand, hand_on, raise_biases, without_bias
+from bequest.graph.shrunk import Shrunk
+from bequest.graph.surgery import Surgery, can_hold_bias
+from bequest.graph.trace import named_tensors
+from bequest.graph.walk import Walk
+from bequest.measure.progress import tracked
+from bequest.planning import Chosen, Wish, leaving_channels
+from bequest.restorers.base import Delivery, Restorer, reconstruction_error
+from bequest.restorers.regression import Fit, Refit, Regression
+from bequest.statistics.samples import Samples
+
+
+@dataclass(frozen=True)
+class Restored:
+    """The pruned copy of a model, the surgery that made it, and what happened to each group."""
+
+    model: nn.Module
+    surgery: Surgery
+    groups: tuple[GroupPlan, ...]
+
+
+def in_weight_space(
+    channels: Channels, chosen: list[Chosen], model: nn.Module, wish: Wish
+) -> Restored:
+    """Hands removed channels on, group by group, and removes them.
+
+    Every number that is read is a dense one: the outcome doesn't depend on the order of groups.
+
+    Args:
+        channels: the dense network's groups.
+        chosen: who leaves.
+        model: the dense model; it is not changed.
+        wish: the checked call, with a weight-space restorer.
+    """
+    assert isinstance(wish.restorer, Restorer)
+    dense, pruned = named_tensors(model), copy.deepcopy(model)
+    tensors = named_tensors(pruned)
+    plans: list[GroupPlan] = []
+    gains: list[Gain] = []
+    for one in tracked(chosen, "handing on", chosen, wish.progress):
+        bound = bind(channels, one.group, dense)
+        if bound.unit.obstacle is not None:
+            plans.append(_plainly(one, bound.unit.obstacle, wish))
+            continue
+        device = bound.unit.producer.weight.device
+        kept = torch.from_numpy(np.flatnonzero(one.keep)).to(device)
+        removed = torch.from_numpy(np.flatnonzero(~one.keep)).to(device)
+        delivery = wish.restorer.deliver(bound.unit, kept, removed, wish.seed)
+        delivery = _affordable(bound, delivery, model)
+        hand = Hand(kept, removed, delivery.matrix, delivery.offset, delivery.gain)
+        gains.extend(hand_on(bound, hand, tensors))
+        error = float(reconstruction_error(bound.unit, kept, removed, delivery).mean())
+        plans.append(_group_plan(one, wish.restorer.name, error, delivery.notes))
+    surgery = plan_surgery(channels, leaving_channels(channels, chosen), model)
+    surgery = replace(surgery, biases=without_bias(model, gains))
+    operation.apply(pruned, surgery)
+    raise_biases(pruned, surgery, gains)
+    return Restored(pruned, surgery, tuple(plans))
+
+
+def by_walk(
+    channels: Channels,
+    chosen: list[Chosen],
+    model: nn.Module,
+    wish: Wish,
+    samples: Samples,
+) -> Restored:
+    """Removes channels, then refits every layer behind them in one walk over the network.
+
+    Args:
+        channels: the dense network's groups, traced at the batch size of the samples' chunks.
+        chosen: who leaves.
+        model: the dense model; it is not changed.
+        wish: the checked call, with a regression.
+        samples: what both networks are fed.
+    """
+    assert isinstance(wish.restorer, Regression)
+    leaving = leaving_channels(channels, chosen)
+    surgery = plan_surgery(channels, leaving, model)
+    pruned = copy.deepcopy(model)
+    operation.apply(pruned, surgery)
+    # Half precision is walked in single: sums over many rows need the digits.
+    exact = next(model.parameters()).dtype if _double(model) else torch.float32
+    dense, working = copy.deepcopy(model).eval().to(exact), copy.deepcopy(pruned).eval().to(exact)
+    shrunk = Shrunk(channels, leaving)
+    walk = Walk(channels, shrunk, dense, working, self_calibrate=not samples.real)
+    refit = Refit(walk, wish.restorer.ridge, wish.seed)
+    walk.run(samples.chunks, refit, show=wish.progress)
+    surgery = replace(surgery, biases=tuple(refit.new_biases))
+    for name in refit.new_biases:
+        operation.add_bias(pruned, name)
+    pruned.load_state_dict(working.state_dict())
+    fits = {fit.layer: fit for fit in refit.fits}
+    return Restored(pruned, surgery, tuple(_walked(one, fits, wish) for one in chosen))
+
+
+def _double(model: nn.Module) -> bool:
+    return any(parameter.dtype == torch.float64 for parameter in model.parameters())
+
+
+def _walked(one: Chosen, fits: Mapping[str, Fit], wish: Wish) -> GroupPlan:
+    """A group's part in a walk: how well the layers that read it could be refitted."""
+    met = [fits[name] for name in one.group.readers if name in fits]
+    lost = [name for name in one.group.readers if name not in fits]
+    notes = [f"not refitted: {', '.join(lost)}"] if lost else []
+    notes += [note for fit in met for note in fit.notes()]
+    error = max((fit.after for fit in met), default=None)
+    return _group_plan(one, wish.restorer.name if met else "none", error, tuple(notes))
+
+
+def _plainly(one: Chosen, obstacle: str, wish: Wish) -> GroupPlan:
+    """The group's channels leave and nothing is handed on."""
+    asked = wish.restorer.name != "none"
+    return _group_plan(one, "none", None, (f"pruned plainly: {obstacle}",) if asked else ())
+
+
+def _group_plan(
+    one: Chosen, restored_by: str, error: float | None, notes: tuple[str, ...]
+) -> GroupPlan:
+    return GroupPlan(
+        name=one.group.name,
+        kind=one.group.kind,
+        producers=one.group.layers,
+        consumers=one.group.readers,
+        size=one.group.size,
+        removed=tuple(np.flatnonzero(~one.keep).tolist()),
+        restored_by=restored_by,
+        reconstruction_error=error,
+        notes=(*one.notes, *notes),
+    )
+
+
+def _affordable(bound: Bound, delivery: Delivery, model: nn.Module) -> Delivery:
+    """Without its offset where a consumer can hold no bias."""
+    if delivery.offset is None:
+        return delivery
+    for consumer in bound.unit.consumers:
+        if not can_hold_bias(model, consumer.name):
+            note = f"'{consumer.name}' can hold no bias: the constants of removed channels are lost"
+            return replace(delivery, offset=None, notes=(*delivery.notes, note))
+    return delivery

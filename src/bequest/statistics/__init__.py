@@ -1,0 +1,1 @@
+"""Where the inputs of data-free restoration come from."""

@@ -1,0 +1,130 @@
+"""What a walk feeds the networks: synthetic inputs, or the user's own, in chunks of equal size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bequest.errors import UsageError
+from bequest.graph.trace import normalise_inputs
+from bequest.statistics.synthetic import SOURCES
+
+CHUNK = 64
+"""Inputs that pass an operator at once."""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs of a network.
+
+    Attributes:
+        chunks: per chunk the network's input tensors in order; all chunks have equal sizes.
+        real: True for the user's own inputs, False for synthetic ones.
+    """
+
+    chunks: tuple[tuple[Tensor, ...], ...]
+    real: bool
+
+    @property
+    def count(self) -> int:
+        """Number of inputs."""
+        return len(self.chunks) * len(self.chunks[0][0])
+
+
+def synthesise(
+    example_inputs: Any,
+    count: int,
+    source: str,
+    value_range: tuple[float, float] | None,
+    seed: int,
+) -> Samples:
+    """Synthetic inputs shaped like the example, whose first dimension is the batch.
+
+    Args:
+        example_inputs: the network's example inputs; one floating-point tensor.
+        count: how many inputs.
+        source: a name in :data:`bequest.statistics.synthetic.SOURCES`.
+        value_range: lowest and highest value that real inputs take; None = unknown: zero mean and
+            unit variance per channel.
+        seed: of the draws.
+
+    Raises:
+        UsageError: the network takes something else than one tensor of floating-point numbers.
+    """
+    args, kwargs = normalise_inputs(example_inputs)
+    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    if len(tensors) != 1 or not tensors[0].is_floating_point() or tensors[0].ndim < 2:
+        raise UsageError(
+            "regression makes inputs up for networks that take one batch of floating-point "
+            f"tensors; found inputs of {[str(value.dtype) for value in tensors]}. Give real "
+            "inputs with data=, or a weight-space restorer such as 'lbyl'"
+        )
+    (example,) = tensors
+    generator = torch.Generator().manual_seed(seed)
+    chunk = min(CHUNK, count)
+    total = -(-count // chunk) * chunk
+    values = SOURCES[source](total, tuple(example.shape[1:]), generator, value_range)
+    values = values.to(example.device, _working(example.dtype))
+    return Samples(tuple((part,) for part in torch.split(values, chunk)), real=False)
+
+
+def collect(data: Iterable[Any], example_inputs: Any, most: int) -> Samples:
+    """The first ``most`` inputs of an iterable of batches, rechunked.
+
+    Args:
+        data: batches as loaders give them: a tensor, or a tuple or list whose first item is one
+            (labels behind it are not read), or a mapping of tensors.
+        example_inputs: the network's example inputs, whose number of tensors decides.
+        most: how many inputs at most.
+
+    Raises:
+        UsageError: there is no data, or its shape is not that of the example inputs.
+    """
+    args, kwargs = normalise_inputs(example_inputs)
+    examples = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    gathered: list[list[Tensor]] = [[] for _ in examples]
+    found = 0
+    for batch in data:
+        for held, value in zip(gathered, _tensors(batch, kwargs, len(examples)), strict=True):
+            held.append(value)
+        found = sum(len(value) for value in gathered[0])
+        if found >= most:
+            break
+    if not found:
+        raise UsageError("data: expected batches of inputs, found none")
+    chunk = min(CHUNK, found)
+    usable = min(most, found) // chunk * chunk
+    columns = []
+    for values, example in zip(gathered, examples, strict=True):
+        whole = torch.cat(values)[:usable]
+        if whole.shape[1:] != example.shape[1:]:
+            raise UsageError(
+                f"data: expected inputs of shape {tuple(example.shape[1:])} as in example_inputs, "
+                f"found {tuple(whole.shape[1:])}"
+            )
+        if whole.is_floating_point() and not bool(whole.isfinite().all()):
+            raise UsageError("data: expected finite inputs, found NaN or infinite values")
+        dtype = _working(example.dtype) if example.is_floating_point() else example.dtype
+        columns.append(torch.split(whole.to(example.device, dtype), chunk))
+    return Samples(tuple(zip(*columns, strict=True)), real=True)
+
+
+def _tensors(batch: Any, kwargs: Mapping[str, Any], count: int) -> list[Tensor]:
+    if isinstance(batch, Tensor):
+        found = [batch]
+    elif isinstance(batch, Mapping):
+        found = [batch[name] for name, value in kwargs.items() if isinstance(value, Tensor)]
+    else:
+        found = [value for value in batch if isinstance(value, Tensor)][:count]
+    if len(found) != count:
+        raise UsageError(f"data: expected batches of {count} input tensors, found {len(found)}")
+    return found
+
+
+def _working(dtype: torch.dtype) -> torch.dtype:
+    """Half precision is walked in single."""
+    return dtype if dtype == torch.float64 else torch.float32
