@@ -119,8 +119,9 @@ def prune(
         progress=progress,
     )
     samples = _samples(wish, example_inputs, data)
-    channels = group(read(trace(model, samples.chunks[0] if samples else example_inputs)))
-    chosen, refused = select(model, example_inputs, channels, wish)
+    inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
+    channels = group(read(trace(model, inputs)))
+    chosen, refused = select(model, inputs, channels, wish)
     if samples is None:
         restored = in_weight_space(channels, chosen, model, wish)
     else:

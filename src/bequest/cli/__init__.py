@@ -1,5 +1,5 @@
 """The command line: one file per command, and what they share."""
 
-from bequest.cli.app import app, main
+from bequest.cli.app import main
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

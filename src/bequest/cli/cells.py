@@ -7,11 +7,10 @@ import io
 import json
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from bequest.cli.output import finite
-from bequest.cli.tables import refusal_tables, table
+from bequest.cli.tables import refusal_tables, table, titled
 from bequest.report import Comparison
 from bequest.report.comparison import cost_rows
 
@@ -31,7 +30,7 @@ def comparison_tables(comparison: Comparison) -> list[RenderableType]:
     return [*items, *refusal_tables(comparison.refusals())]
 
 
-def _accuracies(comparison: Comparison, criterion: str) -> Table:
+def _accuracies(comparison: Comparison, criterion: str) -> RenderableType:
     columns = [
         [comparison.cell(criterion, name, ratio).accuracy.top1 for name in comparison.restorers]
         for ratio in comparison.ratios
@@ -41,11 +40,11 @@ def _accuracies(comparison: Comparison, criterion: str) -> Table:
         for place, name in enumerate(comparison.restorers)
     ]
     header = ["restorer", *(f"{100 * ratio:g} %" for ratio in comparison.ratios)]
-    made = table(header, rows, title=f"Top-1 in percent; leaving channels chosen by {criterion}")
+    made = table(header, rows)
     made.add_section()
     for what, *shares in cost_rows(comparison, criterion):
         made.add_row(f"{what} left", *shares, style="dim")
-    return made
+    return titled(f"Top-1 in percent; leaving channels chosen by {criterion}", made)
 
 
 def _worded(top1: float, best: float) -> str:

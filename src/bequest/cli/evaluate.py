@@ -35,6 +35,7 @@ def evaluate(
 
     from bequest import measure
     from bequest.cli.models import open_model
+    from bequest.cli.steps import timed
     from bequest.cli.tables import table
     from bequest.cli.values import parse_device
     from bequest.report import wording
@@ -48,7 +49,7 @@ def evaluate(
 
         accuracy = measure.evaluate(opened.model, images, progress=True)
         cost = measure.cost(opened.model, example)
-        timing = measure.latency(opened.model, example) if latency else None
+        timing = timed([opened.model], example)[0] if latency else None
 
         rows = [("images", f"{accuracy.count:,}"), ("top-1", wording.percent(accuracy.top1))]
         if accuracy.top5 is not None:
@@ -63,8 +64,9 @@ def evaluate(
         ]
         if timing is not None:
             middle = f"{wording.milliseconds(timing.p10)} to {wording.milliseconds(timing.p90)}"
-            label = f"latency, {timing.device}, {timing.threads} threads"
-            rows.append((label, f"{wording.milliseconds(timing.median)} ({middle})"))
+            rows.append(
+                (wording.place(timing), f"{wording.milliseconds(timing.median)} ({middle})")
+            )
         output.show(table(("", ""), rows))
         output.document(
             {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 
 import torch
@@ -44,9 +44,15 @@ def compare_all(
     """
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("dense", total=1 + len(criteria) * len(restorers) * len(ratios))
-        accuracy = evaluate(model, images)
-        bar.advance(task)
+        runs = 1 + len(criteria) * len(restorers) * len(ratios)
+        task = bar.add_task("dense", total=runs * len(images))
+
+        def counted() -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            for batch in images:
+                yield batch
+                bar.advance(task)
+
+        accuracy = evaluate(model, counted())
         cells = []
         for criterion, restorer, ratio in product(criteria, restorers, ratios):
             bar.update(task, description=f"{criterion}, {restorer}, {100 * ratio:g} %")
@@ -55,13 +61,12 @@ def compare_all(
                 criterion=criterion,
                 restorer=restorer,
                 ratio=ratio,
-                accuracy=evaluate(pruned.model, images),
+                accuracy=evaluate(pruned.model, counted()),
                 cost=pruned.report.after,
                 groups=pruned.report.groups,
                 refused=pruned.report.refused,
                 seconds=seconds,
             )
             cells.append(cell)
-            bar.advance(task)
     shared = dataclasses.asdict(settings)
     return Comparison(name, data, shared, accuracy, cost(model, example), tuple(cells))

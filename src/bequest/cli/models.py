@@ -78,7 +78,7 @@ def open_model(
 
 
 def _folder(spec: str) -> Path | None:
-    return Path(spec) if Path(spec).is_dir() else None
+    return Path(spec) if spec and Path(spec).is_dir() else None
 
 
 def _open_dense(spec: str) -> Opened:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from rich import box
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from bequest.artifact.plan import GroupPlan, Refusal
 from bequest.report import wording
@@ -35,18 +36,18 @@ class Footnotes:
         return Group(above, lines) if self._held else Group(above)
 
 
-def table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "", left: int = 1
-) -> Table:
+def titled(title: str, content: RenderableType) -> Group:
+    """A bold line above; a table's own title would be broken to the table's width."""
+    return Group(Text(title, style="bold"), content)
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: int = 1) -> Table:
     """A table whose first ``left`` columns are words and whose others are numbers.
 
     Columns with nothing in them are left out. Cells may use the markup of rich; names are escaped
     by the caller.
     """
     made = Table(
-        title=title or None,
-        title_justify="left",
-        title_style="bold",
         box=box.SIMPLE_HEAD,
         show_edge=False,
         pad_edge=False,
@@ -77,13 +78,13 @@ def group_table(groups: Sequence[GroupPlan]) -> Group:
         for group in groups
     ]
     columns = ("layer", "restored by", "note", "stay", "error")
-    return remarks.under(table(columns, rows, title="Pruned layers", left=3))
+    return titled("Pruned layers", remarks.under(table(columns, rows, left=3)))
 
 
-def refusal_tables(refusals: Sequence[Refusal]) -> list[Table]:
+def refusal_tables(refusals: Sequence[Refusal]) -> list[RenderableType]:
     """What stayed as it is, one row per reason; no table where there is nothing to say."""
     rows = [
         (escape(wording.compact(r.group for r in refusals if r.reason == reason)), escape(reason))
         for reason in dict.fromkeys(refusal.reason for refusal in refusals)
     ]
-    return [table(("layers", "why"), rows, title="Not pruned", left=2)] if rows else []
+    return [titled("Not pruned", table(("layers", "why"), rows, left=2))] if rows else []

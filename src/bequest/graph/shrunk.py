@@ -12,7 +12,7 @@ from bequest.graph.groups import Channels
 from bequest.graph.ledger import Labels, Layout
 from bequest.graph.trace import operator_of
 
-_CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
+_CONVOLUTIONS = frozenset(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))
 _VIEWS = frozenset({"view", "_unsafe_view", "reshape", "expand"})
 
 

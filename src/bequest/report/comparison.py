@@ -163,7 +163,7 @@ def comparison_page(comparison: Comparison, *notes: str) -> str:
         *notes,
     ]
     sections = [_accuracy_section(comparison, name) for name in comparison.criteria]
-    sections += [_layer_section(comparison, name) for name in comparison.criteria]
+    sections += _layer_sections(comparison)
     if refusals := comparison.refusals():
         sections.append(refusal_section(refusals))
     sections.append(_all_cells(comparison))
@@ -203,23 +203,41 @@ def _accuracy_section(comparison: Comparison, criterion: str) -> Section:
     )
 
 
-def _layer_section(comparison: Comparison, criterion: str) -> Section:
-    first = comparison.restorers[0]
-    cells = [comparison.cell(criterion, first, ratio) for ratio in comparison.ratios]
-    totals = {group.name: group.size for cell in cells for group in cell.groups}
-    kept = [{group.name: group.kept for group in cell.groups} for cell in cells]
-    bars = [
-        Bar(name, total, [held.get(name, total) for held in kept]) for name, total in totals.items()
+def _layer_sections(comparison: Comparison) -> list[Section]:
+    """A picture per criterion, or one for all where they take equal numbers from each layer."""
+    bars = {criterion: _bars(comparison, criterion) for criterion in comparison.criteria}
+    alike = all(found == bars[comparison.criteria[0]] for found in bars.values())
+    if alike:
+        return [_layer_section(comparison, "Layers", bars[comparison.criteria[0]])]
+    return [
+        _layer_section(comparison, f"Layers, channels chosen by {criterion}", found)
+        for criterion, found in bars.items()
     ]
+
+
+def _layer_section(comparison: Comparison, heading: str, bars: list[Bar]) -> Section:
     if not bars:
-        return Section(f"Layers, channels chosen by {criterion}", text=["No layer lost channels."])
+        return Section(heading, text=["No layer lost channels."])
     caption = (
         "Per layer the channels that stay, whichever restorer follows. "
         "The numbers count them in the order of the ratios."
     )
     labels = [f"stay at {100 * ratio:g} %" for ratio in comparison.ratios]
-    picture = Picture(layers(bars, labels), caption)
-    return Section(f"Layers, channels chosen by {criterion}", pictures=[picture])
+    return Section(heading, pictures=[Picture(layers(bars, labels), caption)])
+
+
+def _bars(comparison: Comparison, criterion: str) -> list[Bar]:
+    """The layers that lost channels at some ratio; at the others they keep all."""
+    cells = [
+        comparison.cell(criterion, comparison.restorers[0], ratio) for ratio in comparison.ratios
+    ]
+    fullest = sorted(cells, key=lambda cell: -len(cell.groups))  # has the network's order
+    totals = {group.name: group.size for cell in fullest for group in cell.groups}
+    kept = [{group.name: group.kept for group in cell.groups} for cell in cells]
+    return [
+        Bar(name, total, tuple(held.get(name, total) for held in kept))
+        for name, total in totals.items()
+    ]
 
 
 def _all_cells(comparison: Comparison) -> Section:

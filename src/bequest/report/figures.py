@@ -46,6 +46,8 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "legend.frameon": False,
+    "legend.columnspacing": 1.3,
+    "legend.handlelength": 1.6,
 }
 _WIDTH = 5.6
 _LONGEST_NAME = 32

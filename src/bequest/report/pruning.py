@@ -72,7 +72,7 @@ def before_and_after(result: PruningResult) -> list[tuple[str, str, str, str]]:
         _row("MACs, one input", before.cost.macs, after.cost.macs, wording.count),
         _row("tensors on disk", before.cost.bytes, after.cost.bytes, wording.size),
         _row(
-            f"latency, {before.latency.device}",
+            wording.place(before.latency),
             before.latency.median,
             after.latency.median,
             wording.milliseconds,
@@ -133,7 +133,7 @@ def _layer_section(result: PruningResult) -> Section:
     rows = [
         (
             group.name,
-            f"{group.kept} of {group.size}",
+            f"{group.kept}/{group.size}",
             group.restored_by,
             wording.error(group.reconstruction_error),
             "; ".join(group.notes),
@@ -144,7 +144,7 @@ def _layer_section(result: PruningResult) -> Section:
     caption = "Per layer the channels that stay."
     text = (
         "Error: the mean distance of a removed filter from what was handed on for it, relative to "
-        "the filter; 0 is exact, 1 is nothing handed on."
+        "the filter; 0 is exact, 1 is as far as if nothing were handed on."
     )
     return Section(
         "Layers",

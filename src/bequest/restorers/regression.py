@@ -121,7 +121,7 @@ class Refit:
             return
         module = self.walk.pruned.get_submodule(layer.name)
         debts = self._debts(layer)
-        moments = _Moments(module, self._places(layer, module))
+        moments = Moments(module, self._places(layer, module))
         for number, (x, dense) in enumerate(zip(layer.inputs, layer.dense, strict=True)):
             moments.add(x, dense if debts is None else dense + debts[number])
         change, intercept, condition = solve(moments, self.ridge)
@@ -185,7 +185,7 @@ def _added_to(walk: Walk, node: fx.Node) -> tuple[fx.Node, fx.Node | None] | Non
     return None
 
 
-class _Moments:
+class Moments:
     """Sums over rows x and errors e of one layer, in float64, gathered chunk by chunk.
 
     A row of ones beside each x makes the sums part of the products.
@@ -222,7 +222,7 @@ def _spread(outputs: Tensor) -> float:
     return float(linalg.vector_norm(outputs - outputs.mean(1, keepdim=True))) ** 2
 
 
-def solve(moments: _Moments, ridge: float) -> tuple[Tensor, Tensor, float]:
+def solve(moments: Moments, ridge: float) -> tuple[Tensor, Tensor, float]:
     """ΔW (g, o, d), Δb (g, o) and the condition number, by one Cholesky factorisation per group.
 
     Where rounding leaves the ridged Gram indefinite, by its eigenvalues.
@@ -247,7 +247,7 @@ def solve(moments: _Moments, ridge: float) -> tuple[Tensor, Tensor, float]:
     return change.mT, intercept, condition
 
 
-def _fit(name: str, moments: _Moments, change: Tensor, condition: float) -> Fit:
+def _fit(name: str, moments: Moments, change: Tensor, condition: float) -> Fit:
     """Relative errors before and after, from the moments alone."""
     gram, cross = moments.centred()
     gained = 2 * (change.mT * cross).sum() - (change * (change @ gram)).sum()

@@ -7,7 +7,7 @@ to a network behind batch norms is only how neighbouring pixels and channels cor
 Every source takes (count, shape, generator, value_range): the number of images, their shape
 (channels, *space), a CPU generator, and the lowest and highest value of real images, or None where
 that is unknown. It returns float32 (count, *shape): within the range, or with zero mean and unit
-variance per channel.
+variance per channel. Plain vectors, without space, are white noise from every source.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ def dead_leaves(
     Radii follow the power law p(r) ∝ r⁻³ of natural scenes (Lee, Mumford & Huang, 2001).
     """
     channels, *space = shape
+    if not space:
+        return white_noise(count, shape, generator, value_range)
     images = torch.zeros(count, channels, *space)
     grids = torch.meshgrid(*(torch.arange(size) + 0.5 for size in space), indexing="ij")
     column = (-1, *(1 for _ in space))
@@ -39,8 +41,8 @@ def dead_leaves(
     def uniform(*size: int) -> Tensor:
         return torch.rand(*size, generator=generator)
 
-    smallest, largest = 1.5, max(2.0, max(space, default=1) / 2)
-    for _ in range(LEAVES if space else 1):
+    smallest, largest = 1.5, max(2.0, max(space) / 2)
+    for _ in range(LEAVES):
         radius = (smallest**-2 + uniform(count) * (largest**-2 - smallest**-2)) ** -0.5
         offsets = [
             grid - (uniform(count) * size).view(column)
@@ -69,6 +71,8 @@ def pink_noise(
 ) -> Tensor:
     """Noise with amplitude 1/f in space and channels that correlate as colours do."""
     channels, *space = shape
+    if not space:
+        return white_noise(count, shape, generator, value_range)
     white = torch.randn(count, channels, *space, generator=generator)
     dims = list(range(2, 2 + len(space)))
     axes = torch.meshgrid(*(torch.fft.fftfreq(size) for size in space), indexing="ij")
@@ -81,7 +85,7 @@ def pink_noise(
 def white_noise(
     count: int, shape: tuple[int, ...], generator: torch.Generator, value_range: Range = None
 ) -> Tensor:
-    """Independent normal numbers; the only source for plain vectors."""
+    """Independent normal numbers."""
     return _placed(torch.randn(count, *shape, generator=generator), value_range)
 
 

@@ -1,0 +1,69 @@
+"""``bequest compare``: one cell per criterion, restorer and ratio, all on the same images."""
+
+import csv
+import json
+
+
+def accuracies(cell):
+    return cell["criterion"], cell["restorer"], cell["ratio"], cell["accuracy"], cell["cost"]
+
+
+def test_cells_are_what_prune_measures(run, net, images, form, tmp_path):
+    shared = (f"{net}:make", *form, "--data", images, "--round-to", 1)
+    result = run("compare", *shared, "--ratios", "0,0.5", "--restorers", "none,lbyl", "--json")
+    assert result.code == 0, result.err
+    document = result.json
+    keys = [(c["criterion"], c["restorer"], c["ratio"]) for c in document["cells"]]
+    assert keys == [
+        ("l2", "none", 0.0),
+        ("l2", "none", 0.5),
+        ("l2", "lbyl", 0.0),
+        ("l2", "lbyl", 0.5),
+    ]
+    dense, pruned = (
+        document["dense"],
+        dict(zip(keys, document["cells"], strict=True)),
+    )
+    for restorer in ("none", "lbyl"):
+        assert pruned["l2", restorer, 0.0]["accuracy"] == dense["accuracy"]
+        assert pruned["l2", restorer, 0.0]["cost"] == dense["cost"]
+        alone = run("prune", *shared, "--ratio", "0.5", "--restorer", restorer, "--json").json
+        assert pruned["l2", restorer, 0.5]["accuracy"] == alone["after"]["accuracy"]
+        assert pruned["l2", restorer, 0.5]["cost"] == alone["after"]["cost"]
+
+
+def test_files_hold_every_cell(run, net, images, form, tmp_path):
+    table, document, page = (tmp_path / f"cells{s}" for s in (".csv", ".json", ".html"))
+    shared = ("compare", f"{net}:make", *form, "--data", images, "--ratios", "0.5")
+    first = run(*shared, "--criterion", "l1,l2", "-o", table, "--html", page)
+    assert first.code == 0, first.err
+    assert "chosen by l1" in first.out
+    assert "chosen by l2" in first.out
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["restorer"] for row in rows] == ["dense", *2 * ["none", "merge", "lbyl"]]
+    assert {row["images"] for row in rows} == {"60"}
+    assert page.read_text().count("<svg") == 3  # curves for two criteria, layers once
+
+    second = run(*shared, "--json", "-o", document)
+    written = json.loads(document.read_text())
+    assert len(written["cells"]) == 3
+    assert [accuracies(c) for c in written["cells"]] == [
+        accuracies(c) for c in second.json["cells"]
+    ]
+
+
+def test_wrong_names_and_files_are_refused_before_the_work(run, net, images, form, tmp_path):
+    shared = ("compare", f"{net}:make", *form, "--data", images)
+    for words, message in (
+        (("--ratios", "0.5,1.2"), "found 1.2"),
+        (("--restorers", "none,lbly"), "Did you mean 'lbyl'"),
+        (("--criterion", "l1,"), "--criterion: expected names"),
+        (("-o", tmp_path / "cells.txt"), "--out: expected .csv or .json"),
+        (("-o", tmp_path), "--out: expected a file, found the folder"),
+    ):
+        result = run(*shared, *words)
+        assert result.code == 2
+        assert message in result.err
+        assert result.out == ""
+    assert not (tmp_path / "was-run").exists()

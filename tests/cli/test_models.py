@@ -1,0 +1,175 @@
+"""MODEL: what it may be, what is refused, and what is never run."""
+
+import json
+
+import pytest
+import torch
+
+import bequest
+from bequest import zoo
+from bequest.cli.inputs import InputForm
+from bequest.cli.models import open_model
+from bequest.cli.steps import Settings, save_with_origin
+from bequest.errors import ArtifactError, ModelError, UsageError
+
+CPU = torch.device("cpu")
+
+
+def saved(folder, model, size, spec):
+    """An artefact of ``model`` whose plan says that ``spec`` opens the dense network."""
+    form = InputForm(size)
+    settings = Settings("inner", "group", 1, 0)
+    pruned, _ = settings.prune(model, form.example(CPU), 0.5, "l2", "lbyl")
+    save_with_origin(pruned, folder, spec, form)
+    return pruned.model.eval()
+
+
+def lenet():
+    return zoo.create("lenet-300-100").eval()
+
+
+def test_a_zoo_network_needs_weights_unless_only_looked_at():
+    opened = open_model("zoo:lenet-300-100", device=CPU, trained=False)
+    assert opened.form.size == (1, 28, 28)
+    assert not opened.model.training
+    with pytest.raises(UsageError, match=r"carry no weights.*--weights FILE"):
+        open_model("zoo:lenet-300-100", device=CPU)
+
+
+def test_weights_are_loaded(tmp_path):
+    from safetensors.torch import save_file
+
+    model = lenet()
+    save_file(model.state_dict(), tmp_path / "w.safetensors")
+    opened = open_model("zoo:lenet-300-100", weights=tmp_path / "w.safetensors", device=CPU)
+    x = torch.rand(2, 1, 28, 28)
+    assert torch.equal(opened.model(x), model(x))
+
+
+def test_a_factory_in_a_file(net):
+    opened = open_model(f"{net}:make", device=CPU)
+    assert type(opened.model).__name__ == "Net"
+    assert opened.base == f"{net}:make"
+
+
+@pytest.mark.parametrize(
+    ("factory", "error", "message"),
+    [
+        ("mak", UsageError, "Did you mean 'make'"),
+        ("no_module", UsageError, "returned int; expected a torch.nn.Module"),
+        ("fails", ModelError, r"line \d+: NameError: name 'undefined'"),
+    ],
+)
+def test_a_factory_that_fails_is_named(net, factory, error, message):
+    with pytest.raises(error, match=message):
+        open_model(f"{net}:{factory}", device=CPU)
+
+
+@pytest.mark.parametrize("text", ["def f(:", "import nothing_of_that_name", "raise SystemExit(0)"])
+def test_a_file_that_fails_is_named(tmp_path, text):
+    path = tmp_path / "broken.py"
+    path.write_text(text)
+    with pytest.raises(ModelError, match=r"running .*broken\.py failed, line 1"):
+        open_model(f"{path}:make", device=CPU)
+
+
+def test_a_file_imports_what_lies_beside_it(tmp_path):
+    (tmp_path / "part_of_the_net.py").write_text("WIDTH = 7")
+    (tmp_path / "main_net.py").write_text(
+        "from torch import nn\nfrom part_of_the_net import WIDTH\n"
+        "def make(): return nn.Linear(WIDTH, 2)"
+    )
+    opened = open_model(f"{tmp_path / 'main_net.py'}:make", device=CPU)
+    assert opened.model.in_features == 7
+
+
+@pytest.mark.parametrize(
+    ("spec", "hint"),
+    [
+        ("timm:resnet50", "which is none of them"),
+        ("resnet56", "Did you mean 'zoo:resnet56'"),
+        ("net.py", "'net.py:FACTORY'"),
+        ("", "expected zoo:NAME"),
+    ],
+)
+def test_another_word_is_refused_with_the_forms(spec, hint):
+    with pytest.raises(UsageError, match=r"expected zoo:NAME, FILE\.py:FACTORY, or a folder") as e:
+        open_model(spec, device=CPU)
+    assert hint in str(e.value)
+
+
+def test_a_saved_folder_is_rebuilt_from_its_plan(tmp_path):
+    pruned = saved(tmp_path / "out", lenet(), (1, 28, 28), "zoo:lenet-300-100")
+    opened = open_model(str(tmp_path / "out"), device=CPU)
+    x = torch.rand(2, 1, 28, 28)
+    assert torch.equal(opened.model(x), pruned(x))
+    assert opened.form.size == (1, 28, 28)
+
+
+def test_an_artefact_of_an_artefact_is_rebuilt(tmp_path):
+    once = saved(tmp_path / "once", lenet(), (1, 28, 28), "zoo:lenet-300-100")
+    first = open_model(str(tmp_path / "once"), device=CPU)
+    twice = saved(tmp_path / "twice", first.model, (1, 28, 28), first.spec)
+    opened = open_model(str(tmp_path / "twice"), device=CPU)
+    x = torch.rand(2, 1, 28, 28)
+    assert torch.equal(opened.model(x), twice(x))
+    assert not torch.equal(opened.model(x), once(x))
+
+
+def test_code_that_a_plan_names_is_never_run(tmp_path, net):
+    spec = f"{net}:make"
+    pruned = saved(tmp_path / "out", open_model(spec, device=CPU).model, (3, 8, 8), spec)
+    (tmp_path / "was-run").unlink()
+    with pytest.raises(UsageError, match=r"never run because a saved plan names it.*--model"):
+        open_model(str(tmp_path / "out"), device=CPU)
+    assert not (tmp_path / "was-run").exists()
+
+    opened = open_model(str(tmp_path / "out"), base=spec, device=CPU)
+    x = torch.rand(2, 3, 8, 8)
+    assert torch.equal(opened.model(x), pruned(x))
+
+
+def test_a_plan_without_a_model_asks_for_it(tmp_path):
+    pruned = bequest.prune(lenet(), torch.zeros(1, 1, 28, 28), progress=False)
+    pruned.save(tmp_path / "out")
+    with pytest.raises(UsageError, match="does not say which network"):
+        open_model(str(tmp_path / "out"), device=CPU)
+    opened = open_model(str(tmp_path / "out"), base="zoo:lenet-300-100", device=CPU)
+    x = torch.rand(2, 1, 28, 28)
+    assert torch.equal(opened.model(x), pruned.model.eval()(x))
+
+
+def test_plans_that_name_each_other_end(tmp_path):
+    saved(tmp_path / "out", lenet(), (1, 28, 28), str(tmp_path / "out"))
+    with pytest.raises(ArtifactError, match="expected a dense network at the end"):
+        open_model(str(tmp_path / "out"), device=CPU)
+
+
+def test_options_that_do_not_go_with_the_model(tmp_path):
+    saved(tmp_path / "out", lenet(), (1, 28, 28), "zoo:lenet-300-100")
+    with pytest.raises(UsageError, match=r"--weights: .* holds its own weights"):
+        open_model(str(tmp_path / "out"), weights=tmp_path / "w.safetensors", device=CPU)
+    with pytest.raises(UsageError, match="--model goes with a folder"):
+        open_model("zoo:lenet-300-100", base="zoo:lenet-300-100", device=CPU)
+
+
+def test_the_form_of_the_input_survives_json():
+    form = InputForm((3, 32, 32), (0.1, 0.2, 0.3), (1.0, 2.0, 3.0), 0.875)
+    assert InputForm.from_json(json.loads(json.dumps(form.to_json()))) == form
+    assert InputForm.from_json(json.loads(json.dumps(InputForm().to_json()))) == InputForm()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"size": [3, "32", 32]},
+        {"size": [0]},
+        {"mean": "0.5"},
+        {"std": [None]},
+        {"crop": None},
+        {"x": 1},
+    ],
+)
+def test_a_forged_form_is_refused(change):
+    with pytest.raises(ArtifactError, match=r"recipe\.input"):
+        InputForm.from_json({**InputForm((3, 32, 32)).to_json(), **change})

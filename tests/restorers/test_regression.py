@@ -1,0 +1,216 @@
+"""The walk and the regression: exact where the algebra says so, the same however it is chunked."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import nn
+
+import bequest
+from bequest.errors import BequestError, UsageError
+from bequest.graph.patches import outputs_at, patches, place_count
+from bequest.restorers import Regression
+from bequest.restorers.regression import Moments, solve
+from bequest.statistics import samples
+from bequest.statistics.synthetic import SOURCES
+from tests.networks import NETWORKS, DepthwiseTail, Plain, Residual, randomise
+
+LAYERS = [
+    (nn.Linear(7, 5), (4, 7)),
+    (nn.Linear(7, 5), (4, 3, 7)),
+    (nn.Conv1d(6, 4, 3, padding=1, stride=2), (2, 6, 9)),
+    (nn.Conv2d(6, 4, 3, padding=1), (2, 6, 7, 8)),
+    (nn.Conv2d(6, 4, (3, 2), padding="same", dilation=(2, 1)), (2, 6, 7, 8)),
+    (nn.Conv2d(6, 4, 3, padding=2, stride=(2, 1), groups=2), (2, 6, 7, 8)),
+    (nn.Conv2d(6, 12, 3, groups=6, bias=False), (2, 6, 7, 8)),
+    (nn.Conv3d(3, 4, 2), (2, 3, 4, 4, 4)),
+]
+
+
+@pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=lambda v: str(v).replace(" ", ""))
+def test_patches_times_weights_are_the_layer(layer, shape):
+    layer, x = layer.double(), torch.randn(shape, dtype=torch.float64)
+    y = layer(x)
+    places = torch.arange(place_count(layer, y))[::2]
+    for wanted in (None, places):
+        rows, expected = patches(layer, x, wanted), outputs_at(layer, y, wanted)
+        weight = layer.weight.flatten(1).unflatten(0, (len(rows), -1))
+        found = rows @ weight.mT
+        if layer.bias is not None:
+            found = found + layer.bias.unflatten(0, (len(rows), 1, -1))
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=lambda v: str(v).replace(" ", ""))
+def test_the_solution_is_that_of_a_naive_ridge_regression(layer, shape):
+    layer = layer.double()
+    inputs = [torch.randn(shape, dtype=torch.float64) + 1 for _ in range(3)]
+    targets = [layer(x) + torch.randn_like(layer(x)) for x in inputs]
+    moments = Moments(layer, None)
+    with torch.no_grad():
+        for x, target in zip(inputs, targets, strict=True):
+            moments.add(x, target)
+        change, intercept, _ = solve(moments, ridge=0.1)
+    x, target = torch.cat(inputs), torch.cat(targets)
+    for group, (rows, errors) in enumerate(
+        zip(patches(layer, x), outputs_at(layer, target - layer(x)), strict=True)
+    ):
+        rows, errors = rows - rows.mean(0), errors - errors.mean(0)
+        ridge = 0.1 * rows.square().sum(0).mean()
+        system = rows.T @ rows + ridge * torch.eye(rows.shape[1], dtype=torch.float64)
+        naive = torch.linalg.solve(system, rows.T @ errors)
+        torch.testing.assert_close(change[group], naive.T, rtol=1e-8, atol=1e-10)
+        raw = patches(layer, x)[group].mean(0)
+        mean = outputs_at(layer, target - layer(x))[group].mean(0)
+        torch.testing.assert_close(intercept[group], mean - naive.T @ raw, rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.__name__)
+def test_every_odd_network_is_served(network):
+    model = randomise(network())
+    x = torch.randn(NETWORKS[network])
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    pruned = bequest.prune(model, x, 0.5, groups="all", restorer=Regression(images=64), round_to=1)
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    plain = bequest.prune(model, x, 0.5, groups="all", restorer="none", round_to=1)
+    assert [one.removed for one in pruned.plan.groups] == [one.removed for one in plain.plan.groups]
+    values = pruned.model(x)
+    outputs = values.values() if isinstance(values, dict) else [values]
+    assert all(output.isfinite().all() for output in outputs)
+
+
+def test_layers_before_the_first_removal_stay_as_they_are():
+    model = randomise(Plain())
+    pruned = bequest.prune(
+        model, torch.zeros(1, 3, 8, 8), {"conv2": 0.5}, restorer="regression", round_to=1
+    )
+    kept = [i for i in range(24) if i not in pruned.plan.groups[0].removed]
+    assert torch.equal(pruned.model.conv1.weight, model.conv1.weight)
+    assert torch.equal(pruned.model.conv2.weight, model.conv2.weight[kept])
+    assert torch.equal(pruned.model.norm1.running_var, model.norm1.running_var)
+    assert not torch.equal(pruned.model.fc.bias, model.fc.bias)
+
+
+class Doubled(nn.Module):
+    """Behind the activation the first four channels are sums of the last eight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 12, 3, padding=1)
+        self.head = nn.Conv2d(12, 5, 3, padding=1, bias=False)
+        with torch.no_grad():
+            self.conv.weight.abs_()  # positive filters of positive images: ReLU is the identity
+            self.conv.bias.abs_()
+            self.conv.weight[:4] = 0.01 * (self.conv.weight[4:8] + self.conv.weight[8:])
+            self.conv.bias[:4] = 0.01 * (self.conv.bias[4:8] + self.conv.bias[8:])
+
+    def forward(self, x):
+        return self.head(F.relu(self.conv(x)))
+
+
+def test_linear_combinations_behind_the_activation_are_restored_as_the_ridge_vanishes():
+    model = Doubled().double().eval()
+    restorer = Regression(ridge=1e-10, value_range=(0.0, 1.0), images=64)
+    x = torch.rand(2, 3, 10, 10, dtype=torch.float64)
+    pruned = bequest.prune(model, x, {"conv": 1 / 3}, criterion="l1", restorer=restorer, round_to=1)
+    assert pruned.plan.groups[0].removed == (0, 1, 2, 3)
+    torch.testing.assert_close(pruned.model(x), model(x), rtol=0, atol=1e-4)
+
+
+def test_chunks_of_any_size_give_the_same_network(monkeypatch):
+    model, x = randomise(Residual()).double(), torch.zeros(1, 3, 8, 8, dtype=torch.float64)
+    found = []
+    for chunk in (64, 16, 4):
+        monkeypatch.setattr(samples, "CHUNK", chunk)
+        pruned = bequest.prune(model, x, 0.5, restorer=Regression(images=64), round_to=1)
+        found.append(pruned.model.state_dict())
+    for other in found[1:]:
+        for name, tensor in found[0].items():
+            torch.testing.assert_close(other[name], tensor, rtol=1e-5, atol=1e-5)
+
+
+def test_the_same_seed_gives_the_same_bits():
+    model, x = randomise(DepthwiseTail()), torch.zeros(1, 3, 8, 8)
+    first, second, other = (
+        bequest.prune(model, x, 0.5, restorer=Regression(images=64), seed=seed).model.state_dict()
+        for seed in (3, 3, 4)
+    )
+    assert all(torch.equal(second[name], tensor) for name, tensor in first.items())
+    assert any(not torch.equal(other[name], tensor) for name, tensor in first.items())
+
+
+def test_real_inputs_are_taken_from_a_loader():
+    model, x = randomise(Plain()), torch.zeros(1, 3, 8, 8)
+    images = torch.randn(96, 3, 8, 8)
+    loader = [(batch, torch.zeros(len(batch))) for batch in images.split(40)]
+    pruned = bequest.prune(model, x, 0.5, restorer="regression", data=loader, round_to=1)
+    errors = []
+    for restorer in ("none", "regression"):
+        data = loader if restorer == "regression" else None
+        pruned = bequest.prune(model, x, 0.5, restorer=restorer, data=data, round_to=1)
+        errors.append(float((pruned.model(images) - model(images)).square().mean()))
+    assert errors[1] < 0.2 * errors[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ({"restorer": "lbyl", "data": [torch.zeros(2, 3, 8, 8)]}, "reads weights alone"),
+        ({"restorer": "regression", "data": []}, "found none"),
+        ({"restorer": "regression", "data": [torch.zeros(2, 3, 9, 8)]}, "expected inputs of shape"),
+        ({"restorer": "regression", "data": [torch.full((2, 3, 8, 8), torch.nan)]}, "finite"),
+    ],
+)
+def test_wrong_data(arguments, expected):
+    with pytest.raises(UsageError, match=expected):
+        bequest.prune(randomise(Plain()), torch.zeros(1, 3, 8, 8), 0.5, **arguments)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"images": 0}, {"source": "leafs"}, {"ridge": -1.0}, {"value_range": (1.0, 0.0)}],
+)
+def test_wrong_fields(fields):
+    with pytest.raises(BequestError):
+        Regression(**fields)
+
+
+def test_too_few_samples_are_reported():
+    model, x = randomise(Plain()), torch.zeros(1, 3, 8, 8)
+    pruned = bequest.prune(model, x, 0.5, restorer=Regression(images=2), round_to=1)
+    assert any(
+        "held by the ridge alone" in note for one in pruned.plan.groups for note in one.notes
+    )
+
+
+@pytest.mark.parametrize("shape", [(4,), (2, 50), (3, 32, 32), (1, 6, 6, 6)])
+@pytest.mark.parametrize("source", SOURCES)
+def test_sources_have_the_moments_or_the_range_that_is_asked_for(source, shape):
+    generator = torch.Generator().manual_seed(0)
+    images = SOURCES[source](32, shape, generator, None)
+    assert images.shape == (32, *shape)
+    dims = [d for d in range(images.ndim) if d != 1]
+    torch.testing.assert_close(images.mean(dims), torch.zeros(shape[0]), rtol=0, atol=1e-4)
+    torch.testing.assert_close(images.std(dims), torch.ones(shape[0]), rtol=1e-2, atol=1e-2)
+    placed = SOURCES[source](32, shape, generator, (-1.0, 3.0))
+    assert placed.min() >= -1
+    assert placed.max() <= 3
+    assert placed.std() > 0.3
+
+
+def test_half_of_a_real_network_leaves_and_most_of_its_accuracy_stays(shared):
+    entry = bequest.zoo.entry("resnet56")
+    model = bequest.zoo.create("resnet56").eval()
+    bequest.zoo.load_weights(model, shared / "weights/resnet56_cifar10.safetensors")
+    images = bequest.data.open_images(
+        shared / "data/cifar10/test.npz",
+        mean=entry.mean,
+        std=entry.std,
+        size=entry.input_shape,
+        limit=500,
+    )
+    pruned = bequest.prune(
+        model, torch.zeros(1, 3, 32, 32), 0.5, criterion="l1", restorer="regression", round_to=1
+    )
+    assert bequest.evaluate(pruned.model, images).top1 > 80
