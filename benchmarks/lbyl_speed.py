@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from benchmarks.record import record
 from bequest.graph.units import Activation, BatchNorm, Consumer, Producer, Unit
 from bequest.restorers import LBYL
-from benchmarks.record import record
 
 CHANNELS, KERNEL, SEED = 512, 9, 0
 LAMBDA1, LAMBDA2 = 1e-5, 1e-2

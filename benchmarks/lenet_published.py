@@ -6,9 +6,9 @@ All 10,000 test images: nothing is tuned here, the hyper-parameters are the publ
 from __future__ import annotations
 
 import torch
-from benchmarks.record import record, shared_folder
 
 import bequest
+from benchmarks.record import record, shared_folder
 from bequest.restorers import LBYL, Merge
 
 LAMBDA2 = {0.5: 0.3, 0.6: 0.6, 0.7: 0.3, 0.8: 1e-6}

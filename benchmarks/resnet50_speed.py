@@ -10,9 +10,9 @@ import resource
 import time
 
 import torch
-from benchmarks.record import record
 
 import bequest
+from benchmarks.record import record
 from bequest.graph.groups import group
 from bequest.graph.rules import read
 from bequest.graph.trace import trace

@@ -8,9 +8,9 @@ images 5,000 to 9,999. Needs the real weights and images in ``$BEQUEST_SHARED``.
 from __future__ import annotations
 
 import torch
-from benchmarks.record import record, shared_folder
 
 import bequest
+from benchmarks.record import record, shared_folder
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
 RESTORERS = ("none", "sum", "coreset", "merge", "lbyl", "regression")

@@ -64,7 +64,7 @@ def test_a_group_is_matched_by_any_of_its_producers():
 def test_residual_streams_are_left_alone_unless_asked_for():
     pruned = bequest.prune(randomise(Residual()), X, 0.5)
     assert {one.kind for one in pruned.plan.groups} == {"inner"}
-    assert any("groups='all'" in one.reason for one in pruned.plan.refused)
+    assert any("groups 'all'" in one.reason for one in pruned.plan.refused)
 
 
 def test_the_output_is_pruned_only_when_named_in_full():

@@ -1,18 +1,40 @@
 """bequest: smaller PyTorch networks, restored in closed form, without training and without data.
 
-The table of contents. Prune and restore: :func:`prune`, :func:`load`, :class:`Pruned`. Measure:
-:func:`evaluate`, :func:`cost`, :func:`latency`. Methods: :mod:`bequest.criteria`,
-:mod:`bequest.restorers`. Networks and images: :mod:`bequest.zoo`, :mod:`bequest.data`.
+The table of contents. Prune and restore: :func:`prune`, :func:`inspect`, :func:`load`,
+:class:`Pruned`. Measure: :func:`evaluate`, :func:`cost`, :func:`latency`. Methods:
+:mod:`bequest.criteria`, :mod:`bequest.restorers`. Networks and images: :mod:`bequest.zoo`,
+:mod:`bequest.data`. Everything is imported on first use, so that ``bequest --help`` needs no torch.
 """
 
-from bequest import criteria, data, restorers, zoo
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from bequest._version import __version__
-from bequest.artifact import load, load_plan
-from bequest.artifact.plan import Plan
-from bequest.errors import BequestError
-from bequest.inspection import inspect
-from bequest.measure import cost, evaluate, latency
-from bequest.pruning import Pruned, Report, prune
+
+if TYPE_CHECKING:
+    from bequest import criteria, data, restorers, zoo
+    from bequest.artifact import Plan, load, load_plan
+    from bequest.errors import BequestError
+    from bequest.inspection import inspect
+    from bequest.measure import cost, evaluate, latency
+    from bequest.pruning import Pruned, Report, prune
+
+_HOMES = {
+    "BequestError": "bequest.errors",
+    "Plan": "bequest.artifact",
+    "Pruned": "bequest.pruning",
+    "Report": "bequest.pruning",
+    "cost": "bequest.measure",
+    "evaluate": "bequest.measure",
+    "inspect": "bequest.inspection",
+    "latency": "bequest.measure",
+    "load": "bequest.artifact",
+    "load_plan": "bequest.artifact",
+    "prune": "bequest.pruning",
+}
+_MODULES = frozenset({"criteria", "data", "restorers", "zoo"})
 
 __all__ = [
     "BequestError",
@@ -32,3 +54,15 @@ __all__ = [
     "restorers",
     "zoo",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"bequest.{name}")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'bequest' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return __all__

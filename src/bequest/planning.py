@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import nn
 
-from bequest import config
+from bequest import config, criteria, restorers
 from bequest.artifact.plan import Refusal
 from bequest.criteria.base import Criterion, Unscorable
 from bequest.errors import ModelError, UsageError
@@ -24,6 +24,7 @@ from bequest.restorers.regression import Regression
 from bequest.selection import Choice, Mask, Ratio, Scope, check_ratio, choose, ratio_of
 
 Kinds = Literal["inner", "all"]
+_METHODS = criteria, restorers  # importing them fills the registry of names
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ def _reason_to_stay(member: Group, pattern: str | None, wish: Wish) -> str | Non
     if member.is_output and not (pattern and pattern in member.layers):
         return "its channels are the network's output; name the layer in full to prune it"
     if member.kind == "residual" and wish.groups == "inner":
-        return "it is a residual stream; ask for groups='all'"
+        return "it is a residual stream; ask for groups 'all'"
     if member.size == 1:
         return "it has a single channel"
     return None

@@ -21,7 +21,7 @@ def stream(*members: Unit) -> Unit:
 def test_every_criterion_is_registered_and_exported():
     assert set(config.names("criterion")) >= NAMES
     exported = {getattr(criteria, name).name for name in criteria.__all__}
-    assert exported == NAMES
+    assert exported >= NAMES
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))

@@ -168,6 +168,8 @@ def test_a_pruning_is_on_its_page():
     assert page.loaded == []
     assert "12/16" in page.cells
     assert "a note on the border" in page.cells
+    assert "notes" in page.cells
+    assert "notes" not in read(pruning_page(pruned())).cells  # an empty column is left out
 
 
 def test_nothing_pruned_still_makes_a_page(comparison):

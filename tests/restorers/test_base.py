@@ -17,7 +17,7 @@ def index(*channels):
 
 def test_every_restorer_is_registered_and_exported():
     assert set(config.names("restorer")) >= NAMES
-    assert {getattr(restorers, name).name for name in restorers.__all__} == NAMES
+    assert {getattr(restorers, name).name for name in restorers.__all__} >= NAMES
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))

@@ -158,7 +158,7 @@ def _without(producer, channels):
 def test_if_all_kept_channels_are_constant_the_others_leave_nothing():
     unit = make_unit(n=4)
     unit.producer.norm.gamma[:2] = 0
-    given_delivery = LBYL().deliver(unit, torch.arange(2), torch.arange(2, 4), seed=0)
+    given_delivery = LBYL(1e-3, 1e-2).deliver(unit, torch.arange(2), torch.arange(2, 4), seed=0)
     assert not given_delivery.matrix.any()
     assert given_delivery.offset is None
 

@@ -56,14 +56,13 @@ def test_the_solution_is_that_of_a_naive_ridge_regression(layer, shape):
     for group, (rows, errors) in enumerate(
         zip(patches(layer, x), outputs_at(layer, target - layer(x)), strict=True)
     ):
-        rows, errors = rows - rows.mean(0), errors - errors.mean(0)
-        ridge = 0.1 * rows.square().sum(0).mean()
-        system = rows.T @ rows + ridge * torch.eye(rows.shape[1], dtype=torch.float64)
-        naive = torch.linalg.solve(system, rows.T @ errors)
+        a, e = rows - rows.mean(0), errors - errors.mean(0)
+        ridge = 0.1 * a.square().sum(0).mean()
+        system = a.T @ a + ridge * torch.eye(a.shape[1], dtype=torch.float64)
+        naive = torch.linalg.solve(system, a.T @ e)
         torch.testing.assert_close(change[group], naive.T, rtol=1e-8, atol=1e-10)
-        raw = patches(layer, x)[group].mean(0)
-        mean = outputs_at(layer, target - layer(x))[group].mean(0)
-        torch.testing.assert_close(intercept[group], mean - naive.T @ raw, rtol=1e-8, atol=1e-10)
+        expected = errors.mean(0) - naive.T @ rows.mean(0)
+        torch.testing.assert_close(intercept[group], expected, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.__name__)

@@ -21,11 +21,19 @@ class Picture:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells as text; columns from ``numeric_from`` on are aligned to the right."""
+    """Cells as text; columns from ``numeric_from`` on are aligned to the right.
+
+    Columns with nothing in them are left out.
+    """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     numeric_from: int = 1
+
+    @property
+    def shown(self) -> list[int]:
+        """The places of the columns that hold something."""
+        return [place for place in range(len(self.columns)) if any(row[place] for row in self.rows)]
 
 
 @dataclass(frozen=True)
