@@ -122,7 +122,7 @@ _WIDTH = {"module": "first", "name": "out_channels", "before": 8, "after": 6}
         ("cuts", {**_CUT, "keep": [False, True]}, "a whole number of at least 0"),
         ("cuts", {**_CUT, "keep": []}, "the same number of indices per block"),
         ("cuts", {**_CUT, "keep": [0, 8]}, r"up to 8 of 'first\.weight'"),
-        ("cuts", {**_CUT, "keep": [0, 2**62]}, f"index {2**62}"),
+        ("cuts", {**_CUT, "keep": [0, 2**62]}, f"up to {2**62}"),
         ("cuts", {**_CUT, "dim": 4}, "dimension 4"),
         ("cuts", {**_CUT, "dim": -1}, "a whole number of at least 0"),
         ("cuts", {**_CUT, "blocks": 2}, "a dimension after the rows"),
