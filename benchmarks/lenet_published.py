@@ -8,7 +8,8 @@ from __future__ import annotations
 import torch
 
 import bequest
-from benchmarks.record import record, shared_folder
+from benchmarks.record import record
+from benchmarks.subjects import subject
 from bequest.restorers import LBYL, Merge
 
 LAMBDA2 = {0.5: 0.3, 0.6: 0.6, 0.7: 0.3, 0.8: 1e-6}
@@ -22,16 +23,8 @@ PUBLISHED = {
 
 def main() -> None:
     """Prints published and reproduced accuracies side by side, and the library's own defaults."""
-    shared = shared_folder()
-    entry = bequest.zoo.entry("lenet-300-100")
-    model = bequest.zoo.create("lenet-300-100").eval()
-    bequest.zoo.load_weights(model, shared / "weights/lenet_300_100_fashionmnist.safetensors")
-    images = bequest.data.open_images(
-        shared / "data/fashion_mnist/test.npz",
-        mean=entry.mean,
-        std=entry.std,
-        size=entry.input_shape,
-        batch_size=1000,
+    model, entry, images = subject(
+        "lenet-300-100", "lenet_300_100_fashionmnist.safetensors", "fashion_mnist/test.npz"
     )
 
     def accuracy(ratio: float, criterion: str, restorer: object) -> float:

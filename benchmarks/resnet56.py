@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 
 import bequest
-from benchmarks.record import record, shared_folder
+from benchmarks.record import record
+from benchmarks.subjects import subject
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
 RESTORERS = ("none", "sum", "coreset", "merge", "lbyl", "regression")
@@ -18,18 +19,8 @@ RESTORERS = ("none", "sum", "coreset", "merge", "lbyl", "regression")
 
 def main() -> None:
     """Measures the table and writes results/resnet56.{json,md}."""
-    shared = shared_folder()
-    entry = bequest.zoo.entry("resnet56")
-    model = bequest.zoo.create("resnet56").eval()
-    bequest.zoo.load_weights(model, shared / "weights/resnet56_cifar10.safetensors")
-    images = bequest.data.open_images(
-        shared / "data/cifar10/test.npz",
-        mean=entry.mean,
-        std=entry.std,
-        size=entry.input_shape,
-        batch_size=500,
-        offset=5000,
-        limit=5000,
+    model, entry, images = subject(
+        "resnet56", "resnet56_cifar10.safetensors", "cifar10/test.npz", offset=5000, limit=5000
     )
     example = torch.zeros(1, *entry.input_shape)
     rows = []

@@ -1,0 +1,37 @@
+"""The real networks and images that are measured, from ``$BEQUEST_SHARED``."""
+
+from __future__ import annotations
+
+from torch import nn
+
+import bequest
+from benchmarks.record import shared_folder
+from bequest.data import ImageLoader
+from bequest.zoo import Entry
+
+
+def subject(
+    name: str, weights: str, data: str, *, offset: int = 0, limit: int | None = None
+) -> tuple[nn.Module, Entry, ImageLoader]:
+    """A trained network of the zoo with images in its own preprocessing.
+
+    Args:
+        name: the zoo's name.
+        weights: file below ``weights/``.
+        data: file below ``data/``.
+        offset: the first image.
+        limit: how many; None = all that follow.
+    """
+    shared, entry = shared_folder(), bequest.zoo.entry(name)
+    model = bequest.zoo.create(name).eval()
+    bequest.zoo.load_weights(model, shared / "weights" / weights)
+    images = bequest.data.open_images(
+        shared / "data" / data,
+        mean=entry.mean,
+        std=entry.std,
+        size=entry.input_shape,
+        batch_size=500,
+        offset=offset,
+        limit=limit,
+    )
+    return model, entry, images
