@@ -2,7 +2,7 @@
 
 Half of the 512 filters of a 512×512×3×3 convolution with batch norm are written in terms of the
 other half. The loop forms and solves every removed filter's system of normal equations, as the
-paper's formula reads. Run: python benchmarks/lbyl_speed.py
+paper's formula reads. Run: python -m benchmarks.lbyl_speed
 """
 
 from __future__ import annotations

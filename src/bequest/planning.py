@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from bequest import config, criteria, restorers
 from bequest.artifact.plan import Refusal
@@ -104,10 +105,7 @@ def select(
     choices: list[Choice] = []
     for member, share in tracked(candidates, "ranking channels", candidates, wish.progress):
         try:
-            unit = bind(channels, member, tensors).unit
-            if not unit.producers:
-                raise Unscorable(wish.criterion.name, unit.name, "its weights are computed")
-            scores = wish.criterion.score(unit, wish.seed).cpu().numpy()
+            scores = _scores(channels, member, tensors, wish)
         except Unscorable as finding:
             refused.append(Refusal(member.name, member.size, str(finding)))
             continue
@@ -118,6 +116,17 @@ def select(
         chosen, written = _without_misfits(model, example_inputs, channels, chosen, problem)
         refused.extend(written)
     return chosen, tuple(refused)
+
+
+def _scores(
+    channels: Channels, member: Group, tensors: Mapping[str, Tensor], wish: Wish
+) -> NDArray[np.float64]:
+    """One group's scores; its float64 weights are gone when the next group is read."""
+    unit = bind(channels, member, tensors).unit
+    if not unit.producers:
+        raise Unscorable(wish.criterion.name, unit.name, "its weights are computed")
+    scores: NDArray[np.float64] = wish.criterion.score(unit, wish.seed).cpu().numpy()
+    return scores
 
 
 def _candidates(channels: Channels, wish: Wish) -> tuple[list[tuple[Group, float]], list[Refusal]]:

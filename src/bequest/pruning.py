@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import platform
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -121,11 +122,12 @@ def prune(
     samples = _samples(wish, example_inputs, data)
     inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
     channels = group(read(trace(model, inputs)))
+    pruned = copy.deepcopy(model)  # before the scratch memory of ranking and solving, not amid it
     chosen, refused = select(model, inputs, channels, wish)
     if samples is None:
-        restored = in_weight_space(channels, chosen, model, wish)
+        restored = in_weight_space(channels, chosen, model, pruned, wish)
     else:
-        restored = by_walk(channels, chosen, model, wish, samples)
+        restored = by_walk(channels, chosen, model, pruned, wish, samples)
     plan = Plan(
         architecture=fingerprint(model),
         recipe=wish.to_json(),

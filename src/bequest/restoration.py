@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bequest.artifact.plan import GroupPlan
 from bequest.graph import surgery as operation
@@ -37,7 +37,7 @@ class Restored:
 
 
 def in_weight_space(
-    channels: Channels, chosen: list[Chosen], model: nn.Module, wish: Wish
+    channels: Channels, chosen: list[Chosen], model: nn.Module, pruned: nn.Module, wish: Wish
 ) -> Restored:
     """Hands removed channels on, group by group, and removes them.
 
@@ -47,27 +47,16 @@ def in_weight_space(
         channels: the dense network's groups.
         chosen: who leaves.
         model: the dense model; it is not changed.
+        pruned: a copy of it, which is.
         wish: the checked call, with a weight-space restorer.
     """
-    assert isinstance(wish.restorer, Restorer)
-    dense, pruned = named_tensors(model), copy.deepcopy(model)
-    tensors = named_tensors(pruned)
+    dense, tensors = named_tensors(model), named_tensors(pruned)
     plans: list[GroupPlan] = []
     gains: list[Gain] = []
     for one in tracked(chosen, "handing on", chosen, wish.progress):
-        bound = bind(channels, one.group, dense)
-        if bound.unit.obstacle is not None:
-            plans.append(_plainly(one, bound.unit.obstacle, wish))
-            continue
-        device = bound.unit.producer.weight.device
-        kept = torch.from_numpy(np.flatnonzero(one.keep)).to(device)
-        removed = torch.from_numpy(np.flatnonzero(~one.keep)).to(device)
-        delivery = wish.restorer.deliver(bound.unit, kept, removed, wish.seed)
-        delivery = _affordable(bound, delivery, model)
-        hand = Hand(kept, removed, delivery.matrix, delivery.offset, delivery.gain)
-        gains.extend(hand_on(bound, hand, tensors))
-        error = float(reconstruction_error(bound.unit, kept, removed, delivery).mean())
-        plans.append(_group_plan(one, wish.restorer.name, error, delivery.notes))
+        plan, gained = _deliver(bind(channels, one.group, dense), one, tensors, model, wish)
+        plans.append(plan)
+        gains.extend(gained)
     surgery = plan_surgery(channels, leaving_channels(channels, chosen), model)
     surgery = replace(surgery, biases=without_bias(model, gains))
     operation.apply(pruned, surgery)
@@ -75,10 +64,30 @@ def in_weight_space(
     return Restored(pruned, surgery, tuple(plans))
 
 
+def _deliver(
+    bound: Bound, one: Chosen, tensors: Mapping[str, Tensor], model: nn.Module, wish: Wish
+) -> tuple[GroupPlan, list[Gain]]:
+    """One group; its float64 weights are gone when the next group is read."""
+    assert isinstance(wish.restorer, Restorer)
+    unit = bound.unit
+    if unit.obstacle is not None:
+        return _plainly(one, unit.obstacle, wish), []
+    device = unit.producer.weight.device
+    kept = torch.from_numpy(np.flatnonzero(one.keep)).to(device)
+    removed = torch.from_numpy(np.flatnonzero(~one.keep)).to(device)
+    delivery = wish.restorer.deliver(unit, kept, removed, wish.seed)
+    delivery = _affordable(bound, delivery, model)
+    hand = Hand(kept, removed, delivery.matrix, delivery.offset, delivery.gain)
+    gained = hand_on(bound, hand, tensors)
+    error = float(reconstruction_error(unit, kept, removed, delivery).mean())
+    return _group_plan(one, wish.restorer.name, error, delivery.notes), gained
+
+
 def by_walk(
     channels: Channels,
     chosen: list[Chosen],
     model: nn.Module,
+    pruned: nn.Module,
     wish: Wish,
     samples: Samples,
 ) -> Restored:
@@ -88,13 +97,13 @@ def by_walk(
         channels: the dense network's groups, traced at the batch size of the samples' chunks.
         chosen: who leaves.
         model: the dense model; it is not changed.
+        pruned: a copy of it, which is.
         wish: the checked call, with a regression.
         samples: what both networks are fed.
     """
     assert isinstance(wish.restorer, Regression)
     leaving = leaving_channels(channels, chosen)
     surgery = plan_surgery(channels, leaving, model)
-    pruned = copy.deepcopy(model)
     operation.apply(pruned, surgery)
     # Half precision is walked in single: sums over many rows need the digits.
     exact = next(model.parameters()).dtype if _double(model) else torch.float32

@@ -25,7 +25,7 @@ def literal(probability, p, runs):
     for draws in torch.multinomial(
         probability.expand(runs, -1), 500, replacement=True, generator=g
     ).tolist():
-        distinct: dict[int, int] = {}
+        distinct = dict[int, int]()
         count = 0
         for j in draws:
             distinct[j] = distinct.get(j, 0) + 1

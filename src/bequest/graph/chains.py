@@ -114,7 +114,8 @@ def _gather(tensor: Tensor, places: Index) -> Tensor:
     """tensor[places] in float64 with zeros at −1; (n, t, ...)."""
     index = torch.from_numpy(places).to(tensor.device)
     gathered = tensor[index.clamp(min=0)].double()
-    gathered[index < 0] = 0
+    if (places < 0).any():
+        gathered[index < 0] = 0
     return gathered
 
 
@@ -161,8 +162,9 @@ def _chain(
     for read, state in met:
         assert read.weight is not None
         columns = _places(channels.positions(group, read.labels), group.size)
-        weight = tensors[read.weight].detach().movedim(read.dim, 0)
-        places = _gather(weight, columns).movedim(2, 0).flatten(2)
+        weight = tensors[read.weight].detach().movedim(read.dim, 1)
+        index = torch.from_numpy(columns).flatten().to(weight.device)
+        places = weight.index_select(1, index).double().reshape(len(weight), group.size, -1)
         name = read.weight.removesuffix(".weight")
         consumer = Consumer(name, places, state.padded or read.zero_padded)
         found[read.weight] = Feed(read, columns), consumer

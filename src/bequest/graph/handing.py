@@ -58,11 +58,10 @@ def hand_on(bound: Bound, hand: Hand, tensors: Mapping[str, Tensor]) -> list[Gai
         name = feed.read.weight
         assert name is not None
         dense = consumer.weight
+        changed = torch.einsum("orq,rp->opq", dense[:, hand.removed], hand.matrix)
         kept = dense[:, hand.kept]
-        if hand.gain is not None:
-            kept = kept * hand.gain[:, None]
-        handed = torch.einsum("orq,rp->opq", dense[:, hand.removed], hand.matrix)
-        _write(tensors[name], feed, hand.kept, kept + handed)
+        changed += kept if hand.gain is None else kept * hand.gain[:, None]
+        _write(tensors[name], feed, hand.kept, changed)
         if hand.offset is not None and bool(hand.offset.any()):
             values = torch.einsum("orq,r->o", dense[:, hand.removed], hand.offset)
             gains.append(Gain(consumer.name, name, 1 - feed.read.dim, values / feed.read.spread))
