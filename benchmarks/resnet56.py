@@ -2,7 +2,8 @@
 
 Inner channels of every block, ratios 0.1 to 0.7, criteria l1 and l2, every restorer with its
 defaults. Reported here are test images 5,000 to 9,999. A search over images 0 to 4,999 chooses
-the default λ of ``lbyl``; while it was built, some values were looked at on later images too. Needs the real weights and images in ``$BEQUEST_SHARED``.
+the default λ of ``lbyl``; while it was built, some values were looked at on later images too.
+Needs the real weights and images in ``$BEQUEST_SHARED``.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def main() -> None:
         seed=0,
         dense=round(dense, 2),
         images="CIFAR-10 test, 5,000 to 9,999",
-        developed_on="CIFAR-10 test, 0 to 4,999 choose the default λ; some were also looked at on later images",
+        developed_on="CIFAR-10 test, 0 to 4,999 choose the default λ; "
+        "some were also looked at on later images",
         pruned="inner channels of every block, round_to=1",
     )
 
