@@ -99,12 +99,18 @@ def _needs_pickle(path: Path, error: Exception) -> bool:
 
 
 def _is_compressed(path: Path) -> bool:
-    """True for an archive that would unpack to more bytes than the file has."""
+    """True for an archive that would unpack to more bytes than the file has.
+
+    TorchScript compresses the notes beside its code; such a file is refused for what it is.
+    """
     if not zipfile.is_zipfile(path):
         return False
     try:
         with zipfile.ZipFile(path) as archive:
-            return sum(item.file_size for item in archive.infolist()) > path.stat().st_size
+            entries = archive.infolist()
+            if any("/code/" in entry.filename for entry in entries):
+                return False
+            return sum(entry.file_size for entry in entries) > path.stat().st_size
     except zipfile.BadZipFile as error:
         raise ArtifactError(f"{path} is a damaged archive: {error}") from error
 
