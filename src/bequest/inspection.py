@@ -66,7 +66,7 @@ def inspect(model: nn.Module, example_inputs: Any) -> Inspection:
             name=member.name,
             kind="output" if member.is_output else member.kind,
             size=member.size,
-            prunable=0 if member.is_output else int((~member.fixed).sum()),
+            prunable=0 if member.is_output else member.free,
             producers=member.layers,
             consumers=member.readers,
             obstacle=bind(channels, member, tensors).unit.obstacle,

@@ -149,7 +149,7 @@ def _candidates(channels: Channels, wish: Wish) -> tuple[list[tuple[Group, float
 
 
 def _reason_to_stay(member: Group, pattern: str | None, wish: Wish) -> str | None:
-    if member.frozen:
+    if member.free == 0:
         return "; ".join(member.reasons)
     if member.is_output and not (pattern and pattern in member.layers):
         return "its channels are the network's output; name the layer in full to prune it"

@@ -106,7 +106,7 @@ def by_walk(
     surgery = plan_surgery(channels, leaving, model)
     operation.apply(pruned, surgery)
     # Half precision is walked in single: sums over many rows need the digits.
-    exact = next(model.parameters()).dtype if _double(model) else torch.float32
+    exact = torch.float64 if _double(model) else torch.float32
     dense, working = copy.deepcopy(model).eval().to(exact), copy.deepcopy(pruned).eval().to(exact)
     shrunk = Shrunk(channels, leaving)
     walk = Walk(channels, shrunk, dense, working, self_calibrate=not samples.real)

@@ -91,19 +91,14 @@ def choose(choices: Sequence[Choice], scope: Scope, round_to: int) -> list[Mask]
     the same ratio are ranked together, their scores divided by their group's mean; the ranking
     decides how many each group loses.
     """
-    counts = [kept_count(_free(choice.group), choice.ratio, round_to) for choice in choices]
+    counts = [kept_count(choice.group.free, choice.ratio, round_to) for choice in choices]
     if scope == "global":
         counts = _global_counts(choices, round_to)
     return [_keep(choice, count) for choice, count in zip(choices, counts, strict=True)]
 
 
-def _free(group: Group) -> int:
-    """Number of channels that can leave."""
-    return int((~group.fixed).sum())
-
-
 def _global_counts(choices: Sequence[Choice], round_to: int) -> list[int]:
-    counts = [_free(choice.group) for choice in choices]
+    counts = [choice.group.free for choice in choices]
     pools: dict[float, list[int]] = defaultdict(list)
     for number, choice in enumerate(choices):
         if choice.ratio > 0:
@@ -133,7 +128,7 @@ def _keep(choice: Choice, count: int) -> Mask:
     """
     group = choice.group
     keep: Mask = group.fixed.copy()
-    if count >= _free(group):
+    if count >= group.free:
         return np.ones(group.size, bool)
     ranking = np.where(group.fixed, np.inf, choice.scores)
     blocks = np.zeros(group.size, int) if group.blocks is None else group.blocks

@@ -13,6 +13,7 @@ from torch import Tensor, fx
 from bequest.graph.groups import Channels, Group, Index
 from bequest.graph.rules import Read, Write
 from bequest.graph.rules.elementwise import HOMOGENEOUS
+from bequest.graph.rules.norms import epsilon
 from bequest.graph.trace import operator_of, place_of
 from bequest.graph.units import Activation, BatchNorm, Consumer, Producer, Unit
 
@@ -128,7 +129,6 @@ def _batch_norm(
     channels: Channels, norm: fx.Node, rows: Index, tensors: Mapping[str, Tensor]
 ) -> BatchNorm:
     names = channels.reading.network.tensors
-    whole = operator_of(norm) == "batch_norm"
     args: list[Any] = list(norm.args)
 
     def vector(position: int) -> Tensor | None:
@@ -144,7 +144,7 @@ def _batch_norm(
         beta=torch.zeros_like(mean) if beta is None else beta,
         mean=mean,
         var=var,
-        eps=float(args[7] if whole else args[6]),
+        eps=epsilon(norm),
     )
 
 

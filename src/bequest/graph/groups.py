@@ -68,9 +68,9 @@ class Group:
         return tuple(dict.fromkeys(name.removesuffix(".weight") for name in names))
 
     @property
-    def frozen(self) -> bool:
-        """True where no channel can leave."""
-        return bool(self.fixed.all())
+    def free(self) -> int:
+        """Number of channels that can leave."""
+        return int((~self.fixed).sum())
 
 
 @dataclass(frozen=True)

@@ -32,16 +32,6 @@ class Shrunk:
         """The indices that stay among ``labels``, int64."""
         return torch.from_numpy((~self._gone(labels)).nonzero()[0])
 
-    def shrinks(self, node: fx.Node) -> bool:
-        """Whether the node's value loses channels."""
-        layouts = self._layouts.get(node, ())
-        each = layouts if isinstance(layouts, tuple) else (layouts,)
-        return any(
-            labels is not None and bool(self._gone(labels).any())
-            for layout in each
-            for labels in layout.dims
-        )
-
     def slice(self, node: fx.Node, value: Tensor) -> Tensor:
         """A dense value of ``node`` without the channels that leave."""
         layout = self._layouts[node]

@@ -21,6 +21,7 @@ from torch import Tensor, fx, nn
 
 from bequest.graph.groups import Channels
 from bequest.graph.ledger import Layout
+from bequest.graph.rules.norms import epsilon
 from bequest.graph.shrunk import Shrunk
 from bequest.graph.trace import named_tensors, operator_of
 from bequest.measure.progress import tracked
@@ -79,7 +80,6 @@ class Walk:
         self.shrunk = shrunk
         self.pruned = pruned
         self.self_calibrate = self_calibrate
-        self.spreads: dict[fx.Node, tuple[Tensor, Tensor]] = {}
         self._dense_tensors = named_tensors(dense)
         self._pruned_tensors = named_tensors(pruned)
         self._dense: dict[fx.Node, Chunks] = {}
@@ -106,9 +106,8 @@ class Walk:
         ]
         var = channel_moments(outputs)[1] if self.self_calibrate else held[3]
         assert var is not None
-        eps = float(norm.args[6])  # type: ignore[arg-type]
         gamma = torch.ones_like(var) if held[0] is None else held[0].detach()
-        scale = gamma / (var + eps).sqrt()
+        scale = gamma / (var + epsilon(norm)).sqrt()
         floor = 0.05 * scale.abs().mean()
         return torch.where(scale < 0, -1.0, 1.0) * scale.abs().clamp(min=float(floor))
 
@@ -183,7 +182,6 @@ class Walk:
         mean, var = (self._dense_tensors[names[one.name]] for one in held)
         if self.self_calibrate:
             mean, var = channel_moments(self._dense[data])
-        self.spreads[node] = mean, var
         layout = self.reading.layouts[data]
         assert isinstance(layout, Layout)
         labels = layout.dims[1]

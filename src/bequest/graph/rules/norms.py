@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import fx
 
 from bequest.graph.ledger import Labels, Layout
 from bequest.graph.rules.base import Step, rule
+from bequest.graph.trace import operator_of
 
 
 @rule("_native_batch_norm_legit_no_training", role="norm")
@@ -70,6 +72,12 @@ def layer_norm(step: Step) -> Layout | tuple[Layout, ...]:
         return layout
     rest = (Layout((None,) * value.ndim, step.place) for value in values[1:])
     return (layout, *rest)
+
+
+def epsilon(norm: fx.Node) -> float:
+    """The eps of a batch norm's operator."""
+    value: Any = norm.args[7 if operator_of(norm) == "batch_norm" else 6]
+    return float(value)
 
 
 def _per_channel(step: Step, affine: Sequence[fx.Node | None]) -> tuple[Layout, ...]:
