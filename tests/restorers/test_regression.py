@@ -155,7 +155,7 @@ def test_real_inputs_are_taken_from_a_loader():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"restorer": "lbyl", "data": [torch.zeros(2, 3, 8, 8)]}, "reads weights alone"),
+        ({"restorer": "lbyl", "data": [torch.zeros(2, 3, 8, 8)]}, "read weights alone"),
         ({"restorer": "regression", "data": []}, "found none"),
         ({"restorer": "regression", "data": [torch.zeros(2, 3, 9, 8)]}, "expected inputs of shape"),
         ({"restorer": "regression", "data": [torch.full((2, 3, 8, 8), torch.nan)]}, "finite"),
@@ -168,7 +168,13 @@ def test_wrong_data(arguments, expected):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"images": 0}, {"source": "leafs"}, {"ridge": -1.0}, {"value_range": (1.0, 0.0)}],
+    [
+        {"images": 0},
+        {"source": "leafs"},
+        {"ridge": -1.0},
+        {"value_range": (1.0, 0.0)},
+        {"inversion": -1},
+    ],
 )
 def test_wrong_fields(fields):
     with pytest.raises(BequestError):

@@ -84,6 +84,7 @@ class Walk:
         self._pruned_tensors = named_tensors(pruned)
         self._dense: dict[fx.Node, Chunks] = {}
         self._pruned: dict[fx.Node, Chunks] = {}
+        self._everywhere = False
 
     def difference(self, node: fx.Node) -> list[Tensor] | None:
         """Dense minus pruned value, by chunk; None where it isn't there (yet) or is zero."""
@@ -117,6 +118,8 @@ class Walk:
         inputs: Sequence[Sequence[Tensor]],
         visit: Callable[[Layer], None],
         *,
+        everywhere: bool = False,
+        title: str = "refitting",
         show: bool = False,
     ) -> None:
         """Walks once through the graph.
@@ -125,12 +128,15 @@ class Walk:
             inputs: per chunk the network's input tensors in order.
             visit: called at every layer that reads something else than in the dense network; may
                 change the pruned layer's weight and bias, also give it a bias.
+            everywhere: call it at every layer; with nothing pruned both streams are the dense one.
+            title: what a progress bar says.
             show: a progress bar on a terminal.
         """
+        self._everywhere = everywhere
         feeds = iter(zip(*inputs, strict=True))
         nodes = self.reading.network.nodes
         last_uses = _last_uses(nodes)
-        for node in tracked(nodes, "refitting", nodes, show):
+        for node in tracked(nodes, title, nodes, show):
             if node.op == "placeholder":
                 self._placeholder(node, feeds)
             elif node.op == "call_function":
@@ -153,13 +159,13 @@ class Walk:
     def _operator(self, node: fx.Node, visit: Callable[[Layer], None]) -> None:
         recalibrate = self._recalibrate(node)
         self._dense[node] = _run(node, self._dense, recalibrate)
+        layer = self._layer_name(node)
+        if layer is not None and (self._everywhere or self._differs(node.args[0])):
+            dense = [self.shrunk.slice(node, value) for value in self._dense[node]]
+            visit(Layer(node, layer, self._pruned[node.args[0]], dense))  # type: ignore[index]
         if not any(self._differs(value) for value in node.all_input_nodes):
             self._pruned[node] = self._dense[node]
             return
-        layer = self._layer_name(node)
-        if layer is not None and self._differs(node.args[0]):
-            dense = [self.shrunk.slice(node, value) for value in self._dense[node]]
-            visit(Layer(node, layer, self._pruned[node.args[0]], dense))  # type: ignore[index]
         self._pruned[node] = _run(node, self._pruned, self._at_new_width(layer, recalibrate))
 
     def _differs(self, node: Any) -> bool:

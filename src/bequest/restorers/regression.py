@@ -28,7 +28,7 @@ from bequest.graph.patches import outputs_at, patches, place_count
 from bequest.graph.surgery import add_bias, can_hold_bias
 from bequest.graph.trace import operator_of
 from bequest.graph.walk import Layer, Walk
-from bequest.statistics.samples import Samples, collect, synthesise
+from bequest.statistics.samples import Samples, collect, inverted, synthesise
 from bequest.statistics.synthetic import SOURCES
 
 
@@ -42,6 +42,8 @@ class Regression:
         source: synthetic inputs: "leaves", "pink" or "white" (:mod:`bequest.statistics.synthetic`).
         value_range: lowest and highest value of real inputs, where known; matters to networks
             without batch norm. None = zero mean and unit variance per channel.
+        inversion: steps by which images are fitted to the statistics of the network's batch norms
+            (:mod:`bequest.statistics.inversion`); each takes a forward and a backward pass.
         ridge: penalty on the change of the weights, relative to the mean variance of the inputs.
     """
 
@@ -50,11 +52,14 @@ class Regression:
     images: int = 256
     source: str = "leaves"
     value_range: tuple[float, float] | None = None
+    inversion: int = 12
     ridge: float = 1e-2
 
     def __post_init__(self) -> None:
-        if isinstance(self.images, bool) or not isinstance(self.images, int) or self.images < 1:
-            raise UsageError(f"regression: expected images ≥ 1, found {self.images!r}")
+        for name, least in (("images", 1), ("inversion", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise UsageError(f"regression: expected {name} ≥ {least}, found {value!r}")
         if self.source not in SOURCES:
             raise UnknownNameError("source", str(self.source), SOURCES)
         if not 0 <= self.ridge < float("inf"):
@@ -64,11 +69,28 @@ class Regression:
             if not -float("inf") < low < high < float("inf"):
                 raise UsageError(f"regression: expected a range low < high, found {low}, {high}")
 
-    def samples(self, example_inputs: Any, data: Iterable[Any] | None, seed: int) -> Samples:
-        """The inputs to walk over: from ``data``, or made up."""
+    def samples(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        data: Iterable[Any] | None,
+        seed: int,
+        *,
+        show: bool = False,
+    ) -> Samples:
+        """The inputs to walk over: from ``data``, or made up.
+
+        Args:
+            model: the dense network, in at least single precision.
+            example_inputs: whose shapes and types they get.
+            data: batches of real inputs, or None.
+            seed: of the draws.
+            show: a progress bar on a terminal.
+        """
         if data is not None:
             return collect(data, example_inputs, self.images)
-        return synthesise(example_inputs, self.images, self.source, self.value_range, seed)
+        made = synthesise(example_inputs, self.images, self.source, self.value_range, seed)
+        return inverted(model, made, self.inversion, show=show)
 
 
 ROWS_PER_UNKNOWN = 128
@@ -121,25 +143,12 @@ class Refit:
             return
         module = self.walk.pruned.get_submodule(layer.name)
         debts = self._debts(layer)
-        moments = Moments(module, self._places(layer, module))
+        moments = Moments(module, sampled_places(module, layer, self.seed))
         for number, (x, dense) in enumerate(zip(layer.inputs, layer.dense, strict=True)):
             moments.add(x, dense if debts is None else dense + debts[number])
         change, intercept, condition = solve(moments, self.ridge)
         self.fits.append(_fit(layer.name, moments, change, condition))
         self._write(layer.name, change, intercept)
-
-    def _places(self, layer: Layer, module: nn.Module) -> Tensor | None:
-        """A random part of the output places, where all of them are more than it takes."""
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        count = place_count(module, layer.dense[0])
-        samples = sum(len(chunk) for chunk in layer.dense)
-        wanted = -(-ROWS_PER_UNKNOWN * weight[0].numel() // samples)
-        if wanted >= count:
-            return None
-        generator = torch.Generator().manual_seed(self.seed)
-        places = torch.randperm(count, generator=generator)[:wanted].sort().values
-        return places.to(weight.device)
 
     def _write(self, name: str, change: Tensor, intercept: Tensor) -> None:
         module = self.walk.pruned.get_submodule(name)
@@ -183,6 +192,20 @@ def _added_to(walk: Walk, node: fx.Node) -> tuple[fx.Node, fx.Node | None] | Non
             return None
         node = user
     return None
+
+
+def sampled_places(module: nn.Module, layer: Layer, seed: int) -> Tensor | None:
+    """A random part of a layer's output places, where all of them are more than it takes."""
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    count = place_count(module, layer.dense[0])
+    samples = sum(len(chunk) for chunk in layer.dense)
+    wanted = -(-ROWS_PER_UNKNOWN * weight[0].numel() // samples)
+    if wanted >= count:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    places = torch.randperm(count, generator=generator)[:wanted].sort().values
+    return places.to(weight.device)
 
 
 class Moments:
