@@ -16,7 +16,6 @@ from torch import Tensor, linalg
 from bequest.criteria.base import Unscorable
 from bequest.graph.units import Reader, Unit
 
-
 TINY = 1e-8
 """Part of the mean variance that keeps the covariance of constant inputs invertible."""
 
