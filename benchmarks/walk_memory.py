@@ -29,7 +29,7 @@ def main() -> None:
         "walk_memory",
         [[256, spill.LIMIT / 2**30, before / 2**20, peak / 2**20, cpu, wall]],
         ["images", "limit of values [GiB]", "before the walk [GiB]", "peak [GiB]", "CPU [s]", "s"],
-        title="Peak resident memory of a walk over ResNet-50 at 224×224",
+        title="Peak resident memory of a walk over ResNet-50, images of 224 by 224",
         threads=torch.get_num_threads(),
         must_hold="peak ≤ 4 GiB",
         seed=0,
