@@ -41,7 +41,6 @@ COLUMNS = (
 
 def main() -> None:
     """Tries each network in turn."""
-    torch.set_num_threads(2)
     names = sys.argv[1:] or NAMES
     rows, failures = [], {}
     for name in names:

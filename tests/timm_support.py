@@ -34,7 +34,7 @@ def require(name: str) -> ModuleType:
 
 def name_missing_operators() -> None:
     """Makes ``import torchvision`` work beside another build of PyTorch than its own."""
-    if not _named and not _has_operators():
+    if not _named and importlib.util.find_spec("torchvision") and not _has_operators():
         library = torch.library.Library("torchvision", "DEF")
         for schema in _SCHEMAS:
             library.define(schema)

@@ -66,6 +66,7 @@ class Subject:
 
 def subject(name: str) -> Subject:
     """The network called ``name``; its library must be installed."""
+    name_missing_operators()
     if name in TIMM:
         return _timm(name)
     return _TRANSFORMERS[name](name)
@@ -85,7 +86,6 @@ def _tensors(value: Any) -> list[Tensor]:
 
 
 def _timm(name: str) -> Subject:
-    name_missing_operators()
     import timm
 
     size = timm.get_pretrained_cfg(name).input_size
