@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import platform
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from bequest.artifact.plan import GroupPlan, Plan, Refusal
 from bequest.artifact.store import save
 from bequest.criteria.base import Criterion
 from bequest.errors import UsageError
+from bequest.graph.emission import emit
 from bequest.graph.groups import group
+from bequest.graph.program import Program
 from bequest.graph.rules import read
 from bequest.graph.trace import meta_copy, normalise_inputs, to_meta, trace
 from bequest.measure.cost import Cost, cost
-from bequest.planning import Kinds, Wish, select
+from bequest.planning import Kinds, Wish, leaving_channels, select
 from bequest.restoration import by_walk, in_weight_space
 from bequest.restorers.base import Restorer
 from bequest.restorers.regression import Regression
@@ -52,7 +54,9 @@ class Pruned:
     """A pruned network.
 
     Attributes:
-        model: a module of the same class with fewer channels, in the mode of the original.
+        model: a module of the same class with fewer channels, in the mode of the original; a
+            :class:`~bequest.graph.program.Program` where sizes in the code of that class don't
+            let it hold them (``plan.form`` says which).
         plan: what left, what was handed on, what was refused and why.
         report: kept and total channels and reconstruction error per group; cost before and after.
     """
@@ -60,6 +64,11 @@ class Pruned:
     model: nn.Module
     plan: Plan
     report: Report
+
+    @property
+    def program(self) -> Program | None:
+        """The model where it is a program, that is without its class; else None."""
+        return self.model if isinstance(self.model, Program) else None
 
     def save(self, directory: str | Path) -> None:
         """Writes ``model.safetensors`` and ``plan.json`` into a new or empty folder.
@@ -123,11 +132,15 @@ def prune(
     inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
     channels = group(read(trace(model, inputs)))
     pruned = copy.deepcopy(model)  # before the scratch memory of ranking and solving, not amid it
-    chosen, refused = select(model, inputs, channels, wish)
+    chosen, refused, form = select(model, inputs, channels, wish)
     if samples is None:
         restored = in_weight_space(channels, chosen, model, pruned, wish)
     else:
         restored = by_walk(channels, chosen, model, pruned, wish, samples)
+    if form == "program":
+        leaving = leaving_channels(channels, chosen)
+        program = emit(model, inputs, channels, leaving, restored.model)
+        restored = replace(restored, model=program.train(model.training))
     plan = Plan(
         architecture=fingerprint(model),
         recipe=wish.to_json(),
@@ -139,6 +152,7 @@ def prune(
         groups=restored.groups,
         refused=refused,
         surgery=restored.surgery,
+        form=form,
     )
     costs = (_cost(one, example_inputs) for one in (model, restored.model))
     return Pruned(restored.model, plan, Report(restored.groups, refused, *costs))
