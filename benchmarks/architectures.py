@@ -26,10 +26,9 @@ COLUMNS = (
     "group (s)",
     "prune (s)",
     "groups",
+    "form",
     "params",
     "MACs",
-    "params, inner",
-    "MACs, inner",
     "runs, learns, reloads",
     "planted",
     "left",
@@ -41,39 +40,47 @@ COLUMNS = (
 
 def main() -> None:
     """Tries each network in turn."""
-    names = sys.argv[1:] or NAMES
-    rows, failures = [], {}
-    for name in names:
+    rows: list[list[object]] = []
+    failures: dict[str, str] = {}
+    for name in sys.argv[1:] or NAMES:
         try:
             rows.append(_row(name))
+            print(*rows[-1], flush=True)
         except Exception as error:  # a table of what works says also what doesn't
             failures[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
-        print(rows[-1] if name not in failures else (name, failures[name]), flush=True)
+            print(name, failures[name], flush=True)
     if not sys.argv[1:]:
-        record(
-            "architectures",
-            rows,
-            COLUMNS,
-            failures=failures or "none",
-            ratio="0.5, groups all (inner: without residual streams), round to 8, lbyl",
-            params_and_MACs="kept, as a share",
-            planted="a quarter of each group, half of it duplicates where lbyl hands on, else dead",
-            left="of the planted units, with groups all and round_to 1",
-            change=f"max |pruned - dense| / max |dense|, wanted < {TOLERANCE}",
-            at_stake="the same, between before and after planting",
-            threads=torch.get_num_threads(),
-        )
+        write(rows, failures)
+
+
+def write(rows: list[list[object]], failures: dict[str, str]) -> None:
+    """The table, and what it means."""
+    record(
+        "architectures",
+        rows,
+        COLUMNS,
+        failures=failures or "none",
+        ratio="0.5, groups all, round to 8, lbyl",
+        params_and_MACs="kept, as a share",
+        form="the network's own class, or a program: its traced operators",
+        planted="a quarter of each group, half of it duplicates where lbyl hands on, else dead",
+        left="of the planted units, with groups all and round_to 1",
+        change=f"max |pruned - dense| / max |dense|, wanted < {TOLERANCE}",
+        at_stake="the same, between before and after planting",
+        threads=torch.get_num_threads(),
+    )
 
 
 def _row(name: str) -> list[object]:
     one = subject(name)
-    whole, inner, planted = halve(one), halve(one, "inner"), exactness(one)
+    whole, planted = halve(one), exactness(one)
     return [
         name,
         *(round(seconds, 1) for seconds in (whole.trace_s, whole.group_s, whole.prune_s)),
         whole.groups,
-        *(round(share, 3) for share in (whole.params, whole.macs, inner.params, inner.macs)),
-        _works(whole, inner),
+        whole.form,
+        *(round(share, 3) for share in (whole.params, whole.macs)),
+        _works(whole),
         planted.dead + planted.duplicates,
         planted.pruned,
         f"{planted.change:.0e}{_verdict(planted)}",
@@ -82,9 +89,8 @@ def _row(name: str) -> list[object]:
     ]
 
 
-def _works(*prunings: Pruning) -> str:
-    fields = ("runs", "learns", "reloads")
-    failed = [name for name in fields if not all(getattr(one, name) for one in prunings)]
+def _works(pruning: Pruning) -> str:
+    failed = [name for name in ("runs", "learns", "reloads") if not getattr(pruning, name)]
     return f"NOT: {', '.join(failed)}" if failed else "yes"
 
 

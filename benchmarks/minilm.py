@@ -15,16 +15,16 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import torch
 import transformers
-from pydoc_data.topics import topics
+from tests.timm_support import name_missing_operators
 from torch import Tensor, nn
 
 import bequest
 from benchmarks.record import record
 from bequest.errors import BequestError
-from tests.timm_support import name_missing_operators
 
 LENGTH = 48
 """Tokens of a sentence, the longest's; shorter ones are padded."""

@@ -20,7 +20,6 @@ import bequest
 from bequest.graph.groups import group
 from bequest.graph.rules import read
 from bequest.graph.trace import trace
-from bequest.planning import Kinds
 from tests.architectures.networks import Subject, outputs
 from tests.architectures.planting import PlantedFirst, plant
 
@@ -36,6 +35,7 @@ class Pruning:
         group_s: seconds to read it and gather its channels.
         prune_s: seconds of the whole of ``bequest.prune``.
         groups: number of groups that lost channels.
+        form: "module" or "program": what runs the pruned network.
         params: parameters kept, as a share.
         macs: multiply-accumulates kept, as a share.
         walls: operators without a rule that channels met, each with the number of its places.
@@ -50,6 +50,7 @@ class Pruning:
     group_s: float
     prune_s: float
     groups: int
+    form: str
     params: float
     macs: float
     walls: dict[str, int]
@@ -59,7 +60,7 @@ class Pruning:
     reloads: bool
 
 
-def halve(subject: Subject, groups: Kinds = "all") -> Pruning:
+def halve(subject: Subject) -> Pruning:
     """Prunes at 50 % with ``lbyl`` and looks at what comes out."""
     model = subject.trained()
     start = time.perf_counter()
@@ -67,7 +68,7 @@ def halve(subject: Subject, groups: Kinds = "all") -> Pruning:
     traced = time.perf_counter()
     channels = group(read(network))
     grouped = time.perf_counter()
-    pruned = bequest.prune(model, subject.example, 0.5, groups=groups, progress=False)
+    pruned = bequest.prune(model, subject.example, 0.5, groups="all", progress=False)
     done = time.perf_counter()
     refused: Counter[str] = Counter()
     for refusal in pruned.plan.refused:
@@ -80,6 +81,7 @@ def halve(subject: Subject, groups: Kinds = "all") -> Pruning:
         group_s=grouped - traced,
         prune_s=done - grouped,
         groups=len(report.groups),
+        form=pruned.plan.form,
         params=report.after.params / report.before.params,
         macs=report.after.macs / report.before.macs,
         walls=dict(Counter(_MODULE.sub("", place) for place in channels.reading.walls)),

@@ -79,7 +79,7 @@ def plant(model: nn.Module, channels: Channels) -> Planted:
         doomed: list[int] = []
         for members in _blocks(group):
             free = members[~group.fixed[members]]
-            number = int(len(free) * _SHARE)
+            number = max(int(len(free) * _SHARE), min(1, len(free) // 2))
             for turn, (victim, twin) in enumerate(
                 zip(free[:number], free[number : 2 * number], strict=True)
             ):
