@@ -82,7 +82,6 @@ class Walk:
         self.self_calibrate = self_calibrate
         self._dense_tensors = named_tensors(dense)
         self._pruned_tensors = named_tensors(pruned)
-        self._device = next(iter(self._dense_tensors.values())).device
         self._dense: dict[fx.Node, Chunks] = {}
         self._pruned: dict[fx.Node, Chunks] = {}
 
@@ -143,8 +142,12 @@ class Walk:
     def _placeholder(self, node: fx.Node, feeds: Iterator[Any]) -> None:
         name = self.reading.network.tensors.get(node.name)
         if name is None:
+            constant = self.reading.network.constants.get(node.name)
             if node.name in self.reading.network.inputs:
                 self._dense[node] = self._pruned[node] = list(next(feeds))
+            elif constant is not None:
+                device = next(iter(self._dense_tensors.values())).device
+                self._dense[node] = self._pruned[node] = [constant.to(device)]
             return
         dense, pruned = self._dense_tensors[name], self._pruned_tensors[name]
         self._dense[node] = [dense]
@@ -153,7 +156,7 @@ class Walk:
 
     def _operator(self, node: fx.Node, visit: Callable[[Layer], None]) -> None:
         recalibrate = self._recalibrate(node)
-        self._dense[node] = self._run(node, self._dense, recalibrate)
+        self._dense[node] = _run(node, self._dense, recalibrate)
         if not any(self._differs(value) for value in node.all_input_nodes):
             self._pruned[node] = self._dense[node]
             return
@@ -161,27 +164,7 @@ class Walk:
         if layer is not None and self._differs(node.args[0]):
             dense = [self.shrunk.slice(node, value) for value in self._dense[node]]
             visit(Layer(node, layer, self._pruned[node.args[0]], dense))  # type: ignore[index]
-        adapt = self._at_new_width(layer, recalibrate)
-        self._pruned[node] = self._run(node, self._pruned, adapt)
-
-    def _run(self, node: fx.Node, streams: Mapping[fx.Node, Chunks], adapt: Adapt) -> Chunks:
-        """The operator on every chunk; once, where no operand depends on the inputs."""
-        chunks = max(
-            (len(streams[value]) for value in node.all_input_nodes if value in streams), default=1
-        )
-        results = []
-        for number in range(chunks):
-
-            def pick(value: fx.Node, number: int = number) -> Any:
-                held = streams[value]
-                return held[number] if len(held) > 1 else held[0]
-
-            args = list(fx.map_arg(node.args, pick))
-            kwargs = dict(fx.map_arg(node.kwargs, pick))
-            if "device" in kwargs:  # of a tensor that the operator makes; the trace had no data
-                kwargs["device"] = self._device
-            results.append(node.target(*adapt(node, args), **kwargs))  # type: ignore[operator]
-        return results
+        self._pruned[node] = _run(node, self._pruned, self._at_new_width(layer, recalibrate))
 
     def _differs(self, node: Any) -> bool:
         return node in self._dense and self._dense[node] is not self._pruned[node]
@@ -235,6 +218,26 @@ def channel_moments(chunks: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     centre = mean.view([-1 if d == 1 else 1 for d in range(chunks[0].ndim)])
     squares = torch.stack([(chunk - centre).square().sum(dims) for chunk in chunks])
     return mean, (squares.double().sum(0) / count).to(mean.dtype)
+
+
+def _run(node: fx.Node, streams: Mapping[fx.Node, Chunks], adapt: Adapt) -> Chunks:
+    """The operator on every chunk; once, where no operand depends on the inputs."""
+    chunks = max(
+        (len(streams[value]) for value in node.all_input_nodes if value in streams), default=1
+    )
+    results = []
+    for number in range(chunks):
+
+        def pick(value: fx.Node, number: int = number) -> Any:
+            held = streams[value]
+            return held[number] if len(held) > 1 else held[0]
+
+        args = list(fx.map_arg(node.args, pick))
+        kwargs = dict(fx.map_arg(node.kwargs, pick))
+        if kwargs.get("device") is not None:  # of a tensor that is made; the trace was without data
+            kwargs["device"] = next(held[0].device for held in streams.values())
+        results.append(node.target(*adapt(node, args), **kwargs))  # type: ignore[operator]
+    return results
 
 
 def _last_uses(nodes: Sequence[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
