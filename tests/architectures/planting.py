@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -118,11 +118,11 @@ def _gathered_labels(channels: Channels, node: fx.Node) -> list[NDArray[np.int64
     assert isinstance(data, fx.Node)
     layout = channels.reading.layouts[data]
     assert isinstance(layout, Layout)
-    dims = range(len(layout.dims))
+    dims: Any = range(len(layout.dims))
     if name in _REDUCED_DIMS:
         position = _REDUCED_DIMS[name]
         given = node.args[position] if len(node.args) > position else None
-        dims = given if isinstance(given, list) else dims  # type: ignore[assignment]
+        dims = given if isinstance(given, list) else dims
     return [labels for labels in (layout.dims[dim] for dim in dims) if labels is not None]
 
 
