@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bequest.artifact import fields
 from bequest.artifact.manifest import TensorSpec
@@ -165,15 +166,15 @@ class _Bounded(fx.Interpreter):
 
 
 def _try_out(document: Document, specs: Mapping[str, TensorSpec]) -> None:
-    """Runs the program once without data."""
+    """Runs the program once on tensors that have shapes and no memory."""
 
     def empty(shape: tuple[int, ...], dtype: str) -> Tensor:
-        return torch.empty(shape, dtype=getattr(torch, dtype), device="meta")
+        return torch.empty(shape, dtype=getattr(torch, dtype))
 
-    tensors = {name: empty(spec.shape, spec.dtype) for name, spec in specs.items()}
-    inputs = [empty(tuple(each["shape"]), each["dtype"]) for each in document["inputs"]]
     try:
-        with torch.no_grad():
+        with FakeTensorMode(), torch.no_grad():
+            tensors = {name: empty(spec.shape, spec.dtype) for name, spec in specs.items()}
+            inputs = [empty(tuple(each["shape"]), each["dtype"]) for each in document["inputs"]]
             _Bounded(build(document, tensors)).run(*inputs)
     except ArtifactError:
         raise

@@ -1,7 +1,8 @@
 """Writes a pruned network down as a program: the traced graph with its constants at new widths.
 
-A trace holds the batch size as a constant, too. A second trace, of twice as many samples, shows
-which constants follow it; where one doesn't do so in proportion the program keeps the batch size.
+A trace holds the batch size as a constant, too. So the network is traced again with two and three
+times as many samples, which shows the constants that follow; where one doesn't do so in proportion
+the program keeps the batch size of the example.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.utils._pytree import TreeSpec
 
 from bequest.errors import ModelError
-from bequest.graph.groups import Channels
+from bequest.graph.groups import Channels, group
 from bequest.graph.program import Document, Program, build, resolve
+from bequest.graph.rules import read
 from bequest.graph.shrunk import Shrunk
 from bequest.graph.trace import (
     Network,
@@ -58,8 +61,12 @@ def emit(
         NotEmittable: the network has an operator without a rule, or takes or returns something
             else than tensors; the message names it.
     """
-    network = channels.reading.network
-    writer = _Writer(network, Shrunk(channels, leaving), _samples(model, example_inputs, network))
+    several = _several(model, example_inputs, channels, leaving)
+    if several is None:
+        network, shrunk, twins = channels.reading.network, Shrunk(channels, leaving), None
+    else:
+        network, shrunk, twins = several
+    writer = _Writer(network, shrunk, twins)
     parameters = dict(pruned.named_parameters(remove_duplicate=False))
     names = _input_names(model, example_inputs)
     document = writer.document(names, _biases(pruned, network), parameters)
@@ -84,11 +91,11 @@ class _Writer:
     """From nodes to steps; every value has the number of the step that makes it."""
 
     def __init__(
-        self, network: Network, shrunk: Shrunk, samples: Mapping[fx.Node, fx.Node] | None
+        self, network: Network, shrunk: Shrunk, twins: Mapping[fx.Node, fx.Node] | None
     ) -> None:
         self._network = network
         self._shrunk = shrunk
-        self._doubled = samples
+        self._twins = twins
         self._batch = _batch_size(network)
         self._number: dict[fx.Node, int] = {}
         self.constants: dict[str, Tensor] = {}
@@ -115,7 +122,7 @@ class _Writer:
             "parameters": [name for name in tensors if name in parameters],
             "steps": steps,
             "returns": _returned(self._network.returns, iter(flat), self._argument),
-            "any_batch": self._doubled is not None,
+            "any_batch": self._twins is not None,
         }
 
     def _placeholders(
@@ -176,19 +183,19 @@ class _Writer:
 
     def _size(self, node: fx.Node, position: int, planned: Any) -> Any:
         """A size at its new width, in proportion to the batch where it follows it."""
-        if self._doubled is None or operator_of(node) not in (*VIEWS, "expand"):
+        if self._twins is None or operator_of(node) not in (*VIEWS, "expand"):
             return planned
-        once, twice = node.meta["val"].shape, self._doubled[node].meta["val"].shape
+        here, there = node.meta["val"].shape, self._twins[node].meta["val"].shape
         return [
-            size if one == two else self._samples(size)
-            for size, one, two in zip(planned, once, twice, strict=True)
+            size if one == other else self._samples(size)
+            for size, one, other in zip(planned, here, there, strict=True)
         ]
 
     def _proportional(self, node: fx.Node, args: list[Any], rewritten: Mapping[int, Any]) -> Any:
         """Other numbers that follow the batch size."""
-        if self._doubled is None:
+        if self._twins is None:
             return args
-        other = self._doubled[node].args
+        other = self._twins[node].args
         return [
             written if i in rewritten or i >= len(node.args) else self._scaled(written, arg, two)
             for i, (written, arg, two) in enumerate(
@@ -196,11 +203,11 @@ class _Writer:
             )
         ]
 
-    def _scaled(self, written: Any, once: Any, twice: Any) -> Any:
-        if isinstance(once, list | tuple):
-            return [self._scaled(*three) for three in zip(written, once, twice, strict=True)]
-        if type(once) is int and once != twice:
-            return self._samples(once)
+    def _scaled(self, written: Any, here: Any, there: Any) -> Any:
+        if isinstance(here, list | tuple):
+            return [self._scaled(*each) for each in zip(written, here, there, strict=True)]
+        if type(here) is int and here != there:
+            return self._samples(here)
         return written
 
     def _samples(self, size: int) -> dict[str, int]:
@@ -272,38 +279,59 @@ def _input_names(model: nn.Module, example_inputs: Any) -> list[str]:
     return [*plain, *kwargs]
 
 
-def _samples(
-    model: nn.Module, example_inputs: Any, network: Network
-) -> dict[fx.Node, fx.Node] | None:
-    """Node → its twin in a trace of twice as many samples; None where constants don't double."""
+_Several = tuple[Network, Shrunk, Mapping[fx.Node, fx.Node]]
+
+
+def _several(
+    model: nn.Module, example_inputs: Any, channels: Channels, leaving: NDArray[Any]
+) -> _Several | None:
+    """A trace of twice the samples, its widths, and its nodes' twins in a trace of three times.
+
+    None where the model's code doesn't run at other batch sizes, or does something else there.
+    """
+    try:
+        two, three = (trace_shapes(model, _repeated(example_inputs, n)) for n in (2, 3))
+    except Exception:  # whatever the model's code says to another batch size
+        return None
+    here, _ = without_copies(two)
+    there, _ = without_copies(three)
+    if [kind(node) for node in here] != [kind(node) for node in there]:
+        return None
+    twins = dict(zip(here, there, strict=True))
+    if not all(_in_proportion(*pair) for pair in twins.items()):
+        return None
+    other = group(read(two))
+    return two, Shrunk(other, _carried(channels, leaving, other)), twins
+
+
+def _repeated(example_inputs: Any, times: int) -> Any:
+    """The same inputs with several times as many samples."""
     args, kwargs = normalise_inputs(example_inputs)
     batch = next(v.shape[0] for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.ndim)
 
-    def twice(value: Any) -> Any:
-        doubles = isinstance(value, Tensor) and value.ndim and value.shape[0] == batch
-        return torch.cat([value, value]) if doubles else value
+    def repeat(value: Any) -> Any:
+        counts = isinstance(value, Tensor) and value.ndim and value.shape[0] == batch
+        return torch.cat([value] * times) if counts else value
 
-    try:
-        doubled = trace_shapes(
-            model, (kwargs and {k: twice(v) for k, v in kwargs.items()}) or tuple(map(twice, args))
-        )
-    except Exception:  # whatever the model's code says to another batch size
-        return None
-    once, _ = without_copies(network)
-    other, _ = without_copies(doubled)
-    if [kind(node) for node in once] != [kind(node) for node in other]:
-        return None
-    twins = dict(zip(once, other, strict=True))
-    return twins if all(_doubles(*pair) for pair in twins.items()) else None
+    return {k: repeat(v) for k, v in kwargs.items()} or tuple(repeat(v) for v in args)
 
 
-def _doubles(once: fx.Node, twice: fx.Node) -> bool:
-    """Whether all numbers of a node are the same at twice the batch size, or double."""
-    if operator_of(once) in (*VIEWS, "expand"):
-        pairs: Iterable[Any] = zip(once.meta["val"].shape, twice.meta["val"].shape, strict=True)
+def _carried(channels: Channels, leaving: NDArray[Any], other: Channels) -> NDArray[Any]:
+    """The channels that leave in another reading of the same network: those of the same weights."""
+    carried = np.zeros(int(other.channel_of.max(initial=0)) + 1, bool)
+    for slot, labels in channels.reading.ledger.slots.items():
+        gone = leaving[channels.channel_of[labels]]
+        carried[other.channel_of[other.reading.ledger.slots[slot][gone]]] = True
+    return carried
+
+
+def _in_proportion(two: fx.Node, three: fx.Node) -> bool:
+    """Whether all numbers of a node are the same for two and three times the samples, or as 2:3."""
+    if operator_of(two) in (*VIEWS, "expand"):
+        pairs: Iterable[Any] = zip(two.meta["val"].shape, three.meta["val"].shape, strict=True)
     else:
-        pairs = zip(_numbers(once), _numbers(twice), strict=False)
-    return all(two in (one, 2 * one) for one, two in pairs)
+        pairs = zip(_numbers(two), _numbers(three), strict=False)
+    return all(one == other or 3 * one == 2 * other for one, other in pairs)
 
 
 def _numbers(node: fx.Node) -> list[float]:

@@ -140,7 +140,7 @@ class _Reader:
 
 
 def _structure(graph: fx.Graph, returns: Any, reader: _Reader) -> Any:
-    """The result: {"value": 7}, {"list": [...]}, {"tuple": [...]}, {"dict": {...}}, {"named": {}}."""
+    """The result: {"value": 7}, {"list": []}, {"tuple": []}, {"dict": {}} or {"named": {}}."""
     if returns is None:
         return None
     ((key, held),) = returns.items()
