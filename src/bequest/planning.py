@@ -11,10 +11,11 @@ from torch import nn
 
 from bequest import config, criteria, restorers
 from bequest.allocation import Target
-from bequest.artifact.plan import Refusal
+from bequest.artifact.plan import Form, Refusal
 from bequest.criteria.base import Criterion
 from bequest.errors import ModelError, UsageError
 from bequest.graph.cuts import plan_surgery
+from bequest.graph.emission import NotEmittable, check_emittable
 from bequest.graph.groups import Channels, Group
 from bequest.graph.verify import mismatch
 from bequest.ranking import rank, rank_observed
@@ -25,6 +26,7 @@ from bequest.statistics.samples import Samples
 
 Kinds = Literal["inner", "all"]
 DEFAULT_RATIO = 0.5
+_MOST_TRIES = 32  # each may trace the network anew
 _METHODS = criteria, restorers  # importing them fills the registry of names
 
 
@@ -114,8 +116,11 @@ def select(
     channels: Channels,
     wish: Wish,
     samples: Samples | None,
-) -> tuple[list[Choice], tuple[Refusal, ...]]:
-    """Who could leave, in which order. Groups that the code doesn't bear to shrink are refused.
+) -> tuple[list[Choice], tuple[Refusal, ...], Form]:
+    """Who could leave, why others stay, and whether the model's own code can hold what is left.
+
+    Where it can't, as sizes stand in it, the pruned network becomes a program; where it can't be
+    written down as one either, the groups concerned are refused.
 
     Args:
         model: the dense model; where ``wish.observes``, in at least single precision.
@@ -143,12 +148,17 @@ def select(
     refused.extend(unscored)
     chosen = chosen_from(choices, wish)
     problem = _try_out(model, example_inputs, channels, chosen)
+    form: Form = "module"
     if problem is not None:
-        _, written = _without_misfits(model, example_inputs, channels, chosen, problem)
-        refused.extend(written)
-        misfits = {one.group for one in written}
-        choices = [choice for choice in choices if choice.group.name not in misfits]
-    return choices, tuple(refused)
+        try:
+            check_emittable(channels)
+            form = "program"
+        except NotEmittable as reason:
+            _, written = _without_misfits(model, example_inputs, channels, chosen, reason)
+            refused.extend(written)
+            misfits = {one.group for one in written}
+            choices = [choice for choice in choices if choice.group.name not in misfits]
+    return choices, tuple(refused), form
 
 
 def _candidates(channels: Channels, wish: Wish) -> tuple[list[tuple[Group, float]], list[Refusal]]:
@@ -232,24 +242,30 @@ def _without_misfits(
     example_inputs: Any,
     channels: Channels,
     chosen: list[Chosen],
-    problem: str,
+    no_program: NotEmittable,
 ) -> tuple[list[Chosen], list[Refusal]]:
-    """Tries the groups one by one; those that the model's code does not bear are refused."""
+    """Tries halves of the groups, and halves of those; what the code does not bear is refused."""
     refused: list[Refusal] = []
     sound: list[Chosen] = []
-    for one in chosen:
-        found = _try_out(model, example_inputs, channels, [one])
+    pending = [chosen]
+    for _ in range(_MOST_TRIES):
+        if not pending:
+            break
+        some = pending.pop()
+        found = _try_out(model, example_inputs, channels, [*sound, *some])
         if found is None:
-            sound.append(one)
-            continue
-        where = ", ".join(one.group.literal)
-        constant = f"its width is a constant in the code ({where})"
-        reason = constant if where else "the model's code does not run at another width"
-        refused.append(Refusal(one.group.name, one.group.size, f"{reason}: {found}"))
-    left = _try_out(model, example_inputs, channels, sound)
-    if left is not None:
-        raise ModelError(
-            f"the pruned network would not run as planned: {left}. Exclude the layers concerned "
-            f"with ratio={{'LAYER': 0, '*': ...}} (first found: {problem})"
-        )
+            sound += some
+        elif len(some) > 1:
+            pending += [some[len(some) // 2 :], some[: len(some) // 2]]
+        else:
+            refused.append(_misfit(some[0].group, f"{found}; {no_program}"))
+    untried = f"not tried, as {_MOST_TRIES} others were; prune fewer layers at a time"
+    refused += [_misfit(one.group, untried) for some in pending for one in some]
     return sound, refused
+
+
+def _misfit(group: Group, found: str) -> Refusal:
+    where = ", ".join(group.literal)
+    constant = f"its width is a constant in the code ({where})"
+    reason = constant if where else "the model's code does not run at another width"
+    return Refusal(group.name, group.size, f"{reason}: {found}")

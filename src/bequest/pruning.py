@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import platform
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,22 @@ from bequest.artifact.plan import GroupPlan, Plan, Refusal
 from bequest.artifact.store import save
 from bequest.criteria.base import Criterion
 from bequest.errors import UsageError
+from bequest.graph.emission import emit
 from bequest.graph.groups import group
+from bequest.graph.program import Program
 from bequest.graph.rules import read
 from bequest.graph.trace import trace
 from bequest.measure.cost import Cost
 from bequest.measure.execution import at_least_single
-from bequest.planning import Chosen, Kinds, Wish, chosen_from, require_sound, select
+from bequest.planning import (
+    Chosen,
+    Kinds,
+    Wish,
+    chosen_from,
+    leaving_channels,
+    require_sound,
+    select,
+)
 from bequest.restoration import Restored, by_walk, in_weight_space
 from bequest.restorers.base import Restorer
 from bequest.restorers.regression import Regression
@@ -54,7 +64,9 @@ class Pruned:
     """A pruned network.
 
     Attributes:
-        model: a module of the same class with fewer channels, in the mode of the original.
+        model: a module of the same class with fewer channels, in the mode of the original; a
+            :class:`~bequest.graph.program.Program` where sizes in the code of that class don't
+            let it hold them (``plan.form`` says which).
         plan: what left, what was handed on, what was refused and why.
         report: kept and total channels and reconstruction error per group; cost before and after.
     """
@@ -62,6 +74,11 @@ class Pruned:
     model: nn.Module
     plan: Plan
     report: Report
+
+    @property
+    def program(self) -> Program | None:
+        """The model where it is a program, that is without its class; else None."""
+        return self.model if isinstance(self.model, Program) else None
 
     def save(self, directory: str | Path) -> None:
         """Writes ``model.safetensors`` and ``plan.json`` into a new or empty folder.
@@ -134,20 +151,27 @@ def prune(
     inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
     channels = group(read(trace(model, inputs)))
 
+    choices, refused, form = select(exact, inputs, channels, wish, samples)
+
     def restored(chosen: list[Chosen]) -> Restored:
         pruned = copy.deepcopy(model)
         if isinstance(wish.restorer, Regression):
             assert samples is not None
-            return by_walk(channels, chosen, model, pruned, wish, samples)
-        return in_weight_space(channels, chosen, model, pruned, wish)
+            result = by_walk(channels, chosen, model, pruned, wish, samples)
+        else:
+            result = in_weight_space(channels, chosen, model, pruned, wish)
+        if form == "program":
+            leaving = leaving_channels(channels, chosen)
+            program = emit(model, inputs, channels, leaving, result.model)
+            return replace(result, model=program.train(model.training))
+        return result
 
-    choices, refused = select(exact, inputs, channels, wish, samples)
     if wish.target is not None:
         assert samples is not None
-        network = Subject(model, example_inputs, channels, samples)
-        choices = meet(wish, choices, network, lambda chosen: restored(chosen).model)
+        subject = Subject(model, channels, samples)
+        choices = meet(wish, choices, subject, lambda chosen: restored(chosen).model)
     chosen = chosen_from(choices, wish)
-    if wish.target is not None:
+    if wish.target is not None and form == "module":
         require_sound(model, inputs, channels, chosen)
     result = restored(chosen)
     plan = Plan(
@@ -161,6 +185,7 @@ def prune(
         groups=result.groups,
         refused=refused,
         surgery=result.surgery,
+        form=form,
     )
     costs = (cost_without_data(one, example_inputs) for one in (model, result.model))
     return Pruned(result.model, plan, Report(result.groups, refused, *costs))

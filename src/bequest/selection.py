@@ -130,7 +130,7 @@ def _removable(choice: Choice) -> NDArray[np.float64]:
 def _keep(choice: Choice, count: int) -> Mask:
     """The ``count`` best of the channels that can leave, and all that can't.
 
-    Blocks keep equal numbers, and every producer keeps at least one channel.
+    Blocks keep equal numbers, and every producer and segment keeps at least one channel.
     """
     group = choice.group
     keep: Mask = group.fixed.copy()
@@ -143,7 +143,7 @@ def _keep(choice: Choice, count: int) -> Mask:
     each = max(1, (count + int(keep.sum())) // number, most_fixed)
     for members in (np.flatnonzero(blocks == block) for block in range(number)):
         keep[members[np.argsort(-ranking[members], kind="stable")[:each]]] = True
-    for part in group.parts:
+    for part in (*group.parts, *group.segments):
         if not keep[part].any():
             keep[part[np.argmax(ranking[part])]] = True
     return keep

@@ -7,28 +7,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from bequest.allocation import Allocation, largest, within_budget
 from bequest.errors import UsageError
 from bequest.graph import surgery as operation
 from bequest.graph.cuts import plan_surgery
 from bequest.graph.groups import Channels
-from bequest.graph.surgery import Surgery
-from bequest.graph.trace import meta_copy, normalise_inputs, to_meta
+from bequest.graph.shrunk import Shrunk
+from bequest.graph.trace import meta_copy, named_tensors, normalise_inputs, to_meta
 from bequest.measure.cost import Cost, cost
 from bequest.measure.execution import evaluation_mode
 from bequest.planning import Chosen, Wish, chosen_from, leaving_channels
-from bequest.selection import Choice
+from bequest.selection import Choice, Mask
 from bequest.statistics.samples import Samples
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The dense network, its inputs and its groups."""
+    """The dense network, its groups, and inputs to compare answers on."""
 
     model: nn.Module
-    example_inputs: Any
     channels: Channels
     samples: Samples
 
@@ -64,12 +65,11 @@ def meet(
 
         return largest(allocation, agrees)
     kind = wish.target.kind
-    before = _cost_after(subject, None, kind)
+    before = _cost_after(subject, leaving_channels(subject.channels, []), kind)
 
     def share(asked: Sequence[Choice]) -> float:
         leaving = leaving_channels(subject.channels, chosen_from(asked, wish))
-        surgery = plan_surgery(subject.channels, leaving, subject.model)
-        return _cost_after(subject, surgery, kind) / before
+        return _cost_after(subject, leaving, kind) / before
 
     return within_budget(allocation, share, value)
 
@@ -110,12 +110,27 @@ def _answer(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
     return output.argmax(1)
 
 
-def _cost_after(subject: Subject, surgery: Surgery | None, kind: str) -> int:
-    """Parameters or multiply-accumulates that a surgery leaves; counted without data."""
+def _cost_after(subject: Subject, leaving: Mask, kind: str) -> int:
+    """Parameters or multiply-accumulates that are left; counted on tensors without data.
+
+    The operators of the graph are run, not the model's code, which may not bear other widths.
+    """
     model = meta_copy(subject.model)
-    if surgery is not None:
-        operation.apply(model, surgery)
-    if kind == "params":  # needs no run
+    operation.apply(model, plan_surgery(subject.channels, leaving, subject.model))
+    if kind == "params":
         return sum(parameter.numel() for parameter in model.parameters())
-    args, kwargs = to_meta(normalise_inputs(subject.example_inputs))
-    return cost(model, kwargs or args).macs
+    network, shrunk = subject.channels.reading.network, Shrunk(subject.channels, leaving)
+    tensors, values = named_tensors(model), dict[fx.Node, Any]()
+    counter = FlopCounterMode(display=False)
+    with counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        for node in network.nodes:
+            if node.op == "placeholder":
+                held = tensors.get(network.tensors.get(node.name, ""), node.meta.get("val"))
+                values[node] = held.to("meta") if isinstance(held, Tensor) else held
+            elif node.op == "call_function":
+                args = list(fx.map_arg(node.args, values.__getitem__))
+                kwargs = dict(fx.map_arg(node.kwargs, values.__getitem__))
+                if kwargs.get("device") is not None:
+                    kwargs["device"] = "meta"
+                values[node] = node.target(*shrunk.arguments(node, args), **kwargs)  # type: ignore[operator]
+    return counter.get_total_flops() // 2

@@ -21,6 +21,7 @@ from bequest.restorers import Regression
 from bequest.restorers.regression import Moments, solve
 from bequest.statistics import samples
 from bequest.statistics.synthetic import SOURCES
+from tests.architectures.planting import PlantedFirst
 from tests.networks import NETWORKS, DepthwiseTail, Plain, Residual, randomise
 
 LAYERS = [
@@ -244,3 +245,37 @@ def test_half_of_a_real_network_leaves_and_most_of_its_accuracy_stays(shared):
         model, torch.zeros(1, 3, 32, 32), 0.5, criterion="l1", restorer="regression", round_to=1
     )
     assert bequest.evaluate(pruned.model, images).top1 > 80
+
+
+class Positions(nn.Module):
+    """Tokens at positions that the code counts, scaled by a constant that the code holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(20, 12), nn.Embedding(9, 12)
+        self.hidden, self.head = nn.Linear(12, 32), nn.Linear(32, 3)
+
+    def forward(self, tokens):
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        mask = torch.full((1, tokens.shape[1], 1), 0.5, device=tokens.device)
+        x = (self.words(tokens) + self.places(places)) * mask * torch.tensor([2.0])
+        return self.head(F.gelu(self.hidden(x)))
+
+
+def test_tensors_that_the_code_makes_are_walked_where_the_network_is():
+    model = Positions().eval()
+    with torch.no_grad():
+        model.hidden.weight[:8] = model.hidden.weight[8:16]
+        model.hidden.bias[:8] = model.hidden.bias[8:16]
+    tokens = torch.randint(0, 20, (64, 9))
+    pruned = bequest.prune(
+        model,
+        tokens[:2],
+        {"hidden": 0.25},
+        criterion=PlantedFirst({"hidden": tuple(range(8))}),
+        restorer=Regression(ridge=1e-9),
+        data=[tokens],
+        round_to=1,
+    )
+    assert pruned.plan.groups[0].removed == tuple(range(8))
+    torch.testing.assert_close(pruned.model(tokens), model(tokens), rtol=0, atol=1e-3)

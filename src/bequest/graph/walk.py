@@ -163,8 +163,12 @@ class Walk:
     def _placeholder(self, node: fx.Node, feeds: Iterator[Any]) -> None:
         name = self.reading.network.tensors.get(node.name)
         if name is None:
+            constant = self.reading.network.constants.get(node.name)
             if node.name in self.reading.network.inputs:
                 self._dense[node] = self._pruned[node] = list(next(feeds))
+            elif constant is not None:
+                device = next(iter(self._dense_tensors.values())).device
+                self._dense[node] = self._pruned[node] = [constant.to(device)]
             return
         dense, pruned = self._dense_tensors[name], self._pruned_tensors[name]
         self._dense[node] = [dense]
@@ -268,7 +272,9 @@ def _run(node: fx.Node, streams: Mapping[fx.Node, Chunks], adapt: Adapt) -> Iter
             return held[number] if len(held) > 1 else held[0]
 
         args = list(fx.map_arg(node.args, pick))
-        kwargs = fx.map_arg(node.kwargs, pick)
+        kwargs = dict(fx.map_arg(node.kwargs, pick))
+        if kwargs.get("device") is not None:  # of a tensor that is made; the trace was without data
+            kwargs["device"] = next(held[0].device for held in streams.values())
         yield node.target(*adapt(node, args), **kwargs)  # type: ignore[operator]
 
 
