@@ -1,0 +1,258 @@
+"""The state of a progressive pruning: the layers, what is left of them, what it changes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bequest.artifact.plan import Refusal
+from bequest.graph import surgery as operation
+from bequest.graph.chains import bind
+from bequest.graph.cuts import plan_surgery
+from bequest.graph.groups import Channels, Group, group
+from bequest.graph.rules import read
+from bequest.graph.surgery import can_hold_bias
+from bequest.graph.trace import named_tensors, trace
+from bequest.graph.verify import mismatch
+from bequest.planning import Chosen, Wish, leaving_channels
+from bequest.restoration import Restored, by_walk, in_weight_space
+from bequest.restorers.regression import Regression
+from bequest.restorers.srinivas2015sum import Sum
+from bequest.robust.annealing import Strategy, scores
+from bequest.robust.impact import Values, certified_change, folded, output_of, values
+from bequest.robust.inputs import InputRange, intervals_of, one_input
+from bequest.robust.intervals import Interval
+from bequest.robust.merging import Heirs, Layer
+from bequest.robust.records import Decision
+from bequest.robust.shapes import as_replaced, dense_shaped
+from bequest.selection import Ratio, kept_count, ratio_of
+from bequest.statistics.samples import Samples
+
+
+class Run:
+    """A network on its way to fewer channels.
+
+    The network is analysed in a copy in which every layer has a bias, of zeros where it had none:
+    a restorer may write one there.
+
+    Args:
+        model: the dense model; it is not changed.
+        example_inputs: as given.
+        input_range: lowest and highest value of the inputs.
+        step: share of a layer that leaves in one step.
+        wish: ratio, restorer and seed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        input_range: InputRange,
+        step: float,
+        wish: Wish,
+    ) -> None:
+        example = one_input(example_inputs)
+        self.model, self.wish, self.step_size = model, wish, step
+        self.inputs = intervals_of(example, input_range)
+        self.samples = _samples(wish, example, input_range)
+        fed = example if self.samples is None else self.samples.shaped_like(example)
+        self.channels = group(read(trace(model, fed)))
+        biased = _with_biases(model)
+        self.analysed = group(read(trace(biased, example)))
+        output_of(self.analysed.reading.network)
+        self.dense = {
+            name: tensor.detach().double() if tensor.is_floating_point() else tensor.detach()
+            for name, tensor in named_tensors(biased).items()
+        }
+        self.refused: list[Refusal] = []
+        self.notes: dict[str, None] = {}
+        self.layers = self._bearable(list(self._candidates(wish.ratio)), example)
+        self.first = self._values(self.dense)
+
+    @property
+    def removed(self) -> float:
+        """Share of the channels of all layers that have left."""
+        total = sum(layer.group.size for layer in self.layers)
+        return sum(layer.removed for layer in self.layers) / max(1, total)
+
+    @property
+    def count(self) -> int:
+        """How many steps it takes."""
+        return max((ceil(layer.target / layer.most) for layer in self.layers), default=0)
+
+    def _candidates(self, ratio: Ratio) -> Iterator[Layer]:
+        """The layers that the call asks for and that can be pruned step by step."""
+        unused = set(ratio) if isinstance(ratio, Mapping) else set()
+        for member in self.analysed.groups:
+            share, pattern = ratio_of(member, ratio)
+            unused.discard(str(pattern))
+            if not share or (member.is_output and pattern is None):
+                continue
+            bound = bind(self.analysed, member, self.dense)
+            reason = _reason_to_stay(member)
+            if reason is not None:
+                self.refused.append(Refusal(member.name, member.size, reason))
+                continue
+            target = member.free - kept_count(member.free, share, 1)
+            if target:
+                most = max(1, ceil(self.step_size * member.size - 1e-6))
+                yield Layer(member, bound, self.analysed, target, most)
+        self.refused.extend(Refusal(p, 0, "the pattern matches no layer") for p in sorted(unused))
+
+    def _bearable(self, layers: list[Layer], example: Any) -> list[Layer]:
+        """The layers that the model's code bears to shrink, each tried out by itself."""
+        if self._problem(layers, example) is None:
+            return layers
+        found = []
+        for layer in layers:
+            problem = self._problem([layer], example)
+            if problem is None:
+                found.append(layer)
+                continue
+            reason = f"the model's code does not run at another width: {problem}"
+            self.refused.append(Refusal(layer.group.name, layer.group.size, reason))
+        return found
+
+    def _problem(self, layers: list[Layer], example: Any) -> str | None:
+        chosen = []
+        for layer in layers:
+            keep = np.ones(layer.group.size, bool)
+            keep[np.flatnonzero(~layer.group.fixed)[: layer.target]] = False
+            chosen.append(Chosen(layer.group, keep, ()))
+        leaving = leaving_channels(self.analysed, chosen)
+        surgery = plan_surgery(self.analysed, leaving, _with_biases(self.model))
+        return mismatch(_with_biases(self.model), example, self.analysed, leaving, surgery)
+
+    def step(
+        self,
+        restored: Restored,
+        strategy: Strategy,
+        alpha: float,
+        random: np.random.Generator,
+    ) -> list[Decision]:
+        """Merges or drops channels in every layer that has not reached its target."""
+        held = self._values(self._current(restored))
+        temperature = 1 - self.removed
+        decisions: list[Decision] = []
+        for layer in self.layers:
+            wanted = layer.wanted()
+            if not wanted:
+                continue
+            if layer.merges:
+                decisions += self._merge(layer, wanted, held, strategy, alpha, temperature, random)
+                continue
+            gone = layer.weakest(wanted)
+            layer.drop(gone)
+            decisions += [Decision(layer.group.name, None, c, None, None, True) for c in gone]
+        return decisions
+
+    def _merge(
+        self,
+        layer: Layer,
+        wanted: int,
+        held: Values,
+        strategy: Strategy,
+        alpha: float,
+        temperature: float,
+        random: np.random.Generator,
+    ) -> list[Decision]:
+        candidates = layer.candidates(strategy.recursive)
+        wanted = min(wanted, len(candidates))
+        pool = candidates[: strategy.pool(wanted, len(candidates))]
+        found: list[float] = []
+        if pool:
+            impacts = layer.impacts([pair for pair, _ in pool], held)
+            if impacts.bounded:
+                found = scores(impacts, alpha)
+            else:
+                self.notes.setdefault(
+                    f"{layer.group.name}: chosen by saliency alone, the impact on the output can't "
+                    f"be bounded at {', '.join(held.gaps) or 'its input range'}"
+                )
+        if found or not pool:
+            chosen = strategy.choose(found, wanted, temperature, random)
+        else:
+            chosen = list(range(wanted))
+        layer.merge([candidates[place][0] for place in chosen])
+        looked_at = pool or candidates[:wanted]
+        return [
+            Decision(
+                layer.group.name, *pair, saliency, found[i] if found else None, i in chosen
+            )
+            for i, (pair, saliency) in enumerate(looked_at)
+        ]
+
+    def restored(self) -> Restored:
+        """The pruned network as it is now, restored from the dense one."""
+        originals = {member.name: member for member in self.channels.groups}
+        chosen = [
+            Chosen(originals[layer.group.name], layer.alive, ())
+            for layer in self.layers
+            if layer.removed
+        ]
+        pruned = copy.deepcopy(self.model)
+        if self.samples is not None:
+            return by_walk(self.channels, chosen, self.model, pruned, self.wish, self.samples)
+        wish = self.wish
+        if isinstance(wish.restorer, Sum):
+            wish = replace(wish, restorer=Heirs({one.group.name: one.heir for one in self.layers}))
+        return in_weight_space(self.channels, chosen, self.model, pruned, wish)
+
+    def certified(self, restored: Restored) -> tuple[Interval, tuple[str, ...]]:
+        """What pruning changes at the output, and the operators at which no bound is known."""
+        tensors = self._current(restored)
+        if isinstance(self.wish.restorer, Sum):
+            tensors = as_replaced(self.analysed, self.layers, self.dense, tensors)
+        return certified_change(self.first, self._values(tensors))
+
+    def _current(self, restored: Restored) -> dict[str, Tensor]:
+        return dense_shaped(self.dense, named_tensors(restored.model), restored.surgery)
+
+    def _values(self, tensors: Mapping[str, Tensor]) -> Values:
+        reading = self.analysed.reading
+        with torch.no_grad():
+            return values(reading.network, folded(reading, tensors), self.inputs)
+
+
+def _reason_to_stay(member: Group) -> str | None:
+    if member.is_output:
+        return "its channels are the network's output"
+    if member.free == 0:
+        return "; ".join(member.reasons)
+    if member.kind == "residual":
+        return "it is a residual stream, whose channels several layers write"
+    if member.size == 1:
+        return "it has a single channel"
+    if member.blocks is not None:
+        return "its channels fall into blocks that keep equal numbers"
+    for one in member.consumers:
+        if one.groups > 1 or one.weight is None:
+            return "a grouped or computed layer reads its channels"
+    return None
+
+
+def _with_biases(model: nn.Module) -> nn.Module:
+    """A copy whose layers all have a bias."""
+    biased = copy.deepcopy(model).eval()
+    for name, module in biased.named_modules():
+        if can_hold_bias(biased, name) and module.bias is None:
+            operation.add_bias(biased, name)
+    return biased
+
+
+def _samples(wish: Wish, example: Any, input_range: InputRange) -> Samples | None:
+    """What a regression is fed: inputs within the range, where that is one for all of them."""
+    if not isinstance(wish.restorer, Regression):
+        return None
+    restorer = wish.restorer
+    if restorer.value_range is None and not any(isinstance(e, Tensor) for e in input_range):
+        low, high = (float(end) for end in input_range)  # type: ignore[arg-type]
+        restorer = replace(restorer, value_range=(low, high))
+    return restorer.samples(example, None, wish.seed)
