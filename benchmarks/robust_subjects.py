@@ -8,6 +8,7 @@ images. Pixels are in 0..1, as in the published protocol. Adam, rate 1e-3, batch
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +27,16 @@ Split = tuple[Tensor, Tensor]
 def mlp(activation: type[nn.Module] = nn.ReLU) -> nn.Module:
     """784-128-128-64-10 of the published table."""
     widths, layers = (784, 128, 128, 64), list[nn.Module]()
-    for before, after in zip(widths, widths[1:], strict=False):
+    for before, after in pairwise(widths):
         layers += [nn.Linear(before, after), activation()]
     return nn.Sequential(nn.Flatten(), *layers, nn.Linear(64, 10))
 
 
 def cnn(activation: type[nn.Module] = nn.ReLU) -> nn.Module:
-    """conv32-pool-conv64-pool-conv64-128-64-10; the third convolution ends in a softmax over its
-    channels, as published."""
+    """conv32-pool-conv64-pool-conv64-128-64-10.
+
+    The third convolution ends in a softmax over its channels, as published.
+    """
     return nn.Sequential(
         *(nn.Conv2d(3, 32, 3), nn.ReLU(), nn.MaxPool2d(2)),
         *(nn.Conv2d(32, 64, 3), nn.ReLU(), nn.MaxPool2d(2)),
@@ -64,8 +67,12 @@ def _npz(name: str) -> Split:
 
 
 def trained(
-    name: str, make: Callable[[], nn.Module], data: Callable[[], tuple[Split, Split]], *,
-    seed: int, epochs: int,
+    name: str,
+    make: Callable[[], nn.Module],
+    data: Callable[[], tuple[Split, Split]],
+    *,
+    seed: int,
+    epochs: int,
 ) -> nn.Module:
     """The network ``name`` of ``seed``, in evaluation mode; trained where there is no checkpoint.
 
@@ -94,10 +101,10 @@ def _train(model: nn.Module, images: Split, epochs: int) -> None:
     model.train()
     optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
     for epoch in range(epochs):
-        for batch in torch.randperm(len(y)).split(32):
+        for batch in torch.randperm(len(y)).split(32):  # type: ignore[no-untyped-call]
             with torch.autocast("cpu", torch.bfloat16, enabled=x.shape[1] == 3):
                 loss = cross_entropy(model(x[batch]), y[batch])
             optimiser.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-        print(f"epoch {epoch + 1}/{epochs}, loss {float(loss):.3f}", flush=True)
+        print(f"epoch {epoch + 1}/{epochs}, loss {loss.item():.3f}", flush=True)

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from bequest.config import register
@@ -32,7 +31,7 @@ SWEEPS = 8
 """How often the walk of :class:`Stochastic` goes over the candidates before it takes the best."""
 
 
-class Strategy(ABC):
+class Strategy:
     """Chooses the pairs that merge in one step of one layer; a frozen dataclass of parameters.
 
     Attributes:
@@ -43,24 +42,6 @@ class Strategy(ABC):
     name: ClassVar[str]
     recursive: bool
 
-    @abstractmethod
-    def pool(self, wanted: int, available: int) -> int:
-        """How many candidates are to be scored when ``wanted`` pairs are to merge; 0 = none."""
-
-    @abstractmethod
-    def choose(
-        self, scores: Sequence[float], wanted: int, temperature: float, random: np.random.Generator
-    ) -> list[int]:
-        """The positions of the ``wanted`` candidates that merge, in the order of acceptance.
-
-        Args:
-            scores: of the pool, in the order of saliency; empty where none was asked for or the
-                impact of none could be bounded.
-            wanted: how many; there are at least as many candidates.
-            temperature: from 1 at the beginning towards 0.
-            random: of every draw.
-        """
-
 
 @register("strategy", "baseline")
 @dataclass(frozen=True)
@@ -69,20 +50,31 @@ class Baseline(Strategy):
 
     recursive: bool = False
 
-    def pool(self, wanted: int, available: int) -> int:
-        """None."""
-        return 0
 
+class Informed(Strategy, ABC):
+    """A strategy that looks at what merging can do to the output."""
+
+    @abstractmethod
+    def pool(self, wanted: int, available: int) -> int:
+        """How many candidates are scored when ``wanted`` pairs are to merge."""
+
+    @abstractmethod
     def choose(
         self, scores: Sequence[float], wanted: int, temperature: float, random: np.random.Generator
     ) -> list[int]:
-        """The first ones."""
-        return list(range(wanted))
+        """The positions of the ``wanted`` candidates that merge, in the order of acceptance.
+
+        Args:
+            scores: of the candidates, in the order of saliency.
+            wanted: how many; there are at least as many candidates.
+            temperature: from 1 at the beginning towards 0.
+            random: of every draw.
+        """
 
 
 @register("strategy", "greedy")
 @dataclass(frozen=True)
-class Greedy(Strategy):
+class Greedy(Informed):
     """Of the least salient pairs those with the best scores.
 
     Attributes:
@@ -110,7 +102,7 @@ class Greedy(Strategy):
 
 @register("strategy", "stochastic")
 @dataclass(frozen=True)
-class Stochastic(Strategy):
+class Stochastic(Informed):
     """Simulated annealing over the pairs in the order of saliency.
 
     A pair is accepted where its score is no higher than the target, else with the probability

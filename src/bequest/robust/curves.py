@@ -82,11 +82,10 @@ TURNS: dict[str, Points] = {
     "mish": _at(-1.19243121451549521, -2.25637639636079312, 1.49057117948542846),
 }
 """Operator → the points where the function or its derivative turns, jumps or has a corner. Found as
-roots of the first and second derivative to 18 digits where no closed form exists. Periodic functions
-(:data:`PERIODIC`) have none listed: their range and slopes are those of the whole line."""
+roots of the first and second derivative to 18 digits where no closed form exists."""
 
 PERIODIC = frozenset({"sin", "cos"})
-"""Range and slopes within [−1, 1]."""
+"""Functions whose range and slopes are taken to be those of the whole line: from -1 to 1."""
 
 JUMPING = frozenset("round floor ceil trunc sign sgn hardshrink threshold".split())
 """Functions without bounded slopes; their differences are bounded by their ranges alone."""

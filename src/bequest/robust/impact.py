@@ -14,8 +14,8 @@ weights and the slopes over the interval at hand are ours.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -87,7 +87,7 @@ def _value(node: fx.Node, known: Known, gaps: dict[str, None], device: torch.dev
         return _nothing_known(node, device)
     found = rule.value(node, *fx.map_arg(node.args, known.__getitem__))
     missing = len(node.meta["val"]) - len(found) if isinstance(found, tuple) else 0
-    return found if not missing else (*found, *(None,) * missing)
+    return (*found, *(None,) * missing) if isinstance(found, tuple) else found
 
 
 def _nothing_known(node: fx.Node, device: torch.device) -> Any:
@@ -136,7 +136,7 @@ def certified_change(first: Values, second: Values) -> tuple[Interval, tuple[str
         else:
             change = _change(node, twins, gaps, first.device)
             twins[node] = _tightened(one, other, change)
-    found = twins[output_of(first.network)].difference
+    found: Interval = twins[output_of(first.network)].difference
     return found.widened(), tuple(gaps)
 
 
@@ -197,7 +197,7 @@ def propagated(start: fx.Node, change: Interval, held: Values) -> Interval:
             one = held.known[node]
             twins[node] = Twin(one, one + found, found)
     output = output_of(held.network)
-    result = twins[output].difference.widened()
+    result: Interval = twins[output].difference.widened()
     if result.lower.ndim > output.meta["val"].ndim:
         return result
     size = len(change.lower), *result.lower.shape  # the same for all candidates: zero, or unknown
@@ -219,7 +219,10 @@ def folded(reading: Reading, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
         layer = norm.args[0]
         if not _foldable(layer):
             continue
-        held = [names.get(getattr(arg, "name", "")) for arg in (*(*layer.args, None)[1:3], *norm.args[1:5])]
+        held = [
+            names.get(getattr(arg, "name", ""))
+            for arg in (*(*layer.args, None)[1:3], *norm.args[1:5])
+        ]
         weight, bias, gamma, beta, mean, var = held
         if weight is None or gamma is None or beta is None or mean is None or var is None:
             continue
@@ -234,7 +237,10 @@ def folded(reading: Reading, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
         shape = [-1 if d == dim else 1 for d in range(tensors[weight].ndim)]
         result[weight] = tensors[weight] * scale.view(shape)
         result[gamma], result[beta] = torch.ones_like(scale), shift
-        result[mean], result[var] = torch.zeros_like(scale), torch.full_like(scale, 1 - epsilon(norm))
+        result[mean], result[var] = (
+            torch.zeros_like(scale),
+            torch.full_like(scale, 1 - epsilon(norm)),
+        )
     return result
 
 

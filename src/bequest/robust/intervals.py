@@ -66,12 +66,12 @@ class Interval:
     def __mul__(self, other: Interval) -> Interval:
         """All products of a number of each."""
         products = torch.stack(
-            torch.broadcast_tensors(
+            [
                 self.lower * other.lower,
                 self.lower * other.upper,
                 self.upper * other.lower,
                 self.upper * other.upper,
-            )
+            ]
         )
         # amin and amax pass NaN on, which then counts as unknown.
         return Interval.known(products.amin(0), products.amax(0))

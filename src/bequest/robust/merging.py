@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from bequest.graph.chains import Bound
-from bequest.graph.groups import Channels, Group
+from bequest.graph.groups import Channels, Group, Index
 from bequest.graph.trace import operator_of
 from bequest.graph.units import Unit
 from bequest.restorers.base import Delivery, Restorer
@@ -71,20 +71,43 @@ class Layer:
             self.heir[self.heir == gone] = kept
             self.fresh[[kept, gone]] = False
 
-    def saliencies(self) -> Tensor:
-        """‖w̃_a − w̃_b‖·‖outgoing_b‖ of merging b into a, (n, n) by [a, b].
-
-        Rows with the bias appended and the batch norm folded in; what b took up goes with it.
-        """
+    def loads(self) -> Tensor:
+        """‖outgoing_b‖, the weights that read each channel and all that it took up; (n,)."""
         index = torch.from_numpy(self.heir).to(self.outgoing.device)
         held = torch.zeros_like(self.outgoing).index_add_(0, index, self.outgoing)
-        return self.distance * torch.linalg.vector_norm(held, dim=1)
+        size: Tensor = torch.linalg.vector_norm(held, dim=1)
+        return size
 
-    def candidates(self, recursive: bool) -> list[tuple[Pair, float]]:
-        """Disjoint pairs with their saliencies, ascending: each channel is in one at most."""
+    def sensitivities(self, held: Values) -> Tensor | None:
+        """How the outputs' margins follow each channel, (n,); None where no bound is known.
+
+        The centre of the interval that a unit change of the channel before its activation makes at
+        the output, without its mean over outputs: what all of them share moves no margin.
+
+        Args:
+            held: the values of the network as it is.
+        """
+        everyone = np.arange(self.group.size)
+        found = self._in_chunks(everyone, held, lambda part: self._units(part, held))
+        if not found.bounded:
+            return None
+        margins = found.centre - found.centre.mean(1, keepdim=True)
+        size: Tensor = torch.linalg.vector_norm(margins, dim=1)
+        return size
+
+    def candidates(self, recursive: bool, weight: Tensor) -> list[tuple[Pair, float]]:
+        """Disjoint pairs with ‖w̃_a − w̃_b‖·weight_b of merging b into a, ascending.
+
+        Rows have the bias appended and the batch norm folded in. Each channel is in one pair at
+        most.
+
+        Args:
+            recursive: whether channels that took others up are in pairs.
+            weight: of each channel, (n,): :meth:`loads` or :meth:`sensitivities`.
+        """
         free = self.alive & ~self.group.fixed & (self.fresh | recursive)
         index = np.flatnonzero(free)
-        table = self.saliencies().cpu().numpy()[np.ix_(index, index)]
+        table = (self.distance * weight).cpu().numpy()[np.ix_(index, index)]
         np.fill_diagonal(table, np.inf)
         taken = np.zeros(len(index), bool)
         found: list[tuple[Pair, float]] = []
@@ -114,33 +137,48 @@ class Layer:
             pairs: candidates, each looked at by itself.
             held: the values of the network as it is before any of them merges.
         """
-        size = max(
-            (one.lower.numel() for one in held.known.values() if isinstance(one, Interval)),
-            default=1,
-        )
-        chunk = max(1, CANDIDATE_MEMORY // size)
-        parts = [self._impacts(pairs[i : i + chunk], held) for i in range(0, len(pairs), chunk)]
+        return self._in_chunks(np.array(pairs), held, lambda part: self._merged(part, held))
+
+    def _in_chunks(
+        self, items: Index, held: Values, start: Callable[[Index], tuple[Index, Interval]]
+    ) -> Interval:
+        """Changes of the output for many items, as many at once as memory bears."""
+        sizes = (one.lower.numel() for one in held.known.values() if isinstance(one, Interval))
+        chunk = max(1, CANDIDATE_MEMORY // max(sizes, default=1))
+        parts = []
+        for first in range(0, len(items), chunk):
+            moved, values = start(items[first : first + chunk])
+            parts.append(propagated(self.end, self._placed(moved, values, held), held))
         return Interval(
             torch.cat([part.lower.flatten(1) for part in parts]),
             torch.cat([part.upper.flatten(1) for part in parts]),
         )
 
-    def _impacts(self, pairs: list[Pair], held: Values) -> Interval:
-        kept, gone = torch.tensor(pairs, device=self.rows.device).T
-        node = self.producer.node
-        difference = self._replaced(node, self.rows[kept] - self.rows[gone], held)
-        axis = node.meta["val"].ndim - 1 if operator_of(node) == "linear" else 1
-        like = held.known[self.end]
+    def _placed(self, moved: Index, values: Interval, held: Values) -> Interval:
+        """A change of one channel per item: (items, *shape), zero elsewhere."""
+        like = held.known[self.end].lower
+        axis = like.ndim - 1 if operator_of(self.producer.node) == "linear" else 1
         ends = []
-        for values in (difference.lower, difference.upper):
-            whole = like.lower.new_zeros(len(pairs), *like.lower.shape)
-            by_channel = whole.movedim(axis + 1, 1)
-            by_channel[torch.arange(len(pairs)), gone] = values.movedim(axis, 0)
+        for end in (values.lower, values.upper):
+            whole = like.new_zeros(len(moved), *like.shape)
+            whole.movedim(axis + 1, 1)[torch.arange(len(moved)), moved] = end.movedim(axis, 0)
             ends.append(whole)
-        return propagated(self.end, Interval(*ends), held)
+        return Interval(*ends)
+
+    def _merged(self, pairs: Index, held: Values) -> tuple[Index, Interval]:
+        """Channels b, and what (w_a − w_b)·x + b_a − b_b can be for each pair."""
+        kept, gone = pairs.T
+        return gone, self._replaced(self.producer.node, self.rows[kept] - self.rows[gone], held)
+
+    def _units(self, moved: Index, held: Values) -> tuple[Index, Interval]:
+        like = held.known[self.end].lower
+        axis = like.ndim - 1 if operator_of(self.producer.node) == "linear" else 1
+        ones = torch.ones_like(like.select(axis, 0)).unsqueeze(axis)
+        ones = ones.expand(*(len(moved) if d == axis else -1 for d in range(like.ndim)))
+        return moved, Interval(ones, ones)
 
     def _replaced(self, node: fx.Node, rows: Tensor, held: Values) -> Interval:
-        """What (w_a − w_b)·x + b_a − b_b can be, one output per candidate."""
+        """What a layer with these rows writes, one output per row."""
         weight = node.args[1].meta["val"]  # type: ignore[union-attr]
         filters = rows[:, :-1].reshape(len(rows), *weight.movedim(self.producer.dim, 0).shape[1:])
         filters = filters.movedim(0, self.producer.dim)
@@ -149,8 +187,11 @@ class Layer:
             made: Tensor = node.target(x, by, None, *node.args[3:])  # type: ignore[operator]
             return made
 
-        found = held.known[node.args[0]].through(linear, filters)
-        return found.shifted(rows[:, -1].view(-1, *(1 for _ in weight.shape[2:])))
+        data: Any = node.args[0]
+        read: Interval = held.known[data]
+        return read.through(linear, filters).shifted(
+            rows[:, -1].view(-1, *(1 for _ in weight.shape[2:]))
+        )
 
 
 def _end_of(channels: Channels, node: fx.Node) -> fx.Node:

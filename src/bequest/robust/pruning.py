@@ -12,7 +12,6 @@ import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -30,7 +29,7 @@ from bequest.restorers.regression import Regression
 from bequest.robust.annealing import Strategy
 from bequest.robust.inputs import InputRange, to_json
 from bequest.robust.records import RobustReport, Step
-from bequest.robust.run import Run
+from bequest.robust.run import Pace, Run
 from bequest.selection import Ratio
 
 Callback = Callable[[Step, nn.Module], object]
@@ -88,13 +87,13 @@ def prune(
     wish = _wish(ratio, restorer, seed)
     _check_reach(wish.ratio, chosen)
 
-    run = Run(model, example_inputs, input_range, step, wish)
-    random = np.random.default_rng(seed)
-    restored, (change, gaps) = run.restored(), run.certified(run.restored())
+    run = Run(model, example_inputs, input_range, Pace(step, chosen, alpha), wish)
+    restored = run.restored()
+    change, gaps = run.certified(restored)
     steps: list[Step] = []
     for number in tracked(range(run.count), "pruning", range(run.count), progress):
         temperature = 1 - run.removed
-        decisions = run.step(restored, chosen, alpha, random)
+        decisions = run.step(restored)
         restored = run.restored()
         change, gaps = run.certified(restored)
         width = float((change.upper - change.lower).mean())
@@ -158,6 +157,7 @@ def _check_reach(ratio: Ratio, strategy: Strategy) -> None:
     most = max(ratio.values()) if isinstance(ratio, Mapping) else ratio
     if most > 0.5 and not strategy.recursive:
         raise UsageError(
-            f"ratio: the strategy '{strategy.name}' merges each channel once at most, which reaches "
-            f"0.5; found {most:g}. Use {type(strategy).__name__}(recursive=True) or another strategy"
+            f"ratio: the strategy '{strategy.name}' merges each channel once at most, which "
+            f"reaches 0.5; found {most:g}. Use {type(strategy).__name__}(recursive=True), or "
+            "another strategy"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
@@ -16,7 +16,7 @@ from bequest.artifact.plan import Refusal
 from bequest.graph import surgery as operation
 from bequest.graph.chains import bind
 from bequest.graph.cuts import plan_surgery
-from bequest.graph.groups import Channels, Group, group
+from bequest.graph.groups import Group, group
 from bequest.graph.rules import read
 from bequest.graph.surgery import can_hold_bias
 from bequest.graph.trace import named_tensors, trace
@@ -25,7 +25,7 @@ from bequest.planning import Chosen, Wish, leaving_channels
 from bequest.restoration import Restored, by_walk, in_weight_space
 from bequest.restorers.regression import Regression
 from bequest.restorers.srinivas2015sum import Sum
-from bequest.robust.annealing import Strategy, scores
+from bequest.robust.annealing import Informed, Strategy, scores
 from bequest.robust.impact import Values, certified_change, folded, output_of, values
 from bequest.robust.inputs import InputRange, intervals_of, one_input
 from bequest.robust.intervals import Interval
@@ -34,6 +34,21 @@ from bequest.robust.records import Decision
 from bequest.robust.shapes import as_replaced, dense_shaped
 from bequest.selection import Ratio, kept_count, ratio_of
 from bequest.statistics.samples import Samples
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How the steps are taken.
+
+    Attributes:
+        step: share of a layer that leaves in one step.
+        strategy: chooses the pairs that merge.
+        alpha: weight of the width in their scores.
+    """
+
+    step: float
+    strategy: Strategy
+    alpha: float
 
 
 class Run:
@@ -46,7 +61,7 @@ class Run:
         model: the dense model; it is not changed.
         example_inputs: as given.
         input_range: lowest and highest value of the inputs.
-        step: share of a layer that leaves in one step.
+        pace: how the steps are taken.
         wish: ratio, restorer and seed.
     """
 
@@ -55,11 +70,12 @@ class Run:
         model: nn.Module,
         example_inputs: Any,
         input_range: InputRange,
-        step: float,
+        pace: Pace,
         wish: Wish,
     ) -> None:
         example = one_input(example_inputs)
-        self.model, self.wish, self.step_size = model, wish, step
+        self.model, self.pace, self.wish = model, pace, wish
+        self.random = np.random.default_rng(wish.seed)
         self.inputs = intervals_of(example, input_range)
         self.samples = _samples(wish, example, input_range)
         fed = example if self.samples is None else self.samples.shaped_like(example)
@@ -102,7 +118,7 @@ class Run:
                 continue
             target = member.free - kept_count(member.free, share, 1)
             if target:
-                most = max(1, ceil(self.step_size * member.size - 1e-6))
+                most = max(1, ceil(self.pace.step * member.size - 1e-6))
                 yield Layer(member, bound, self.analysed, target, most)
         self.refused.extend(Refusal(p, 0, "the pattern matches no layer") for p in sorted(unused))
 
@@ -130,63 +146,48 @@ class Run:
         surgery = plan_surgery(self.analysed, leaving, _with_biases(self.model))
         return mismatch(_with_biases(self.model), example, self.analysed, leaving, surgery)
 
-    def step(
-        self,
-        restored: Restored,
-        strategy: Strategy,
-        alpha: float,
-        random: np.random.Generator,
-    ) -> list[Decision]:
-        """Merges or drops channels in every layer that has not reached its target."""
+    def step(self, restored: Restored) -> list[Decision]:
+        """Merges or drops channels in every layer that has not reached its target.
+
+        Args:
+            restored: the network as it is.
+        """
         held = self._values(self._current(restored))
         temperature = 1 - self.removed
         decisions: list[Decision] = []
         for layer in self.layers:
             wanted = layer.wanted()
-            if not wanted:
-                continue
-            if layer.merges:
-                decisions += self._merge(layer, wanted, held, strategy, alpha, temperature, random)
-                continue
-            gone = layer.weakest(wanted)
-            layer.drop(gone)
-            decisions += [Decision(layer.group.name, None, c, None, None, True) for c in gone]
+            if layer.merges and wanted:
+                decisions += self._merge(layer, wanted, held, temperature)
+            elif wanted:
+                gone = layer.weakest(wanted)
+                layer.drop(gone)
+                decisions += [Decision(layer.group.name, None, c, None, None, True) for c in gone]
         return decisions
 
-    def _merge(
-        self,
-        layer: Layer,
-        wanted: int,
-        held: Values,
-        strategy: Strategy,
-        alpha: float,
-        temperature: float,
-        random: np.random.Generator,
-    ) -> list[Decision]:
-        candidates = layer.candidates(strategy.recursive)
+    def _merge(self, layer: Layer, wanted: int, held: Values, temperature: float) -> list[Decision]:
+        strategy, name = self.pace.strategy, layer.group.name
+        informed = strategy if isinstance(strategy, Informed) else None
+        sizes = None if informed is None else layer.sensitivities(held)
+        candidates = layer.candidates(strategy.recursive, layer.loads() if sizes is None else sizes)
         wanted = min(wanted, len(candidates))
-        pool = candidates[: strategy.pool(wanted, len(candidates))]
         found: list[float] = []
-        if pool:
-            impacts = layer.impacts([pair for pair, _ in pool], held)
-            if impacts.bounded:
-                found = scores(impacts, alpha)
-            else:
-                self.notes.setdefault(
-                    f"{layer.group.name}: chosen by saliency alone, the impact on the output can't "
-                    f"be bounded at {', '.join(held.gaps) or 'its input range'}"
-                )
-        if found or not pool:
-            chosen = strategy.choose(found, wanted, temperature, random)
+        if informed is None or sizes is None:
+            candidates, chosen = candidates[:wanted], list(range(wanted))
         else:
-            chosen = list(range(wanted))
-        layer.merge([candidates[place][0] for place in chosen])
-        looked_at = pool or candidates[:wanted]
-        return [
-            Decision(
-                layer.group.name, *pair, saliency, found[i] if found else None, i in chosen
+            candidates = candidates[: informed.pool(wanted, len(candidates))]
+            impacts = layer.impacts([pair for pair, _ in candidates], held)
+            found = scores(impacts, self.pace.alpha)
+            chosen = informed.choose(found, wanted, temperature, self.random)
+        if informed is not None and sizes is None:
+            self.notes.setdefault(
+                f"{name}: chosen by saliency alone, as the impact on the output can't be bounded "
+                f"(operators without an interval rule: {', '.join(held.gaps)})"
             )
-            for i, (pair, saliency) in enumerate(looked_at)
+        layer.merge([candidates[place][0] for place in chosen])
+        return [
+            Decision(name, *pair, saliency, found[place] if found else None, place in chosen)
+            for place, (pair, saliency) in enumerate(candidates)
         ]
 
     def restored(self) -> Restored:
@@ -222,20 +223,16 @@ class Run:
 
 
 def _reason_to_stay(member: Group) -> str | None:
-    if member.is_output:
-        return "its channels are the network's output"
-    if member.free == 0:
-        return "; ".join(member.reasons)
-    if member.kind == "residual":
-        return "it is a residual stream, whose channels several layers write"
-    if member.size == 1:
-        return "it has a single channel"
-    if member.blocks is not None:
-        return "its channels fall into blocks that keep equal numbers"
-    for one in member.consumers:
-        if one.groups > 1 or one.weight is None:
-            return "a grouped or computed layer reads its channels"
-    return None
+    blocked = any(one.groups > 1 or one.weight is None for one in member.consumers)
+    reasons = {
+        "its channels are the network's output": member.is_output,
+        "; ".join(member.reasons): member.free == 0,
+        "it is a residual stream, whose channels several layers write": member.kind == "residual",
+        "it has a single channel": member.size == 1,
+        "its channels fall into blocks that keep equal numbers": member.blocks is not None,
+        "a grouped or computed layer reads its channels": blocked,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def _with_biases(model: nn.Module) -> nn.Module:
@@ -253,6 +250,6 @@ def _samples(wish: Wish, example: Any, input_range: InputRange) -> Samples | Non
         return None
     restorer = wish.restorer
     if restorer.value_range is None and not any(isinstance(e, Tensor) for e in input_range):
-        low, high = (float(end) for end in input_range)  # type: ignore[arg-type]
+        low, high = (float(end) for end in input_range)
         restorer = replace(restorer, value_range=(low, high))
     return restorer.samples(example, None, wish.seed)

@@ -1,4 +1,4 @@
-"""The pruned network in the shapes of the dense one, so that both can be compared value by value."""
+"""The pruned network in the shapes of the dense one, so that values can be compared."""
 
 from __future__ import annotations
 

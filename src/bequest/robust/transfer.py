@@ -206,10 +206,8 @@ def _maximum_change(node: fx.Node, x: Twin, *rest: Any) -> Result:
     return _as_result(node, Interval.known(-_largest(node, negated, rest).upper, upper))
 
 
-MAXIMUM = Rule(
-    lambda node, x, *rest: _as_result(node, _largest(node, x, rest)), _maximum_change
-)
-"""max(x + d) − max(x) lies between the least and the largest d of the window."""
+MAXIMUM = Rule(lambda node, x, *rest: _as_result(node, _largest(node, x, rest)), _maximum_change)
+"""The difference max(x + d) - max(x) lies between the least and the largest d of the window."""
 
 
 # Layers ------------------------------------------------------------------------------------------
@@ -265,7 +263,7 @@ LAYER = Rule(_layer_value, _layer_change)
 def _norm_factors(
     node: fx.Node, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, var: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """y = scale·x + shift, shaped to follow dimension 1."""
+    """The batch norm as scale·x + shift, shaped to follow dimension 1."""
     scale = (var + epsilon(node)).rsqrt()
     scale = scale if gamma is None else scale * gamma
     shift = -mean * scale if beta is None else beta - mean * scale
@@ -304,7 +302,8 @@ def _sum_change(node: fx.Node, x: Any, y: Any) -> Interval:
 
 
 def _terms(node: fx.Node, x: Interval, y: Interval) -> Interval:
-    factor = x.lower.new_tensor(float(node.kwargs.get("alpha", 1)))
+    alpha: Any = node.kwargs.get("alpha", 1)
+    factor = x.lower.new_tensor(float(alpha))
     if operator_of(node) == "add":
         return (x + y.scaled(factor)).widened()
     return (x - y.scaled(factor)).widened()
