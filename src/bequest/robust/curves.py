@@ -40,11 +40,6 @@ def _given(*arguments: tuple[int, str, float | None]) -> Points:
     return points
 
 
-def _shrinkage(node: fx.Node) -> tuple[float, ...]:
-    width = float(_argument(node, 1, "lambd", 0.5))
-    return -width, width
-
-
 def _softplus(node: fx.Node) -> tuple[float, ...]:
     """Where it becomes the identity."""
     return (float(_argument(node, 2, "threshold", 20)) / float(_argument(node, 1, "beta", 1)),)
@@ -73,8 +68,6 @@ TURNS: dict[str, Points] = {
     "clamp_min": _given((1, "min", None)),
     "clamp_max": _given((1, "max", None)),
     "threshold": _given((1, "threshold", None)),
-    "hardshrink": _shrinkage,
-    "softshrink": _shrinkage,
     "logit": _at(0.0, 0.5, 1.0),
     "softplus": _softplus,
     "gelu": _gelu,
@@ -87,8 +80,16 @@ roots of the first and second derivative to 18 digits where no closed form exist
 PERIODIC = frozenset({"sin", "cos"})
 """Functions whose range and slopes are taken to be those of the whole line: from -1 to 1."""
 
-JUMPING = frozenset("round floor ceil trunc sign sgn hardshrink threshold".split())
+JUMPING = frozenset("round floor ceil trunc sign sgn threshold".split())
 """Functions without bounded slopes; their differences are bounded by their ranges alone."""
+
+
+def jump(node: fx.Node) -> float:
+    """How far a function with bounded slopes jumps: softplus, where it becomes the identity."""
+    if operator_of(node) != "softplus":
+        return 0.0
+    threshold, beta = _argument(node, 2, "threshold", 20), _argument(node, 1, "beta", 1)
+    return math.log1p(math.exp(-float(threshold))) / float(beta)
 
 
 def has_curve(node: fx.Node) -> bool:

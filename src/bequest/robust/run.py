@@ -80,12 +80,12 @@ class Run:
         self.samples = _samples(wish, example, input_range)
         fed = example if self.samples is None else self.samples.shaped_like(example)
         self.channels = group(read(trace(model, fed)))
-        biased = _with_biases(model)
-        self.analysed = group(read(trace(biased, example)))
+        self.biased = _with_biases(model)
+        self.analysed = group(read(trace(self.biased, example)))
         output_of(self.analysed.reading.network)
         self.dense = {
             name: tensor.detach().double() if tensor.is_floating_point() else tensor.detach()
-            for name, tensor in named_tensors(biased).items()
+            for name, tensor in named_tensors(self.biased).items()
         }
         self.refused: list[Refusal] = []
         self.notes: dict[str, None] = {}
@@ -143,8 +143,8 @@ class Run:
             keep[np.flatnonzero(~layer.group.fixed)[: layer.target]] = False
             chosen.append(Chosen(layer.group, keep, ()))
         leaving = leaving_channels(self.analysed, chosen)
-        surgery = plan_surgery(self.analysed, leaving, _with_biases(self.model))
-        return mismatch(_with_biases(self.model), example, self.analysed, leaving, surgery)
+        surgery = plan_surgery(self.analysed, leaving, self.biased)
+        return mismatch(self.biased, example, self.analysed, leaving, surgery)
 
     def step(self, restored: Restored) -> list[Decision]:
         """Merges or drops channels in every layer that has not reached its target.
@@ -214,7 +214,10 @@ class Run:
         return certified_change(self.first, self._values(tensors))
 
     def _current(self, restored: Restored) -> dict[str, Tensor]:
-        return dense_shaped(self.dense, named_tensors(restored.model), restored.surgery)
+        chosen = [Chosen(layer.group, layer.alive, ()) for layer in self.layers]
+        leaving = leaving_channels(self.analysed, chosen)
+        surgery = plan_surgery(self.analysed, leaving, self.biased)
+        return dense_shaped(self.dense, named_tensors(restored.model), surgery)
 
     def _values(self, tensors: Mapping[str, Tensor]) -> Values:
         reading = self.analysed.reading

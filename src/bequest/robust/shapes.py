@@ -21,7 +21,11 @@ def dense_shaped(dense: Tensors, pruned: Tensors, surgery: Surgery) -> dict[str,
     """The pruned tensors at their places in dense ones; what left reads and is read as zero.
 
     Vectors (biases, batch norms) keep the dense values of channels that left, which nobody reads.
-    A bias that the dense network has only as zeros, and the pruned one hasn't at all, stays zero.
+
+    Args:
+        dense: float64 tensors of the dense network, with a bias in every layer.
+        pruned: tensors of the pruned one; a bias that it hasn't is the dense one.
+        surgery: what took the channels away, biases included.
     """
     cuts: dict[str, list[Cut]] = defaultdict(list)
     for cut in surgery.cuts:

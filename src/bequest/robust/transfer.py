@@ -104,7 +104,9 @@ def _function_change(node: fx.Node, *operands: Any) -> Result:
     if operator_of(node) in curves.JUMPING:
         return _as_result(node, curves.image(node, x.second) - curves.image(node, x.first))
     steepness = curves.slopes(node, x.first.hull(x.second))
-    return _as_result(node, x.difference * steepness)
+    found = x.difference * steepness
+    jump = curves.jump(node)
+    return _as_result(node, Interval(found.lower - jump, found.upper + jump) if jump else found)
 
 
 def _as_result(node: fx.Node, first: Interval) -> Result:
