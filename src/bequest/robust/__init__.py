@@ -2,6 +2,7 @@
 
 from bequest.robust.annealing import Baseline, Greedy, Stochastic, Strategy
 from bequest.robust.pruning import prune
+from bequest.robust.radius import certified_radius
 from bequest.robust.records import Decision, RobustReport, Step
 
 __all__ = [
@@ -12,5 +13,6 @@ __all__ = [
     "Step",
     "Stochastic",
     "Strategy",
+    "certified_radius",
     "prune",
 ]
