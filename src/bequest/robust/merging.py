@@ -109,13 +109,11 @@ class Layer:
         index = np.flatnonzero(free)
         table = (self.distance * weight).cpu().numpy()[np.ix_(index, index)]
         np.fill_diagonal(table, np.inf)
-        taken = np.zeros(len(index), bool)
         found: list[tuple[Pair, float]] = []
-        for flat in np.argsort(table, axis=None, kind="stable"):
-            a, b = divmod(int(flat), len(index))
-            if a != b and not taken[[a, b]].any():
-                taken[[a, b]] = True
-                found.append(((int(index[a]), int(index[b])), float(table[a, b])))
+        for _ in range(len(index) // 2):
+            a, b = divmod(int(table.argmin()), len(index))
+            found.append(((int(index[a]), int(index[b])), float(table[a, b])))
+            table[[a, b]] = table[:, [a, b]] = np.inf
         return found
 
     def weakest(self, wanted: int) -> list[int]:
