@@ -2,8 +2,9 @@
 
 The table of contents. Prune and restore: :func:`prune`, :func:`inspect`, :func:`load`,
 :class:`Pruned`. Measure: :func:`evaluate`, :func:`cost`, :func:`latency`. Methods:
-:mod:`bequest.criteria`, :mod:`bequest.restorers`. Networks and images: :mod:`bequest.zoo`,
-:mod:`bequest.data`. Everything is imported on first use, so that ``bequest --help`` needs no torch.
+:mod:`bequest.criteria`, :mod:`bequest.restorers`; for those who train: :mod:`bequest.hypersphere`.
+Networks and images: :mod:`bequest.zoo`, :mod:`bequest.data`. Everything is imported on first use,
+so that ``bequest --help`` needs no torch.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from bequest._version import __version__
 
 if TYPE_CHECKING:
-    from bequest import criteria, data, restorers, zoo
+    from bequest import criteria, data, hypersphere, restorers, zoo
     from bequest.artifact import Plan, load, load_plan
     from bequest.errors import BequestError
     from bequest.inspection import inspect
@@ -34,7 +35,7 @@ _HOMES = {
     "load_plan": "bequest.artifact",
     "prune": "bequest.pruning",
 }
-_MODULES = frozenset({"criteria", "data", "restorers", "zoo"})
+_MODULES = frozenset({"criteria", "data", "hypersphere", "restorers", "zoo"})
 
 __all__ = [
     "BequestError",
@@ -46,6 +47,7 @@ __all__ = [
     "criteria",
     "data",
     "evaluate",
+    "hypersphere",
     "inspect",
     "latency",
     "load",

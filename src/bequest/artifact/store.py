@@ -11,13 +11,14 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bequest.artifact import fields
 from bequest.artifact.fingerprint import fingerprint, stored_tensors
 from bequest.artifact.folder import (
     PLAN,
@@ -31,6 +32,7 @@ from bequest.artifact.folder import (
 )
 from bequest.artifact.manifest import Manifest, TensorSpec
 from bequest.artifact.plan import Plan
+from bequest.artifact.sparse import decode, encode
 from bequest.errors import ArtifactError, ModelError, UsageError
 from bequest.graph import surgery as operation
 
@@ -39,10 +41,13 @@ Model = TypeVar("Model", bound=nn.Module)
 _LISTED = 3
 
 
-def save(directory: str | os.PathLike[str], model: nn.Module, plan: Plan) -> None:
+def save(
+    directory: str | os.PathLike[str], model: nn.Module, plan: Plan, *, beside: str | None = None
+) -> None:
     """Writes ``model.safetensors`` and ``plan.json``, both or neither.
 
-    Parameters and persistent buffers are stored once each, whatever their number of names.
+    Parameters and persistent buffers are stored once each, whatever their number of names, and
+    those with many zeros as their other values and a bit per place.
     Buffers that no state dict holds are not stored: loading takes those of the fresh instance and
     replays the cuts on them.
 
@@ -50,6 +55,7 @@ def save(directory: str | os.PathLike[str], model: nn.Module, plan: Plan) -> Non
         directory: a folder that is empty or does not exist yet.
         model: the pruned model; trained further, moved or converted to another dtype as you like.
         plan: the plan that made it.
+        beside: name of something that may lie in the folder already, and stays.
 
     Raises:
         UsageError: the folder has files in it, ``directory`` is a file, ``model`` has not the
@@ -62,7 +68,7 @@ def save(directory: str | os.PathLike[str], model: nn.Module, plan: Plan) -> Non
     _require_storable(model)
     _require_pruned(tensors, plan)
     try:
-        require_empty(target)
+        require_empty(target, beside)
         with staged(target) as staging:
             _write(staging, tensors, plan)
     except (OSError, SafetensorError) as error:
@@ -133,7 +139,7 @@ def _require_pruned(tensors: Mapping[str, Tensor], plan: Plan) -> None:
 def _write(staging: Path, tensors: Mapping[str, Tensor], plan: Plan) -> None:
     path = staging / TENSORS
     try:
-        save_file(_apart(tensors), path, metadata={"format": "pt"})
+        save_file(_apart(encode(tensors)), path, metadata={"format": "pt"})
     except (KeyError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"the model has a tensor that safetensors can't hold (expected dense tensors with "
@@ -184,9 +190,10 @@ def _manifest(folder: Path) -> Manifest:
 
 def _read(path: Path, manifest: Manifest) -> dict[str, Tensor]:
     try:
-        values = load_file(path)
+        written = load_file(path)
     except Exception as error:  # whatever the reader of the format raises on a forged file
         raise ArtifactError(f"{path} is not a readable safetensors file: {error}") from error
+    values = decode(written, manifest.tensors)
     if found := _differences(manifest.tensors, _specs(values)):
         raise ArtifactError(f"{path} does not hold what {PLAN} says: {found}")
     return values
@@ -202,6 +209,7 @@ def _replay(folder: Path, fresh_model: Model, manifest: Manifest) -> Model:
     model = _copy(fresh_model)
     try:
         operation.apply(model, manifest.plan.surgery)
+        model = _with_forms(model, manifest.plan.recipe)
     except Exception as error:  # also what a module's own code raises when its tensors are set
         raise ArtifactError(f"{whose}: {error}; {advice}") from error
     differing = _differences(manifest.tensors, _specs(stored_tensors(model)))
@@ -214,6 +222,17 @@ def _replay(folder: Path, fresh_model: Model, manifest: Manifest) -> Model:
             "e.g. fresh_model.half()"
         )
     return model
+
+
+def _with_forms(model: Model, recipe: Mapping[str, Any]) -> Model:
+    """The model with layers of the forms that its recipe names; see :func:`rebuild`."""
+    if "forms" not in recipe:
+        return model
+    from bequest.hypersphere.structure import rebuild  # which reads this package
+
+    names = fields.mapping(recipe["forms"], "recipe.forms")
+    forms = {name: fields.text(form, f"recipe.forms.{name}") for name, form in names.items()}
+    return cast(Model, rebuild(model, forms))
 
 
 def _copy(model: Model) -> Model:

@@ -10,6 +10,8 @@ import typer
 from bequest.cli import options
 from bequest.cli.output import Output
 
+_SINGLE = "Single weights instead of channels"
+
 
 def prune(
     model: options.Model,
@@ -21,6 +23,36 @@ def prune(
             "layers' names with their shares, of which the first match counts.",
         ),
     ] = "0.5",
+    sparsity: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=_SINGLE,
+            metavar="S",
+            help="Set this share of the weights to zero instead of removing channels.",
+        ),
+    ] = None,
+    mask: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_SINGLE,
+            metavar="layer|filter|global|N:M|...",
+            help="Which weights go; a wrong name lists all.",
+        ),
+    ] = "layer",
+    recover: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_SINGLE,
+            metavar="filter|layer|signed",
+            help="Put the mean of the pruned weights in their place.",
+        ),
+    ] = None,
+    skip: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_SINGLE, metavar="PATTERN,...", help="Layers that stay whole."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="FOLDER", help="Save here; a new or empty folder."),
@@ -58,6 +90,7 @@ def prune(
     from bequest.artifact.folder import require_empty
     from bequest.cli.files import require_file, write
     from bequest.cli.models import open_model
+    from bequest.cli.sparse import prune_weights, single_weights
     from bequest.cli.steps import Settings, measure, save_with_origin
     from bequest.cli.tables import group_table, refusal_tables, table
     from bequest.cli.values import parse_device, parse_ratio
@@ -65,6 +98,7 @@ def prune(
     from bequest.report.pruning import before_and_after
 
     with Output(json) as output:
+        single = single_weights(sparsity, mask, recover, skip, seed)
         settings = Settings(groups, scope, round_to, seed)
         shares = parse_ratio(ratio)
         settings.check(shares, criterion, restorer)
@@ -78,6 +112,10 @@ def prune(
         images = None
         if data is not None:
             images = form.images(data, limit=limit, offset=offset, batch_size=batch_size)
+
+        if single is not None:
+            prune_weights(opened, form, single, output, model, images, out, html)
+            return
 
         output.waiting(f"tracing and pruning {model}")
         pruned, seconds = settings.prune(
