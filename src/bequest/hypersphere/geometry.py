@@ -67,22 +67,19 @@ class Geometry:
         return self._apply(x, weight, bias, self.groups)
 
     def patch_sum(self, x: Tensor) -> Tensor:
-        """Sum over the inputs that each filter reads.
+        """Sum over the inputs that each filter reads, computed once per group.
 
         Args:
             x: (B, in, *size), or (..., in) for a linear layer.
 
         Returns:
-            (B, out or 1, *size'), or (..., 1): one value serves all filters of a group.
+            (B, out, *size'); (B, 1, *size') or (..., 1) without groups.
         """
         ones = x.new_ones(self.groups, *self.shape[1:])
-        return self.over_filters(self._apply(x, ones, None, self.groups))
-
-    def over_filters(self, per_group: Tensor) -> Tensor:
-        """Repeats one channel per group, (B, groups, *size), for the filters of the group."""
+        sums = self._apply(x, ones, None, self.groups)
         if self.groups == 1:
-            return per_group
-        return per_group.repeat_interleave(self.shape[0] // self.groups, dim=1)
+            return sums
+        return sums.repeat_interleave(self.shape[0] // self.groups, dim=1)
 
     def over_positions(self, per_filter: Tensor) -> Tensor:
         """(out,) in a shape that broadcasts against the layer's output."""

@@ -66,7 +66,8 @@ def ternary(weights: Mapping[str, Tensor], sparsity: float, mask: str) -> dict[s
     """T = sgn(v)·M of each layer: 0 for a weight that goes, ±1 for one that stays."""
     with torch.no_grad():
         masks = make_masks(weights, sparsity, mask)
-        return {name: torch.sign(weight) * masks[name] for name, weight in weights.items()}
+        # In place, as the order of sums depends on the memory format, which is the weight's.
+        return {name: torch.sign(weight).mul_(masks[name]) for name, weight in weights.items()}
 
 
 def _measure(
@@ -83,12 +84,11 @@ def _measure(
 def _cosine_distance(weight: Tensor, target: Tensor) -> Tensor:
     """Σ_i 1 − v̂ᵢᵀv_i of a layer.
 
-    It is written as ½‖v_i − v̂_i‖² + ½(1 − ‖v̂_i‖²), which has no rounding error of the size of
-    cos = 1; the second term counts the filters of which nothing stays.
+    Between unit vectors that is ½‖v_i − v̂_i‖², which has no rounding error of the size of 1. A
+    filter of which nothing stays counts as 1.
     """
-    nearest = unit(target)
-    emptied = len(target) - target.flatten(1).any(dim=1).sum()
-    return 0.5 * (unit(weight) - nearest).square().sum() + 0.5 * emptied
+    distances = 0.5 * (unit(weight) - unit(target)).square().flatten(1).sum(dim=1)
+    return torch.where(target.flatten(1).any(dim=1), distances, 1).sum()
 
 
 def _two_terms(weights: Mapping[str, Tensor], targets: Mapping[str, Tensor], push: float) -> Tensor:
@@ -184,9 +184,8 @@ class HypersphericalPenalty:
     def load_state_dict(self, state: Mapping[str, Tensor], module: nn.Module) -> None:
         """Goes on where :meth:`state_dict` was taken, for ``module`` in the state of that time."""
         self.step = int(state["step"])
-        held = {
-            name: state[f"targets.{name}"].to(weight)
+        self._targets = {
+            name: torch.empty_like(weight).copy_(state[f"targets.{name}"])
             for name, weight in directions(module, self.skip).items()
             if f"targets.{name}" in state
         }
-        self._targets = held

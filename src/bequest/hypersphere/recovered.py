@@ -87,9 +87,8 @@ class Recovered(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, *size) → (B, out, *size'); (..., in) → (..., out) for a linear layer."""
-        over = self.geometry.over_positions
-        shared = self.geometry.over_filters(self.geometry.patch_sum(x))
-        return self.geometry(x, self._varying(), self.bias) + over(self.constant) * shared
+        means = self.geometry.over_positions(self.constant) * self.geometry.patch_sum(x)
+        return self.geometry(x, self._varying(), self.bias) + means
 
     def extra_repr(self) -> str:
         """Sizes and form."""
