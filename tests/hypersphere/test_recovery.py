@@ -18,8 +18,7 @@ def naive(weight, kept, scope):
     """The weight with means in the pruned places, one place at a time."""
     filled = weight.clone()
     for row in range(len(weight)):
-        for place in (~kept[row]).nonzero():
-            place = tuple(place.tolist())
+        for place in map(tuple, (~kept[row]).nonzero().tolist()):
             if scope == "layer":
                 alike = weight[~kept]
             elif scope == "filter":

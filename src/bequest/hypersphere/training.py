@@ -142,12 +142,18 @@ def _fabric(recipe: Recipe, accelerator: str, devices: int, nodes: int) -> Any:
         from lightning_fabric import Fabric
     except ImportError as error:
         raise MissingExtraError("lightning-fabric", "train", "training") from error
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=nodes,
-        precision=recipe.precision,  # type: ignore[arg-type]  # checked by the recipe
-    )
+    try:
+        fabric = Fabric(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=nodes,
+            precision=recipe.precision,  # type: ignore[arg-type]  # checked by the recipe
+        )
+    except Exception as error:  # each accelerator has its own
+        raise UsageError(
+            f"--accelerator {accelerator}, --devices {devices}, --nodes {nodes}: expected what "
+            f"Lightning Fabric can start here: {str(error).splitlines()[0]}"
+        ) from error
     fabric.launch()
     return fabric
 
