@@ -159,8 +159,15 @@ def _walked(
         if name in constant
     ]
     notes += [note for fit in met for note in fit.notes()]
-    error = max((fit.after for fit in met), default=None)
-    return _group_plan(one, wish.restorer.name if met else "none", error, tuple(notes))
+    if not met:
+        return _group_plan(one, "none", None, tuple(notes))
+    worst = max(met, key=lambda fit: fit.after)
+    return replace(
+        _group_plan(one, wish.restorer.name, worst.after, tuple(notes)),
+        unrestored_error=worst.before,
+        condition=max(fit.condition for fit in met),
+        ridge=max(fit.ridge for fit in met),
+    )
 
 
 def _plainly(one: Chosen, obstacle: str, wish: Wish) -> GroupPlan:
@@ -182,6 +189,7 @@ def _group_plan(
         restored_by=restored_by,
         reconstruction_error=error,
         notes=(*one.notes, *notes),
+        predicted_error=one.predicted_error,
     )
 
 

@@ -75,7 +75,7 @@ def test_the_solution_is_that_of_a_naive_ridge_regression(layer, shape):
     with torch.no_grad():
         for x, target in zip(inputs, targets, strict=True):
             moments.add(x, target)
-        change, intercept, _ = solve(moments, ridge=0.1)
+        change, intercept, *_ = solve(moments, ridge=0.1)
     x, target = torch.cat(inputs), torch.cat(targets)
     for group, (rows, errors) in enumerate(
         zip(
@@ -347,7 +347,7 @@ def test_fewer_samples_than_unknowns_raise_the_ridge():
     x, target = torch.randn(4, 8, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
     with torch.no_grad():
         moments.add(x, target)
-        change, _, _ = solve(moments, ridge=0.1)
+        change, *_ = solve(moments, ridge=0.1)
         errors = target - layer(x)
     a, e = x - x.mean(0), errors - errors.mean(0)
     ridge = 2 * 0.1 * a.square().sum(0).mean()  # eight unknowns, four samples

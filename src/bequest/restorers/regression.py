@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, fx, linalg, nn
@@ -117,6 +117,8 @@ class Fit:
         before: relative error ‖y + r − ŷ‖ / ‖y + r − mean‖ with the dense weights of what stays.
         after: the same after the refit.
         condition: condition number of the ridged Gram.
+        by_eigenvalues: rounding left the Gram indefinite, so that its eigenvalues were taken.
+        ridge: the ridge that was used, relative to the mean variance of the inputs.
         samples: number of rows that the regression saw.
         unknowns: number of inputs of each row.
     """
@@ -125,17 +127,23 @@ class Fit:
     before: float
     after: float
     condition: float
+    by_eigenvalues: bool
+    ridge: float
     samples: int
     unknowns: int
 
     def notes(self) -> tuple[str, ...]:
         """What should be reported of the fit."""
-        if self.samples >= self.unknowns:
-            return ()
-        return (
-            f"{self.layer}: {self.samples} samples for {self.unknowns} unknowns, held by the ridge "
-            f"alone, which was raised {self.unknowns / self.samples:.3g} times; give more images",
-        )
+        notes = []
+        if self.samples < self.unknowns:
+            notes.append(
+                f"{self.layer}: {self.samples} samples for {self.unknowns} unknowns, held by the "
+                f"ridge alone, which was raised {self.unknowns / self.samples:.3g} times; give "
+                "more images"
+            )
+        if self.by_eigenvalues:
+            notes.append(f"{self.layer}: ill-conditioned inputs, solved by eigenvalues")
+        return tuple(notes)
 
 
 class Refit:
@@ -155,9 +163,9 @@ class Refit:
         for x, target in zip(layer.inputs, self._targets(layer), strict=True):
             moments.add(x, target)
         moments.check(layer.name)
-        change, intercept, condition = solve(moments, self.ridge)
-        self.fits.append(_fit(layer.name, moments, change, condition))
-        self._write(layer.name, change, intercept)
+        solution = solve(moments, self.ridge)
+        self.fits.append(_fit(layer.name, moments, solution, self.ridge))
+        self._write(layer.name, solution.change, solution.intercept)
 
     def _write(self, name: str, change: Tensor, intercept: Tensor) -> None:
         module = self.walk.pruned.get_submodule(name)
@@ -297,15 +305,31 @@ def _spread(outputs: Tensor) -> float:
     return float(linalg.vector_norm(outputs - outputs.mean(1, keepdim=True))) ** 2
 
 
-def solve(moments: Moments, ridge: float) -> tuple[Tensor, Tensor, float]:
-    """ΔW (g, o, d), Δb (g, o) and the condition number, by one Cholesky factorisation per group.
+class Solution(NamedTuple):
+    """A layer's regression: what its weight and bias change by.
+
+    Attributes:
+        change: ΔW, (g, o, d).
+        intercept: Δb, (g, o).
+        condition: condition number of the ridged Gram, the worst of the groups.
+        by_eigenvalues: solved by them, not by Cholesky factors.
+    """
+
+    change: Tensor
+    intercept: Tensor
+    condition: float
+    by_eigenvalues: bool
+
+
+def solve(moments: Moments, ridge: float) -> Solution:
+    """The ridge regression, by one Cholesky factorisation per group of the layer.
 
     Where rounding leaves the ridged Gram indefinite, by its eigenvalues. With fewer rows than
     unknowns d the ridge grows by d/rows: directions that no row reaches are no evidence.
     """
     gram, cross = moments.centred()
     scale = gram.diagonal(dim1=1, dim2=2).mean(1)
-    scale = torch.where(scale > 0, scale, 1.0) * max(1.0, gram.shape[1] / moments.rows)
+    scale = torch.where(scale > 0, scale, 1.0) * _raised(moments)
     system = gram.clone()
     system.diagonal(dim1=1, dim2=2).add_(ridge * scale[:, None])
     factor, failed = linalg.cholesky_ex(system)
@@ -319,15 +343,30 @@ def solve(moments: Moments, ridge: float) -> tuple[Tensor, Tensor, float]:
         diagonal = factor.diagonal(dim1=1, dim2=2)
         condition = float((diagonal.amax(1) / diagonal.amin(1)).square().max())
     intercept = (moments.errors - (moments.sums[:, None, :] @ change)[:, 0]) / moments.rows
-    return change.mT, intercept, condition
+    return Solution(change.mT, intercept, condition, bool(failed.any()))
 
 
-def _fit(name: str, moments: Moments, change: Tensor, condition: float) -> Fit:
+def _raised(moments: Moments) -> float:
+    """By how much the ridge grows: unknowns over rows, where there are fewer rows."""
+    return max(1.0, moments.gram.shape[1] / moments.rows)
+
+
+def _fit(name: str, moments: Moments, solution: Solution, ridge: float) -> Fit:
     """Relative errors before and after, from the moments alone."""
     gram, cross = moments.centred()
+    change = solution.change
     gained = 2 * (change.mT * cross).sum() - (change * (change @ gram)).sum()
     gained = gained + moments.errors.square().sum() / moments.rows
     scale = max(moments.spread, 1e-300)
     left = max(0.0, moments.square - float(gained))
     errors = (moments.square / scale) ** 0.5, (left / scale) ** 0.5
-    return Fit(name, *errors, condition, moments.rows, gram.shape[1])
+    return Fit(
+        layer=name,
+        before=errors[0],
+        after=errors[1],
+        condition=solution.condition,
+        by_eigenvalues=solution.by_eigenvalues,
+        ridge=ridge * _raised(moments),
+        samples=moments.rows,
+        unknowns=gram.shape[1],
+    )
