@@ -436,7 +436,12 @@ class WindowAttention(nn.Module):
         mask = self.mask[None, :, None].expand(b, -1, self.num_heads, -1, -1)
         mask = bias + mask.reshape(-1, self.num_heads, 4, 4)
         y = F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).reshape(len(q), 4, -1)
-        y = self.proj(y).view(b, h // 2, w // 2, 2, 2, c).permute(0, 1, 3, 2, 4, 5).reshape(b, h, w, c)
+        y = (
+            self.proj(y)
+            .view(b, h // 2, w // 2, 2, 2, c)
+            .permute(0, 1, 3, 2, 4, 5)
+            .reshape(b, h, w, c)
+        )
         return self.head((x + torch.roll(y, (1, 1), (1, 2))).mean((1, 2)))
 
 

@@ -50,7 +50,10 @@ def test_a_module_needs_a_fresh_instance(tmp_path):
 
 
 FORGERIES = {
-    "an operator of the system": (lambda d: d["steps"].insert(0, ["os.system", [], {}]), "operator"),
+    "an operator of the system": (
+        lambda d: d["steps"].insert(0, ["os.system", [], {}]),
+        "operator",
+    ),
     "an operator that reads files": (
         lambda d: d["steps"].insert(0, ["aten.from_file.default", ["/etc/passwd"], {}]),
         "operator",
