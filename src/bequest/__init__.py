@@ -1,7 +1,7 @@
 """bequest: smaller PyTorch networks, restored in closed form, without training and without data.
 
 The table of contents. Prune and restore: :func:`prune`, :func:`inspect`, :func:`load`,
-:class:`Pruned`. Measure: :func:`evaluate`, :func:`cost`, :func:`latency`. Methods:
+:func:`export`, :class:`Pruned`. Measure: :func:`evaluate`, :func:`cost`, :func:`latency`. Methods:
 :mod:`bequest.criteria`, :mod:`bequest.restorers`. Networks and images: :mod:`bequest.zoo`,
 :mod:`bequest.data`. Everything is imported on first use, so that ``bequest --help`` needs no torch.
 """
@@ -16,6 +16,7 @@ from bequest._version import __version__
 if TYPE_CHECKING:
     from bequest import criteria, data, restorers, zoo
     from bequest.artifact import Plan, load, load_plan
+    from bequest.artifact.export import export
     from bequest.errors import BequestError
     from bequest.inspection import inspect
     from bequest.measure import cost, evaluate, latency
@@ -28,6 +29,7 @@ _HOMES = {
     "Report": "bequest.pruning",
     "cost": "bequest.measure",
     "evaluate": "bequest.measure",
+    "export": "bequest.artifact.export",
     "inspect": "bequest.inspection",
     "latency": "bequest.measure",
     "load": "bequest.artifact",
@@ -46,6 +48,7 @@ __all__ = [
     "criteria",
     "data",
     "evaluate",
+    "export",
     "inspect",
     "latency",
     "load",

@@ -23,11 +23,17 @@ _SLACK = 1e-6  # a product such as 10·(1 − 0.7) must not fall just short of a
 
 @dataclass(frozen=True)
 class Choice:
-    """A group with the ratio that it was asked to lose and the score of every channel."""
+    """A group with the ratio that it is to lose and the score of every channel.
+
+    ``losses`` predicts the error behind the group, relative to the variance there, after the k
+    channels with the lowest scores have left and the others have taken over, k = 1..n; None where
+    nobody asked.
+    """
 
     group: Group
     ratio: float
     scores: NDArray[np.float64]
+    losses: NDArray[np.float64] | None = None
 
 
 def check_ratio(ratio: Any) -> Ratio:

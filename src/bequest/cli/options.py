@@ -14,8 +14,8 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         show_default=False,
-        help="zoo:NAME, FILE.py:FACTORY (runs that file and calls FACTORY), or a folder that "
-        "bequest saved.",
+        help="zoo:NAME, timm:NAME, torchvision:NAME, hf:ID (or hf:./FOLDER), FILE.py:FACTORY (runs "
+        "that file and calls FACTORY), or a folder that bequest saved.",
     ),
 ]
 Weights = Annotated[
