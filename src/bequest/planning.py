@@ -84,6 +84,11 @@ class Wish:
         }
 
     @property
+    def shares(self) -> Ratio:
+        """The ratio; where a target decides, the one that groups are tried out at."""
+        return DEFAULT_RATIO if self.ratio is None else self.ratio
+
+    @property
     def observes(self) -> bool:
         """Whether it must be known what layers see, to rank channels or groups."""
         return self.criterion.observes or self.target is not None
@@ -165,7 +170,7 @@ def _candidates(channels: Channels, wish: Wish) -> tuple[list[tuple[Group, float
     """Groups that the call asks for, and why others that it asks for can't lose channels."""
     candidates: list[tuple[Group, float]] = []
     refused: list[Refusal] = []
-    ratio = DEFAULT_RATIO if wish.ratio is None else wish.ratio
+    ratio = wish.shares
     unused = set(ratio) if isinstance(ratio, Mapping) else set()
     for member in channels.groups:
         share, pattern = ratio_of(member, ratio)

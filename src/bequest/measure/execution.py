@@ -45,6 +45,12 @@ def device_of(model: nn.Module) -> torch.device:
     return torch.device("cpu") if first is None else first.device
 
 
+def is_on(model: nn.Module, device: torch.device) -> bool:
+    """True on that very device; "cuda" without a number is any of its kind."""
+    here = device_of(model)
+    return here.type == device.type and device.index in (None, here.index)
+
+
 def dtype_of(model: nn.Module) -> torch.dtype | None:
     """The dtype of the first floating-point parameter; None for a model without any."""
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), None)

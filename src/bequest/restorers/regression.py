@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, fx, linalg, nn
 
 from bequest.config import register
-from bequest.errors import UnknownNameError, UsageError
+from bequest.errors import ModelError, UnknownNameError, UsageError
 from bequest.graph.patches import (
     as_weight,
     channel_major,
@@ -134,7 +134,7 @@ class Fit:
             return ()
         return (
             f"{self.layer}: {self.samples} samples for {self.unknowns} unknowns, held by the ridge "
-            "alone; give more images",
+            f"alone, which was raised {self.unknowns / self.samples:.3g} times; give more images",
         )
 
 
@@ -154,6 +154,7 @@ class Refit:
         moments = Moments(module, sampled_places(module, layer, self.seed))
         for x, target in zip(layer.inputs, self._targets(layer), strict=True):
             moments.add(x, target)
+        moments.check(layer.name)
         change, intercept, condition = solve(moments, self.ridge)
         self.fits.append(_fit(layer.name, moments, change, condition))
         self._write(layer.name, change, intercept)
@@ -272,6 +273,18 @@ class Moments:
         self.square += float(linalg.vector_norm(errors)) ** 2
         self.spread += _spread(outputs)
 
+    def check(self, name: str) -> None:
+        """Refuses what no regression can be made of.
+
+        Raises:
+            ModelError: the layer ``name`` reads or should write values that are not finite.
+        """
+        if not (self.gram.isfinite().all() and self.cross.isfinite().all()):
+            raise ModelError(
+                f"regression: expected finite inputs and outputs of layer '{name}', found NaN or "
+                "infinity; look for such values in the weights and batch-norm statistics before it"
+            )
+
     def centred(self) -> tuple[Tensor, Tensor]:
         """Gram of the rows (g, d, d), and their products with the errors (g, d, o), about means."""
         means = self.sums / self.rows
@@ -287,11 +300,12 @@ def _spread(outputs: Tensor) -> float:
 def solve(moments: Moments, ridge: float) -> tuple[Tensor, Tensor, float]:
     """ΔW (g, o, d), Δb (g, o) and the condition number, by one Cholesky factorisation per group.
 
-    Where rounding leaves the ridged Gram indefinite, by its eigenvalues.
+    Where rounding leaves the ridged Gram indefinite, by its eigenvalues. With fewer rows than
+    unknowns d the ridge grows by d/rows: directions that no row reaches are no evidence.
     """
     gram, cross = moments.centred()
     scale = gram.diagonal(dim1=1, dim2=2).mean(1)
-    scale = torch.where(scale > 0, scale, 1.0)
+    scale = torch.where(scale > 0, scale, 1.0) * max(1.0, gram.shape[1] / moments.rows)
     system = gram.clone()
     system.diagonal(dim1=1, dim2=2).add_(ridge * scale[:, None])
     factor, failed = linalg.cholesky_ex(system)

@@ -36,12 +36,12 @@ class Samples:
         return len(self.chunks) * len(self.chunks[0][0])
 
     def shaped_like(self, example_inputs: Any) -> Any:
-        """The first chunk in the place of the example's tensors: a tuple, or a dict."""
+        """The first chunk in the place and type of the example's tensors: a tuple, or a dict."""
         args, kwargs = normalise_inputs(example_inputs)
         tensors = iter(self.chunks[0])
 
         def swap(value: Any) -> Any:
-            return next(tensors) if isinstance(value, Tensor) else value
+            return next(tensors).to(value.dtype) if isinstance(value, Tensor) else value
 
         if kwargs:
             return {name: swap(value) for name, value in kwargs.items()}
