@@ -1,9 +1,10 @@
 """bequest: smaller PyTorch networks, restored in closed form, without training and without data.
 
 The table of contents. Prune and restore: :func:`prune`, :func:`inspect`, :func:`load`,
-:class:`Pruned`. Measure: :func:`evaluate`, :func:`cost`, :func:`latency`. Methods:
-:mod:`bequest.criteria`, :mod:`bequest.restorers`. Networks and images: :mod:`bequest.zoo`,
-:mod:`bequest.data`. Everything is imported on first use, so that ``bequest --help`` needs no torch.
+:func:`export`, :class:`Pruned`. Measure: :func:`evaluate`, :func:`robustness`, :func:`cost`,
+:func:`latency`. Methods: :mod:`bequest.criteria`, :mod:`bequest.restorers`,
+:mod:`bequest.robust`. Networks and images: :mod:`bequest.zoo`, :mod:`bequest.data`. Everything is
+imported on first use, so that ``bequest --help`` needs no torch.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 from bequest._version import __version__
 
 if TYPE_CHECKING:
-    from bequest import criteria, data, restorers, zoo
+    from bequest import criteria, data, restorers, robust, zoo
     from bequest.artifact import Plan, load, load_plan
+    from bequest.artifact.export import export
     from bequest.errors import BequestError
     from bequest.inspection import inspect
-    from bequest.measure import cost, evaluate, latency
+    from bequest.measure import cost, evaluate, latency, robustness
     from bequest.pruning import Pruned, Report, prune
 
 _HOMES = {
@@ -28,13 +30,15 @@ _HOMES = {
     "Report": "bequest.pruning",
     "cost": "bequest.measure",
     "evaluate": "bequest.measure",
+    "export": "bequest.artifact.export",
     "inspect": "bequest.inspection",
     "latency": "bequest.measure",
     "load": "bequest.artifact",
     "load_plan": "bequest.artifact",
     "prune": "bequest.pruning",
+    "robustness": "bequest.measure",
 }
-_MODULES = frozenset({"criteria", "data", "restorers", "zoo"})
+_MODULES = frozenset({"criteria", "data", "restorers", "robust", "zoo"})
 
 __all__ = [
     "BequestError",
@@ -46,12 +50,15 @@ __all__ = [
     "criteria",
     "data",
     "evaluate",
+    "export",
     "inspect",
     "latency",
     "load",
     "load_plan",
     "prune",
     "restorers",
+    "robust",
+    "robustness",
     "zoo",
 ]
 

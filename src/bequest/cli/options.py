@@ -14,8 +14,8 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         show_default=False,
-        help="zoo:NAME, FILE.py:FACTORY (runs that file and calls FACTORY), or a folder that "
-        "bequest saved.",
+        help="zoo:NAME, timm:NAME, torchvision:NAME, hf:ID (or hf:./FOLDER), FILE.py:FACTORY (runs "
+        "that file and calls FACTORY), or a folder that bequest saved.",
     ),
 ]
 Weights = Annotated[
@@ -104,6 +104,56 @@ RoundTo = Annotated[
     int,
     typer.Option(
         metavar="N", help="Widths become multiples of N in groups of at least 2N channels."
+    ),
+]
+_ROBUST = "Robustness"
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_ROBUST,
+        metavar="NAME",
+        help="Prune in small steps that change the output as little as can be guaranteed: "
+        "stochastic, greedy or baseline. Takes the place of --criterion, --scope, --round-to.",
+    ),
+]
+InputRange = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_ROBUST,
+        metavar="LOW,HIGH",
+        help="With --strategy: the lowest and highest value of a pixel, before --mean and --std.",
+    ),
+]
+Step = Annotated[
+    float,
+    typer.Option(
+        rich_help_panel=_ROBUST,
+        metavar="S",
+        help="With --strategy: share of a layer that leaves in one step.",
+    ),
+]
+Alpha = Annotated[
+    float,
+    typer.Option(
+        rich_help_panel=_ROBUST,
+        metavar="A",
+        help="With --strategy: weight of a change's size against its evenness, in 0..1.",
+    ),
+]
+Attack = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_ROBUST,
+        metavar="NAME",
+        help="Also count the images whose class small changes can't alter: fgsm, pgd, autoattack.",
+    ),
+]
+Eps = Annotated[
+    str,
+    typer.Option(
+        rich_help_panel=_ROBUST,
+        metavar="E,E,...",
+        help="With --attack: the largest change of a pixel in 0..1.",
     ),
 ]
 Seed = Annotated[int, typer.Option(metavar="N", help="Of everything random.")]

@@ -47,6 +47,10 @@ def prune(
     batch_size: options.BatchSize = 256,
     device: options.Device = "cpu",
     base: options.Base = None,
+    strategy: options.Strategy = None,
+    input_range: options.InputRange = None,
+    step: options.Step = 1 / 64,
+    alpha: options.Alpha = 0.75,
     html: options.Html = None,
     json: options.Json = False,
 ) -> None:
@@ -58,6 +62,7 @@ def prune(
     from bequest.artifact.folder import require_empty
     from bequest.cli.files import require_file, write
     from bequest.cli.models import open_model
+    from bequest.cli.robust import Progressive, robust_json, robust_tables
     from bequest.cli.steps import Settings, measure, save_with_origin
     from bequest.cli.tables import group_table, refusal_tables, table
     from bequest.cli.values import parse_device, parse_ratio
@@ -68,6 +73,7 @@ def prune(
         settings = Settings(groups, scope, round_to, seed)
         shares = parse_ratio(ratio)
         settings.check(shares, criterion, restorer)
+        progressive = Progressive.parse(strategy, input_range, step, alpha, groups)
         if out is not None:
             require_empty(out)
         require_file(html, "--html")
@@ -80,9 +86,12 @@ def prune(
             images = form.images(data, limit=limit, offset=offset, batch_size=batch_size)
 
         output.waiting(f"tracing and pruning {model}")
-        pruned, seconds = settings.prune(
-            opened.model, example, shares, criterion, restorer, progress=True
-        )
+        if progressive is not None:
+            pruned, seconds = progressive.prune(opened.model, example, shares, restorer, seed, form)
+        else:
+            pruned, seconds = settings.prune(
+                opened.model, example, shares, criterion, restorer, progress=True
+            )
         before, after = measure((opened.model, pruned.model), example, images)
         recipe = pruned.plan.recipe
         result = PruningResult(model, recipe, pruned.report, before, after, seconds)
@@ -94,9 +103,16 @@ def prune(
         output.show(
             group_table(pruned.report.groups),
             *refusal_tables(pruned.report.refused),
+            *robust_tables(pruned.report),
             table(("", "before", "after", "change"), before_and_after(result)),
         )
-        output.document({**result.to_json(), "saved": None if out is None else str(out)})
+        output.document(
+            {
+                **result.to_json(),
+                **robust_json(pruned.report),
+                "saved": None if out is None else str(out),
+            }
+        )
         output.note(f"Pruned and restored in {seconds:.1f} s.")
         if html is not None:
             output.note(f"Page: {html}")

@@ -178,8 +178,12 @@ class Walk:
     def _placeholder(self, node: fx.Node, feeds: Iterator[Any]) -> None:
         name = self.reading.network.tensors.get(node.name)
         if name is None:
+            constant = self.reading.network.constants.get(node.name)
             if node.name in self.reading.network.inputs:
                 self._dense[node] = self._pruned[node] = list(next(feeds))
+            elif constant is not None:
+                device = next(iter(self._dense_tensors.values())).device
+                self._dense[node] = self._pruned[node] = [constant.to(device)]
             return
         dense, pruned = self._dense_tensors[name], self._pruned_tensors[name]
         self._dense[node] = [dense]
@@ -211,7 +215,9 @@ class Walk:
                 return self._precision if given in HALF else given
 
             args = list(fx.node.map_aggregate(node.args, pick))
-            kwargs: Any = fx.node.map_aggregate(node.kwargs, pick)
+            kwargs: Any = dict(fx.node.map_aggregate(node.kwargs, pick))
+            if kwargs.get("device") is not None:  # of a tensor that is made; traced without data
+                kwargs["device"] = next(held[0].device for held in streams.values())
             yield node.target(*adapt(node, args), **kwargs)  # type: ignore[operator]
 
     def _differs(self, node: Any) -> bool:

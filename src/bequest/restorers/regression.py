@@ -36,7 +36,7 @@ from bequest.graph.spill import Mapped
 from bequest.graph.surgery import add_bias, can_hold_bias
 from bequest.graph.trace import operator_of
 from bequest.graph.walk import Layer, Walk
-from bequest.statistics.samples import Samples, collect, synthesise
+from bequest.statistics.samples import Samples, collect, inverted, synthesise
 from bequest.statistics.synthetic import SOURCES
 
 
@@ -50,6 +50,8 @@ class Regression:
         source: synthetic inputs: "leaves", "pink" or "white" (:mod:`bequest.statistics.synthetic`).
         value_range: lowest and highest value of real inputs, where known; matters to networks
             without batch norm. None = zero mean and unit variance per channel.
+        inversion: steps by which images are fitted to the statistics of the network's batch norms
+            (:mod:`bequest.statistics.inversion`); each takes a forward and a backward pass.
         ridge: penalty on the change of the weights, relative to the mean variance of the inputs.
     """
 
@@ -58,11 +60,14 @@ class Regression:
     images: int = 256
     source: str = "leaves"
     value_range: tuple[float, float] | None = None
+    inversion: int = 12
     ridge: float = 1e-2
 
     def __post_init__(self) -> None:
-        if isinstance(self.images, bool) or not isinstance(self.images, int) or self.images < 1:
-            raise UsageError(f"regression: expected images ≥ 1, found {self.images!r}")
+        for name, least in (("images", 1), ("inversion", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise UsageError(f"regression: expected {name} ≥ {least}, found {value!r}")
         if self.source not in SOURCES:
             raise UnknownNameError("source", str(self.source), SOURCES)
         if not 0 <= self.ridge < float("inf"):
@@ -72,11 +77,28 @@ class Regression:
             if not -float("inf") < low < high < float("inf"):
                 raise UsageError(f"regression: expected a range low < high, found {low}, {high}")
 
-    def samples(self, example_inputs: Any, data: Iterable[Any] | None, seed: int) -> Samples:
-        """The inputs to walk over: from ``data``, or made up."""
+    def samples(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        data: Iterable[Any] | None,
+        seed: int,
+        *,
+        show: bool = False,
+    ) -> Samples:
+        """The inputs to walk over: from ``data``, or made up.
+
+        Args:
+            model: the dense network, in at least single precision.
+            example_inputs: whose shapes and types they get.
+            data: batches of real inputs, or None.
+            seed: of the draws.
+            show: a progress bar on a terminal.
+        """
         if data is not None:
             return collect(data, example_inputs, self.images)
-        return synthesise(example_inputs, self.images, self.source, self.value_range, seed)
+        made = synthesise(model, example_inputs, self.images, self.source, self.value_range, seed)
+        return inverted(model, made, self.inversion, show=show)
 
 
 ROWS_PER_UNKNOWN = 128
