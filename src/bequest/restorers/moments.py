@@ -57,7 +57,7 @@ class MomentsRegression(Restorer):
 
     name: ClassVar[str]
 
-    ridge: float = 0.1
+    ridge: float = 0.02
 
     def __post_init__(self) -> None:
         if not 0 < self.ridge < float("inf"):

@@ -97,7 +97,7 @@ class Regression:
         """
         if data is not None:
             return collect(data, example_inputs, self.images)
-        made = synthesise(example_inputs, self.images, self.source, self.value_range, seed)
+        made = synthesise(model, example_inputs, self.images, self.source, self.value_range, seed)
         return inverted(model, made, self.inversion, show=show)
 
 
