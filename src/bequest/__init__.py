@@ -1,9 +1,10 @@
 """bequest: smaller PyTorch networks, restored in closed form, without training and without data.
 
 The table of contents. Prune and restore: :func:`prune`, :func:`inspect`, :func:`load`,
-:class:`Pruned`. Measure: :func:`evaluate`, :func:`robustness`, :func:`cost`, :func:`latency`.
-Methods: :mod:`bequest.criteria`, :mod:`bequest.restorers`, :mod:`bequest.robust`. Networks
-and images: :mod:`bequest.zoo`, :mod:`bequest.data`. Everything is imported on first use, so that
+:func:`export`, :class:`Pruned`. Measure: :func:`evaluate`, :func:`robustness`, :func:`cost`,
+:func:`latency`. Methods: :mod:`bequest.criteria`, :mod:`bequest.restorers`,
+:mod:`bequest.robust`; for those who train: :mod:`bequest.hypersphere`. Networks and images:
+:mod:`bequest.zoo`, :mod:`bequest.data`. Everything is imported on first use, so that
 ``bequest --help`` needs no torch.
 """
 
@@ -15,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from bequest._version import __version__
 
 if TYPE_CHECKING:
-    from bequest import criteria, data, restorers, robust, zoo
+    from bequest import criteria, data, hypersphere, restorers, robust, zoo
     from bequest.artifact import Plan, load, load_plan
+    from bequest.artifact.export import export
     from bequest.errors import BequestError
     from bequest.inspection import inspect
     from bequest.measure import cost, evaluate, latency, robustness
@@ -29,6 +31,7 @@ _HOMES = {
     "Report": "bequest.pruning",
     "cost": "bequest.measure",
     "evaluate": "bequest.measure",
+    "export": "bequest.artifact.export",
     "inspect": "bequest.inspection",
     "latency": "bequest.measure",
     "load": "bequest.artifact",
@@ -36,7 +39,7 @@ _HOMES = {
     "prune": "bequest.pruning",
     "robustness": "bequest.measure",
 }
-_MODULES = frozenset({"criteria", "data", "restorers", "robust", "zoo"})
+_MODULES = frozenset({"criteria", "data", "hypersphere", "restorers", "robust", "zoo"})
 
 __all__ = [
     "BequestError",
@@ -48,6 +51,8 @@ __all__ = [
     "criteria",
     "data",
     "evaluate",
+    "export",
+    "hypersphere",
     "inspect",
     "latency",
     "load",

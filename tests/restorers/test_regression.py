@@ -9,11 +9,19 @@ from torch import nn
 
 import bequest
 from bequest.errors import BequestError, UsageError
-from bequest.graph.patches import outputs_at, patches, place_count
+from bequest.graph.patches import (
+    as_weight,
+    channel_major,
+    outputs_at,
+    patches,
+    place_count,
+    weight_rows,
+)
 from bequest.restorers import Regression
 from bequest.restorers.regression import Moments, solve
 from bequest.statistics import samples
 from bequest.statistics.synthetic import SOURCES
+from tests.architectures.planting import PlantedFirst
 from tests.networks import NETWORKS, DepthwiseTail, Plain, Residual, randomise
 
 LAYERS = [
@@ -25,6 +33,15 @@ LAYERS = [
     (nn.Conv2d(6, 4, 3, padding=2, stride=(2, 1), groups=2), (2, 6, 7, 8)),
     (nn.Conv2d(6, 12, 3, groups=6, bias=False), (2, 6, 7, 8)),
     (nn.Conv3d(3, 4, 2), (2, 3, 4, 4, 4)),
+    (nn.ConvTranspose1d(6, 4, 3), (2, 6, 9)),
+    (nn.ConvTranspose2d(6, 4, 2, stride=2), (2, 6, 4, 5)),
+    (nn.ConvTranspose2d(6, 4, (3, 4), stride=(2, 3), padding=1, groups=2), (2, 6, 4, 5)),
+    (nn.ConvTranspose2d(4, 4, 3, stride=2, padding=1, output_padding=1, groups=4), (2, 4, 4, 5)),
+    (nn.ConvTranspose2d(3, 4, 3, stride=2, dilation=(2, 1), bias=False), (2, 3, 4, 5)),
+    (
+        nn.ConvTranspose3d(3, 4, (2, 1, 3), stride=(1, 2, 2), output_padding=(0, 1, 0)),
+        (2, 3, 3, 2, 3),
+    ),
 ]
 
 
@@ -32,14 +49,19 @@ LAYERS = [
 def test_patches_times_weights_are_the_layer(layer, shape):
     layer, x = layer.double(), torch.randn(shape, dtype=torch.float64)
     y = layer(x)
-    places = torch.arange(place_count(layer, y))[::2]
+    places = torch.arange(place_count(layer, y.shape))[::2]
     for wanted in (None, places):
-        rows, expected = patches(layer, x, wanted), outputs_at(layer, y, wanted)
-        weight = layer.weight.flatten(1).unflatten(0, (len(rows), -1))
-        found = rows @ weight.mT
+        rows, expected = patches(layer, x, y.shape, wanted), outputs_at(layer, y, wanted)
+        found = rows @ weight_rows(layer).mT
         if layer.bias is not None:
             found = found + layer.bias.unflatten(0, (len(rows), 1, -1))
         torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=lambda v: str(v).replace(" ", ""))
+def test_a_matrix_in_channel_major_order_becomes_the_weight_it_was(layer, shape):
+    matrix = weight_rows(layer)[:, :, channel_major(layer)]
+    assert torch.equal(as_weight(layer, matrix), layer.weight)
 
 
 @pytest.mark.parametrize(("layer", "shape"), LAYERS, ids=lambda v: str(v).replace(" ", ""))
@@ -54,7 +76,11 @@ def test_the_solution_is_that_of_a_naive_ridge_regression(layer, shape):
         change, intercept, _ = solve(moments, ridge=0.1)
     x, target = torch.cat(inputs), torch.cat(targets)
     for group, (rows, errors) in enumerate(
-        zip(patches(layer, x), outputs_at(layer, target - layer(x)), strict=True)
+        zip(
+            patches(layer, x, target.shape)[:, :, channel_major(layer)],
+            outputs_at(layer, target - layer(x)),
+            strict=True,
+        )
     ):
         a, e = rows - rows.mean(0), errors - errors.mean(0)
         ridge = 0.1 * a.square().sum(0).mean()
@@ -155,7 +181,7 @@ def test_real_inputs_are_taken_from_a_loader():
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ({"restorer": "lbyl", "data": [torch.zeros(2, 3, 8, 8)]}, "reads weights alone"),
+        ({"restorer": "lbyl", "data": [torch.zeros(2, 3, 8, 8)]}, "read weights alone"),
         ({"restorer": "regression", "data": []}, "found none"),
         ({"restorer": "regression", "data": [torch.zeros(2, 3, 9, 8)]}, "expected inputs of shape"),
         ({"restorer": "regression", "data": [torch.full((2, 3, 8, 8), torch.nan)]}, "finite"),
@@ -168,7 +194,13 @@ def test_wrong_data(arguments, expected):
 
 @pytest.mark.parametrize(
     "fields",
-    [{"images": 0}, {"source": "leafs"}, {"ridge": -1.0}, {"value_range": (1.0, 0.0)}],
+    [
+        {"images": 0},
+        {"source": "leafs"},
+        {"ridge": -1.0},
+        {"value_range": (1.0, 0.0)},
+        {"inversion": -1},
+    ],
 )
 def test_wrong_fields(fields):
     with pytest.raises(BequestError):
@@ -213,3 +245,37 @@ def test_half_of_a_real_network_leaves_and_most_of_its_accuracy_stays(shared):
         model, torch.zeros(1, 3, 32, 32), 0.5, criterion="l1", restorer="regression", round_to=1
     )
     assert bequest.evaluate(pruned.model, images).top1 > 80
+
+
+class Positions(nn.Module):
+    """Tokens at positions that the code counts, scaled by a constant that the code holds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.places = nn.Embedding(20, 12), nn.Embedding(9, 12)
+        self.hidden, self.head = nn.Linear(12, 32), nn.Linear(32, 3)
+
+    def forward(self, tokens):
+        places = torch.arange(tokens.shape[1], device=tokens.device)
+        mask = torch.full((1, tokens.shape[1], 1), 0.5, device=tokens.device)
+        x = (self.words(tokens) + self.places(places)) * mask * torch.tensor([2.0])
+        return self.head(F.gelu(self.hidden(x)))
+
+
+def test_tensors_that_the_code_makes_are_walked_where_the_network_is():
+    model = Positions().eval()
+    with torch.no_grad():
+        model.hidden.weight[:8] = model.hidden.weight[8:16]
+        model.hidden.bias[:8] = model.hidden.bias[8:16]
+    tokens = torch.randint(0, 20, (64, 9))
+    pruned = bequest.prune(
+        model,
+        tokens[:2],
+        {"hidden": 0.25},
+        criterion=PlantedFirst({"hidden": tuple(range(8))}),
+        restorer=Regression(ridge=1e-9),
+        data=[tokens],
+        round_to=1,
+    )
+    assert pruned.plan.groups[0].removed == tuple(range(8))
+    torch.testing.assert_close(pruned.model(tokens), model(tokens), rtol=0, atol=1e-3)

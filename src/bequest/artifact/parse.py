@@ -7,10 +7,11 @@ only shrink, and attributes from a closed list.
 from __future__ import annotations
 
 from bequest.artifact import fields
-from bequest.artifact.plan import VERSION, GroupPlan, Plan, Refusal
+from bequest.artifact.plan import VERSION, Form, GroupPlan, Plan, Refusal
+from bequest.graph.constants import HELD
 from bequest.graph.surgery import Attribute, Cut, Surgery
 
-WIDTH_ATTRIBUTES = frozenset(
+WIDTH_ATTRIBUTES = HELD | frozenset(
     "in_channels out_channels groups in_features out_features embedding_dim num_embeddings "
     "num_features num_channels num_groups normalized_shape num_parameters".split()
 )
@@ -20,7 +21,7 @@ _GROUP_FIELDS = (
     "name kind producers consumers size removed restored_by reconstruction_error notes".split()
 )
 
-PLAN_FIELDS = ("version", "architecture", "recipe", "versions", "groups", "refused", "surgery")
+PLAN_FIELDS = tuple("version architecture recipe versions groups refused surgery form".split())
 
 
 def parse_plan(value: object) -> Plan:
@@ -35,7 +36,7 @@ def parse_plan(value: object) -> Plan:
         fields.refuse(
             "version", f"{VERSION} (another one is read by the bequest that wrote it)", version
         )
-    _, architecture, recipe, versions, groups, refused, surgery = fields.record(
+    _, architecture, recipe, versions, groups, refused, surgery, form = fields.record(
         value, "the plan", *PLAN_FIELDS
     )
     return Plan(
@@ -56,7 +57,14 @@ def parse_plan(value: object) -> Plan:
             for i, item in enumerate(fields.sequence(refused, "refused"))
         ),
         surgery=_surgery(surgery),
+        form=_form(form),
     )
+
+
+def _form(value: object) -> Form:
+    if value not in ("module", "program"):
+        fields.refuse("form", "'module' or 'program'", value)
+    return value
 
 
 def _group(value: object, where: str) -> GroupPlan:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from bequest.graph.surgery import Surgery
+
+Form = Literal["module", "program"]
 
 VERSION = 1
 """Version of the JSON form of a plan."""
@@ -66,6 +68,8 @@ class Plan:
         groups: what happens to each group that loses channels.
         refused: what stays as it is, and why.
         surgery: cuts, attributes and new biases, replayed on a fresh instance when loading.
+        form: "module": an instance of the dense network's class holds the pruned one. "program":
+            sizes in its code don't let it; the traced operators are saved beside the tensors.
     """
 
     architecture: str
@@ -74,6 +78,7 @@ class Plan:
     groups: tuple[GroupPlan, ...]
     refused: tuple[Refusal, ...]
     surgery: Surgery
+    form: Form = "module"
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON values, with the version of the form."""

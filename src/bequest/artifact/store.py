@@ -11,13 +11,14 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast, overload
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bequest.artifact import fields
 from bequest.artifact.fingerprint import fingerprint, stored_tensors
 from bequest.artifact.folder import (
     PLAN,
@@ -31,18 +32,24 @@ from bequest.artifact.folder import (
 )
 from bequest.artifact.manifest import Manifest, TensorSpec
 from bequest.artifact.plan import Plan
+from bequest.artifact.program import load_program
+from bequest.artifact.sparse import decode, encode
 from bequest.errors import ArtifactError, ModelError, UsageError
 from bequest.graph import surgery as operation
+from bequest.graph.program import Document, Program
 
 Model = TypeVar("Model", bound=nn.Module)
 
 _LISTED = 3
 
 
-def save(directory: str | os.PathLike[str], model: nn.Module, plan: Plan) -> None:
+def save(
+    directory: str | os.PathLike[str], model: nn.Module, plan: Plan, *, beside: str | None = None
+) -> None:
     """Writes ``model.safetensors`` and ``plan.json``, both or neither.
 
-    Parameters and persistent buffers are stored once each, whatever their number of names.
+    Parameters and persistent buffers are stored once each, whatever their number of names, and
+    those with many zeros as their other values and a bit per place.
     Buffers that no state dict holds are not stored: loading takes those of the fresh instance and
     replays the cuts on them.
 
@@ -50,6 +57,7 @@ def save(directory: str | os.PathLike[str], model: nn.Module, plan: Plan) -> Non
         directory: a folder that is empty or does not exist yet.
         model: the pruned model; trained further, moved or converted to another dtype as you like.
         plan: the plan that made it.
+        beside: name of something that may lie in the folder already, and stays.
 
     Raises:
         UsageError: the folder has files in it, ``directory`` is a file, ``model`` has not the
@@ -62,35 +70,48 @@ def save(directory: str | os.PathLike[str], model: nn.Module, plan: Plan) -> Non
     _require_storable(model)
     _require_pruned(tensors, plan)
     try:
-        require_empty(target)
+        require_empty(target, beside)
         with staged(target) as staging:
-            _write(staging, tensors, plan)
+            _write(staging, tensors, plan, model.document if isinstance(model, Program) else None)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{target} could not be written, nothing was left: {error}") from error
 
 
-def load(directory: str | os.PathLike[str], fresh_model: Model) -> Model:
+@overload
+def load(directory: str | os.PathLike[str], fresh_model: Model) -> Model | Program: ...
+
+
+@overload
+def load(directory: str | os.PathLike[str], fresh_model: None = None) -> Program: ...
+
+
+def load(directory: str | os.PathLike[str], fresh_model: nn.Module | None = None) -> nn.Module:
     """Builds the pruned model from a fresh instance of the dense one.
 
     Args:
         directory: a folder that :func:`save` wrote.
         fresh_model: an instance of the class that was pruned, built with the same arguments; its
-            values don't matter. It is not changed.
+            values don't matter. It is not changed. None, or ignored, where the plan's form is
+            "program": a program needs no class.
 
     Returns:
         A copy of ``fresh_model`` with the surgery replayed and the stored tensors: its outputs
         are those of the saved model to the bit (same mode, device and memory format). Device,
-        train or eval mode and ``requires_grad`` are those of ``fresh_model``.
+        train or eval mode and ``requires_grad`` are those of ``fresh_model``. A program comes on
+        the CPU in evaluation mode.
 
     Raises:
-        UsageError: there is no such folder, or ``fresh_model`` can't take tensors.
+        UsageError: there is no such folder, or ``fresh_model`` is missing or can't take tensors.
         ArtifactError: a file is missing, truncated, altered or leads out of the folder; or the
             artefact is of another architecture or dtype (the message names the first tensors).
         ModelError: ``fresh_model`` can't be copied.
     """
     folder = existing(directory)
-    _require_fresh(fresh_model)
     manifest = _manifest(folder)
+    if manifest.plan.form == "program":
+        return _load_program(folder, manifest)
+    _require_fresh(fresh_model)
+    assert fresh_model is not None
     values = _read(verified_tensors(folder, manifest.size, manifest.checksum), manifest)
     model = _replay(folder, fresh_model, manifest)
     with torch.no_grad():
@@ -130,17 +151,19 @@ def _require_pruned(tensors: Mapping[str, Tensor], plan: Plan) -> None:
             )
 
 
-def _write(staging: Path, tensors: Mapping[str, Tensor], plan: Plan) -> None:
+def _write(
+    staging: Path, tensors: Mapping[str, Tensor], plan: Plan, program: Document | None
+) -> None:
     path = staging / TENSORS
     try:
-        save_file(_apart(tensors), path, metadata={"format": "pt"})
+        save_file(_apart(encode(tensors)), path, metadata={"format": "pt"})
     except (KeyError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"the model has a tensor that safetensors can't hold (expected dense tensors with "
             f"data, of a common dtype): {error}"
         ) from error
     specs = {name: TensorSpec.of(tensor) for name, tensor in tensors.items()}
-    manifest = Manifest(plan, file_checksum(path), path.stat().st_size, specs)
+    manifest = Manifest(plan, file_checksum(path), path.stat().st_size, specs, program)
     (staging / PLAN).write_bytes(manifest.encode())
     shutil.copymode(staging / PLAN, path)  # safetensors makes files that only their owner can read
 
@@ -156,6 +179,14 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         storages.add(dense.untyped_storage().data_ptr())
         apart[name] = dense
     return apart
+
+
+def _load_program(folder: Path, manifest: Manifest) -> Program:
+    values = _read(verified_tensors(folder, manifest.size, manifest.checksum), manifest)
+    try:
+        return load_program(manifest.program, values)
+    except ArtifactError as error:
+        raise ArtifactError(f"{folder / PLAN}: {error}") from error
 
 
 def _require_fresh(model: object) -> None:
@@ -184,9 +215,10 @@ def _manifest(folder: Path) -> Manifest:
 
 def _read(path: Path, manifest: Manifest) -> dict[str, Tensor]:
     try:
-        values = load_file(path)
+        written = load_file(path)
     except Exception as error:  # whatever the reader of the format raises on a forged file
         raise ArtifactError(f"{path} is not a readable safetensors file: {error}") from error
+    values = decode(written, manifest.tensors)
     if found := _differences(manifest.tensors, _specs(values)):
         raise ArtifactError(f"{path} does not hold what {PLAN} says: {found}")
     return values
@@ -202,6 +234,7 @@ def _replay(folder: Path, fresh_model: Model, manifest: Manifest) -> Model:
     model = _copy(fresh_model)
     try:
         operation.apply(model, manifest.plan.surgery)
+        model = _with_forms(model, manifest.plan.recipe)
     except Exception as error:  # also what a module's own code raises when its tensors are set
         raise ArtifactError(f"{whose}: {error}; {advice}") from error
     differing = _differences(manifest.tensors, _specs(stored_tensors(model)))
@@ -214,6 +247,17 @@ def _replay(folder: Path, fresh_model: Model, manifest: Manifest) -> Model:
             "e.g. fresh_model.half()"
         )
     return model
+
+
+def _with_forms(model: Model, recipe: Mapping[str, Any]) -> Model:
+    """The model with layers of the forms that its recipe names; see :func:`rebuild`."""
+    if "forms" not in recipe:
+        return model
+    from bequest.hypersphere.structure import rebuild  # which reads this package
+
+    names = fields.mapping(recipe["forms"], "recipe.forms")
+    forms = {name: fields.text(form, f"recipe.forms.{name}") for name, form in names.items()}
+    return cast(Model, rebuild(model, forms))
 
 
 def _copy(model: Model) -> Model:

@@ -12,9 +12,11 @@ from bequest._version import __version__
 from bequest.cli.compare import compare
 from bequest.cli.demo import demo
 from bequest.cli.evaluate import evaluate
+from bequest.cli.export import export
 from bequest.cli.inspect import inspect
 from bequest.cli.options import examples
 from bequest.cli.prune import prune
+from bequest.cli.train import train
 from bequest.errors import BequestError
 
 app = typer.Typer(
@@ -35,6 +37,7 @@ app.command(
         "bequest prune my_net.py:make --size 3x224x224 --ratio 'layer*.conv1=0.5,*=0' -o out/",
         "bequest prune zoo:resnet50 --weights resnet50.pth --ratio 0.5 --groups all "
         "--data val/ --limit 5000 --html report.html -o out/",
+        "bequest prune out/ --sparsity 0.5 --recover filter -o sparse/",
     )
 )(prune)
 app.command(
@@ -57,8 +60,24 @@ app.command(
         "bequest inspect zoo:resnet56",
         "bequest inspect my_net.py:make --size 3x224x224",
         "bequest inspect out/ --json",
+        "bequest inspect timm:vit_tiny_patch16_224",
     )
 )(inspect)
+app.command(
+    epilog=examples(
+        "bequest export out/ -o model.onnx",
+        "bequest export out/ --model my_net.py:make -o model.onnx --batch-size 8",
+    )
+)(export)
+app.command(
+    epilog=examples(
+        "bequest train zoo:resnet20 --data train.npz --hyperspherical --sparsity 0.5 "
+        "--epochs 20 -o out/",
+        "bequest train zoo:resnet20 --data train.npz --epochs 20 -o out/ --resume",
+        "bequest train my_net.py:make --size 3x64x64 --mean 0.5 --std 0.25 --data images/ "
+        "--epochs 30 --accelerator cuda --devices 4 --precision bf16-mixed -o out/",
+    )
+)(train)
 
 
 def _print_version(wanted: bool) -> None:

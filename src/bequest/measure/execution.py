@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -25,6 +26,17 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def at_least_single(model: nn.Module) -> nn.Module:
+    """The model itself, or a single precision copy of one in half precision.
+
+    Sums over many rows, and gradients, need the digits.
+    """
+    halves = (torch.float16, torch.bfloat16)
+    if any(tensor.dtype in halves for tensor in (*model.parameters(), *model.buffers())):
+        return copy.deepcopy(model).float()
+    return model
 
 
 def device_of(model: nn.Module) -> torch.device:

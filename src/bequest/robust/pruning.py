@@ -85,7 +85,7 @@ def prune(
     _check_share("step", step, step > 0 if _is_number(step) else False, "(0, 1]")
     _check_share("alpha", alpha, alpha >= 0 if _is_number(alpha) else False, "[0, 1]")
     wish = checked_wish(ratio, restorer, seed)
-    _check_reach(wish.ratio, chosen)
+    _check_reach(wish.shares, chosen)
 
     run = Run(model, example_inputs, input_range, Pace(step, chosen, alpha), wish)
     restored = run.restored()
@@ -139,6 +139,7 @@ def checked_wish(ratio: Any, restorer: Any, seed: Any) -> Wish:
     """
     return Wish.checked(
         ratio=ratio,
+        target=None,
         groups="inner",
         criterion="l1",  # not asked: the strategy takes its place
         scope="group",

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bequest.errors import UsageError
 from bequest.graph.trace import normalise_inputs
+from bequest.statistics.inversion import invert
 from bequest.statistics.synthetic import SOURCES
 
 CHUNK = 64
@@ -82,6 +83,19 @@ def synthesise(
     values = SOURCES[source](total, tuple(example.shape[1:]), generator, value_range)
     values = values.to(example.device, _working(example.dtype))
     return Samples(tuple((part,) for part in torch.split(values, chunk)), real=False)
+
+
+def inverted(model: nn.Module, samples: Samples, steps: int, *, show: bool = False) -> Samples:
+    """The same images, fitted to what the model's batch norms have stored.
+
+    Networks that take anything else than one batch of images or sequences are left as they are.
+    """
+    columns = list(zip(*samples.chunks, strict=True))
+    if len(columns) != 1 or columns[0][0].ndim < 3 or not columns[0][0].is_floating_point():
+        return samples
+    fitted = invert(model, torch.cat(columns[0]), steps, show=show)
+    chunk = len(columns[0][0])
+    return Samples(tuple((part,) for part in torch.split(fitted, chunk)), real=False)
 
 
 def collect(data: Iterable[Any], example_inputs: Any, most: int) -> Samples:
