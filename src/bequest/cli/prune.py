@@ -65,12 +65,13 @@ def prune(
     weights: options.Weights = None,
     criterion: options.Criterion = "l2",
     restorer: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME",
-            help="Who hands on what they knew: none, merge, lbyl, ...; a wrong name lists all.",
+            help="Who hands on what they knew: none, merge, lbyl, ...; a wrong name lists all. "
+            "regression where none is named, sum with --strategy.",
         ),
-    ] = "regression",
+    ] = None,
     groups: options.Groups = "inner",
     scope: options.Scope = "group",
     round_to: options.RoundTo = 8,
@@ -110,8 +111,10 @@ def prune(
         single = single_weights(sparsity, mask, recover, skip, seed)
         settings = Settings(groups, scope, round_to, seed)
         shares = None if ratio is None else parse_ratio(ratio)
+        restorer = restorer or ("regression" if strategy is None else "sum")
         settings.check(shares, criterion, restorer, target)
-        progressive = Progressive.parse(strategy, input_range, step, alpha, groups)
+        elsewhere = {"--target": target, "--sparsity": sparsity, "--calibrate": calibrate or None}
+        progressive = Progressive.parse(strategy, input_range, step, alpha, groups, elsewhere)
         if out is not None:
             require_empty(out)
         require_file(html, "--html")
