@@ -197,7 +197,8 @@ class Walk:
         if layer is not None and (self._everywhere or self._differs(node.args[0])):
             left = Mapped(lambda i: self.shrunk.slice(node, dense[i]), len(dense))
             visit(Layer(node, layer, self._pruned[node.args[0]], left))  # type: ignore[index]
-        if not any(self._differs(value) for value in node.all_input_nodes):
+        # A constant that is expanded to all channels has no operand that differs, and yet is narrower.
+        if not any(map(self._differs, node.all_input_nodes)) and not self.shrunk.narrows(node):
             self._pruned[node] = dense
             return
         adapt = self._at_new_width(layer, recalibrate)
