@@ -99,7 +99,7 @@ def prune(
     criterion: str | Criterion = "l2",
     scope: Scope = "group",
     restorer: str | Restorer | Regression = "regression",
-    data: Iterable[Any] | None = None,
+    data: Samples | Iterable[Any] | None = None,
     round_to: int = 8,
     seed: int = 0,
     progress: bool = True,
@@ -123,7 +123,8 @@ def prune(
         scope: channels are ranked within their "group", or over all groups ("global").
         restorer: what they leave behind; a name or a config object.
         data: batches of real, unlabelled inputs for what looks at inputs: the restorer
-            "regression", the criteria "obs" and "mutual-information", a target; None = no data.
+            "regression", the criteria "obs" and "mutual-information", a target; None = no data. The
+            ``Samples`` that :meth:`Regression.samples` made can be given to several calls.
         round_to: widths become multiples of this in groups of at least twice as many channels.
         seed: of everything random.
         progress: show a progress bar on a terminal.
@@ -192,7 +193,7 @@ def prune(
 
 
 def _samples(
-    wish: Wish, model: nn.Module, example_inputs: Any, data: Iterable[Any] | None
+    wish: Wish, model: nn.Module, example_inputs: Any, data: Samples | Iterable[Any] | None
 ) -> Samples | None:
     """What layers are observed with; None where weights alone are read."""
     config = wish.restorer if isinstance(wish.restorer, Regression) else None

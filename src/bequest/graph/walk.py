@@ -197,7 +197,7 @@ class Walk:
         if layer is not None and (self._everywhere or self._differs(node.args[0])):
             left = Mapped(lambda i: self.shrunk.slice(node, dense[i]), len(dense))
             visit(Layer(node, layer, self._pruned[node.args[0]], left))  # type: ignore[index]
-        # A constant that is expanded to all channels has no operand that differs, and yet is narrower.
+        # A constant expanded to all channels has no operand that differs, and yet is narrower.
         if not any(map(self._differs, node.all_input_nodes)) and not self.shrunk.narrows(node):
             self._pruned[node] = dense
             return

@@ -81,7 +81,7 @@ class Regression:
         self,
         model: nn.Module,
         example_inputs: Any,
-        data: Iterable[Any] | None,
+        data: Samples | Iterable[Any] | None,
         seed: int,
         *,
         show: bool = False,

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
-from bequest.errors import UsageError
+from bequest.errors import DataError, UsageError
 from bequest.graph.trace import normalise_inputs, trace
 from bequest.graph.vocabulary import vocabularies
 from bequest.statistics.inversion import invert
@@ -35,6 +38,47 @@ class Samples:
     def count(self) -> int:
         """Number of inputs."""
         return len(self.chunks) * len(self.chunks[0][0])
+
+    def save(self, path: str | Path) -> None:
+        """Writes the inputs to a safetensors file, to be reused as ``data=``.
+
+        Raises:
+            DataError: the file can't be written.
+        """
+        columns = {
+            str(number): torch.cat(column)
+            for number, column in enumerate(zip(*self.chunks, strict=True))
+        }
+        facts = {"chunk": str(len(self.chunks[0][0])), "real": str(self.real)}
+        draft = Path(path).with_name(Path(path).name + ".part")
+        try:
+            draft.write_bytes(to_bytes(columns, metadata=facts))
+            draft.replace(path)
+        except OSError as error:
+            draft.unlink(missing_ok=True)
+            raise DataError(f"{path}: the inputs could not be written: {error}") from error
+
+    @classmethod
+    def load(cls, path: str | Path) -> Samples:
+        """Reads what :meth:`save` wrote.
+
+        Raises:
+            DataError: there is no such file, or it is none of these.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts = file.metadata() or {}
+                columns = [file.get_tensor(str(i)) for i in range(len(file.keys()))]
+            chunk, real = int(facts["chunk"]), {"True": True, "False": False}[facts["real"]]
+            parts = [torch.split(column, chunk) for column in columns]
+            samples = cls(tuple(zip(*parts, strict=True)), real)
+            if chunk < 1 or not parts or any(len(part) % chunk for part in columns):
+                raise ValueError("chunks of unequal sizes")
+        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            raise DataError(
+                f"{path}: expected inputs that Samples.save wrote, found something else: {error}"
+            ) from error
+        return samples
 
     def shaped_like(self, example_inputs: Any) -> Any:
         """The first chunk in the place and type of the example's tensors: a tuple, or a dict."""
@@ -138,12 +182,13 @@ def inverted(model: nn.Module, samples: Samples, steps: int, *, show: bool = Fal
     return Samples(tuple((part,) for part in torch.split(fitted, chunk)), real=False)
 
 
-def collect(data: Iterable[Any], example_inputs: Any, most: int) -> Samples:
+def collect(data: Samples | Iterable[Any], example_inputs: Any, most: int) -> Samples:
     """The first ``most`` inputs of an iterable of batches, rechunked.
 
     Args:
         data: batches as loaders give them: a tensor, or a tuple or list whose first item is one
-            (labels behind it are not read), or a mapping of tensors.
+            (labels behind it are not read), or a mapping of tensors; or the :class:`Samples` of an
+            earlier call, of which all are taken.
         example_inputs: the network's example inputs, whose number of tensors decides.
         most: how many inputs at most.
 
@@ -152,6 +197,8 @@ def collect(data: Iterable[Any], example_inputs: Any, most: int) -> Samples:
     """
     args, kwargs = normalise_inputs(example_inputs)
     examples = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    if isinstance(data, Samples):
+        return _fitting(data, examples)
     gathered: list[list[Tensor]] = [[] for _ in examples]
     found = 0
     for batch in data:
@@ -177,6 +224,19 @@ def collect(data: Iterable[Any], example_inputs: Any, most: int) -> Samples:
         dtype = _working(example.dtype) if example.is_floating_point() else example.dtype
         columns.append(torch.split(whole.to(example.device, dtype), chunk))
     return Samples(tuple(zip(*columns, strict=True)), real=True)
+
+
+def _fitting(samples: Samples, examples: list[Tensor]) -> Samples:
+    """The samples, on the example's device, if they are inputs of the same network."""
+    shapes = [tuple(part.shape[1:]) for part in samples.chunks[0]]
+    wanted = [tuple(example.shape[1:]) for example in examples]
+    if shapes != wanted:
+        raise UsageError(f"data: expected inputs of the shapes {wanted}, found {shapes}")
+    placed = tuple(
+        tuple(part.to(one.device) for part, one in zip(chunk, examples, strict=True))
+        for chunk in samples.chunks
+    )
+    return Samples(placed, samples.real)
 
 
 def _tensors(batch: Any, kwargs: Mapping[str, Any], count: int) -> list[Tensor]:
