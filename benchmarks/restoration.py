@@ -1,0 +1,92 @@
+"""How much accuracy do the data-free settings keep on ResNet-56 (CIFAR-10), seed by seed?
+
+Inner channels of every block at one ratio. Two qualities of the same method: the default, whose
+images take 12 steps of inversion, and 60 steps; with channels chosen by l1 and by obs. Beside them
+the calibrated form, with 512 training images. Developed on test images 0 to 4,999, reported on
+5,000 to 9,999; medians of three seeds. Needs the real weights and images in ``$BEQUEST_SHARED``.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+
+import bequest
+from benchmarks.record import record, shared_folder
+from benchmarks.subjects import subject
+from bequest.restorers import Regression
+from bequest.statistics.samples import Samples
+
+RATIOS = (0.3, 0.5, 0.7)
+SEEDS = (0, 1, 2)
+LEVELS = {"default": Regression(), "60 steps": Regression(inversion=60)}
+CRITERIA = ("l1", "obs")
+
+
+def main() -> None:
+    """Measures the table and writes results/restoration.{json,md}."""
+    model, entry, images = subject(
+        "resnet56", "resnet56_cifar10.safetensors", "cifar10/test.npz", offset=5000
+    )
+    example = torch.zeros(1, *entry.input_shape)
+
+    def accuracy(data: Samples | Iterable[Any], ratio: float, criterion: str, **changes: Any) -> float:
+        pruned = bequest.prune(
+            model,
+            example,
+            ratio,
+            criterion=criterion,
+            restorer=Regression(**changes),
+            data=data,
+            round_to=1,
+        )
+        return bequest.evaluate(pruned.model, images).top1
+
+    rows: list[list[object]] = []
+    for level, restorer in LEVELS.items():
+        inputs, seconds = [], []
+        for seed in SEEDS:
+            start = time.process_time()
+            inputs.append(restorer.samples(model, example, None, seed))
+            seconds.append(time.process_time() - start)
+        for criterion in CRITERIA:
+            for ratio in RATIOS:
+                found = [accuracy(samples, ratio, criterion) for samples in inputs]
+                rows.append(_row(level, criterion, ratio, found, statistics.median(seconds)))
+                print(*rows[-1], flush=True)
+    real = bequest.data.open_images(
+        shared_folder() / "data/cifar10/train-0.npz",
+        mean=entry.mean,
+        std=entry.std,
+        size=entry.input_shape,
+        limit=512,
+    )
+    for ratio in RATIOS:
+        found = [accuracy(real, ratio, "l1", images=512)]
+        rows.append(_row("512 real images", "l1", ratio, found, 0.0))
+        print(*rows[-1], flush=True)
+    record(
+        "restoration",
+        rows,
+        ["inputs", "criterion", "ratio", "top-1, median", "least", "most", "CPU s for the inputs"],
+        seeds=len(SEEDS),
+        dense=round(bequest.evaluate(model, images).top1, 2),
+        images="CIFAR-10 test, 5,000 to 9,999",
+        developed_on="CIFAR-10 test, 0 to 4,999",
+        pruned="inner channels of every block, round_to=1",
+    )
+
+
+def _row(
+    level: str, criterion: str, ratio: float, found: list[float], seconds: float
+) -> list[object]:
+    numbers = (statistics.median(found), min(found), max(found))
+    return [level, criterion, ratio, *(round(n, 2) for n in numbers), round(seconds, 1)]
+
+
+if __name__ == "__main__":
+    main()
