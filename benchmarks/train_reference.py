@@ -38,7 +38,8 @@ def train(name: str, epochs: int) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     images, labels = _images(name)
     torch.manual_seed(0)
-    network = bequest.zoo.create(name).to(device, memory_format=torch.channels_last).train()
+    network = bequest.zoo.create(name).to(device).train()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimiser = torch.optim.SGD(
         network.parameters(), RATE, MOMENTUM, weight_decay=DECAY, nesterov=True
     )
@@ -48,7 +49,8 @@ def train(name: str, epochs: int) -> None:
     for epoch in range(begin, epochs):
         torch.manual_seed(epoch)
         total = 0.0
-        for batch in torch.randperm(len(images))[: steps * BATCH].split(BATCH):
+        order = torch.randperm(len(images))[: steps * BATCH]
+        for batch in torch.split(order, BATCH):
             x = _augmented(images[batch]).to(device, memory_format=torch.channels_last)
             y = labels[batch].to(device)
             with torch.autocast(device.type, torch.bfloat16):

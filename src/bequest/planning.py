@@ -101,6 +101,7 @@ class Chosen:
     group: Group
     keep: Mask
     notes: tuple[str, ...]
+    predicted_error: float | None = None
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
@@ -209,7 +210,11 @@ def chosen_from(choices: Sequence[Choice], wish: Wish) -> list[Chosen]:
         if choice.group.blocks is not None:
             number = int(choice.group.blocks.max()) + 1
             notes.append(f"{number} blocks keep equal numbers of channels")
-        chosen.append(Chosen(choice.group, keep, tuple(notes)))
+        lost = int((~keep).sum())
+        predicted = None
+        if choice.losses is not None and lost:
+            predicted = float(choice.losses[lost - 1]) ** 0.5  # of variances, as errors are
+        chosen.append(Chosen(choice.group, keep, tuple(notes), predicted))
     return [one for one in chosen if not one.keep.all()]
 
 

@@ -183,6 +183,9 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _load_program(folder: Path, manifest: Manifest) -> Program:
     values = _read(verified_tensors(folder, manifest.size, manifest.checksum), manifest)
+    # Tensors of the file lie in memory as the file has them; kernels give the same bits only where
+    # they are aligned as torch aligns its own.
+    values = {name: value.clone() for name, value in values.items()}
     try:
         return load_program(manifest.program, values)
     except ArtifactError as error:

@@ -1,8 +1,8 @@
 """Writes a pruned network down as a program: the traced graph with its constants at new widths.
 
-A trace holds the batch size as a constant, too. So the network is traced again with two and three
-times as many samples, which shows the constants that follow; where one doesn't do so in proportion
-the program keeps the batch size of the example.
+A trace holds the batch size as a constant, too. So the network is traced again with more
+samples, which shows the constants that follow; where one doesn't do so in proportion the program
+keeps the batch size of the example.
 """
 
 from __future__ import annotations
@@ -285,23 +285,34 @@ _Several = tuple[Network, Shrunk, Mapping[fx.Node, fx.Node]]
 def _several(
     model: nn.Module, example_inputs: Any, channels: Channels, leaving: NDArray[Any]
 ) -> _Several | None:
-    """A trace of twice the samples, its widths, and its nodes' twins in a trace of three times.
+    """A trace, its widths, and its nodes' twins in a trace of more samples.
 
+    Of a single sample some networks skip operators; then two and three times as many are compared.
     None where the model's code doesn't run at other batch sizes, or does something else there.
     """
+    once = channels.reading.network
     try:
-        two, three = (trace_shapes(model, _repeated(example_inputs, n)) for n in (2, 3))
+        two = trace_shapes(model, _repeated(example_inputs, 2))
+        twins = _twins(once, two, 2)
+        if twins is not None:
+            return once, Shrunk(channels, leaving), twins
+        twins = _twins(two, trace_shapes(model, _repeated(example_inputs, 3)), 3 / 2)
     except Exception:  # whatever the model's code says to another batch size
         return None
-    here, _ = without_copies(two)
-    there, _ = without_copies(three)
-    if [kind(node) for node in here] != [kind(node) for node in there]:
-        return None
-    twins = dict(zip(here, there, strict=True))
-    if not all(_in_proportion(*pair) for pair in twins.items()):
+    if twins is None:
         return None
     other = group(read(two))
     return two, Shrunk(other, _carried(channels, leaving, other)), twins
+
+
+def _twins(few: Network, many: Network, times: float) -> dict[fx.Node, fx.Node] | None:
+    """Node → the same node in a trace of so many times the samples; None where others run there."""
+    here, _ = without_copies(few)
+    there, _ = without_copies(many)
+    if [kind(node) for node in here] != [kind(node) for node in there]:
+        return None
+    twins = dict(zip(here, there, strict=True))
+    return twins if all(_in_proportion(*pair, times) for pair in twins.items()) else None
 
 
 def _repeated(example_inputs: Any, times: int) -> Any:
@@ -325,13 +336,13 @@ def _carried(channels: Channels, leaving: NDArray[Any], other: Channels) -> NDAr
     return carried
 
 
-def _in_proportion(two: fx.Node, three: fx.Node) -> bool:
-    """Whether all numbers of a node are the same for two and three times the samples, or as 2:3."""
-    if operator_of(two) in (*VIEWS, "expand"):
-        pairs: Iterable[Any] = zip(two.meta["val"].shape, three.meta["val"].shape, strict=True)
+def _in_proportion(here: fx.Node, there: fx.Node, times: float) -> bool:
+    """Whether every number of a node is the same for more samples, or as many times larger."""
+    if operator_of(here) in (*VIEWS, "expand"):
+        pairs: Iterable[Any] = zip(here.meta["val"].shape, there.meta["val"].shape, strict=True)
     else:
-        pairs = zip(_numbers(two), _numbers(three), strict=False)
-    return all(one == other or 3 * one == 2 * other for one, other in pairs)
+        pairs = zip(_numbers(here), _numbers(there), strict=False)
+    return all(other in (one, times * one) for one, other in pairs)
 
 
 def _numbers(node: fx.Node) -> list[float]:

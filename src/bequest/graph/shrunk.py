@@ -33,6 +33,17 @@ class Shrunk:
         """The indices that stay among ``labels``, int64."""
         return torch.from_numpy((~self._gone(labels)).nonzero()[0])
 
+    def narrows(self, node: fx.Node) -> bool:
+        """Whether channels leave among those that ``node`` writes."""
+        layout = self._layouts.get(node)
+        layouts = layout if isinstance(layout, tuple) else (layout,)
+        return any(
+            labels is not None and bool(self._gone(labels).any())
+            for one in layouts
+            if one is not None
+            for labels in one.dims
+        )
+
     def slice(self, node: fx.Node, value: Tensor) -> Tensor:
         """A dense value of ``node`` without the channels that leave."""
         layout = self._layouts[node]

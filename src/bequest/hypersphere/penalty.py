@@ -28,7 +28,7 @@ def penalty(
     *,
     mask: str = "layer",
     skip: Sequence[str] = (),
-    push: float = 0.01,
+    push: float = 0.001,
 ) -> Tensor:
     """How far the filters are from being pruned already.
 
@@ -138,7 +138,7 @@ class HypersphericalPenalty:
         form: Form = "two-term",
         mask: str = "layer",
         skip: Sequence[str] = (),
-        push: float = 0.01,
+        push: float = 0.001,
         refresh: int = 10,
     ) -> None:
         check_sparsity(sparsity)

@@ -20,7 +20,7 @@ class Recipe:
     """Stochastic gradient descent with Nesterov momentum, on the hypersphere or off it.
 
     The learning rate rises linearly over the first ``warmup`` of all steps and then falls as a
-    cosine to zero. The penalty's weight rises linearly over the first ``penalty_warmup``.
+    cosine to zero. The penalty's weight rises as a cube over the first ``penalty_warmup``.
 
     Attributes:
         epochs: passes over the images.
@@ -34,6 +34,7 @@ class Recipe:
         penalty: λ of :class:`bequest.hypersphere.HypersphericalPenalty` at its highest.
         penalty_warmup: share of the steps over which λ rises.
         form: of the penalty.
+        push: of the penalty's form "two-term".
         mask: how the sparsity is counted.
         skip: shell patterns of layers that the penalty leaves alone.
         augment: names of :data:`bequest.hypersphere.augmentation.AUGMENTATIONS`, in their order.
@@ -55,6 +56,7 @@ class Recipe:
     penalty: float = 0.3
     penalty_warmup: float = 0.8
     form: Form = "two-term"
+    push: float = 0.001
     mask: str = "layer"
     skip: tuple[str, ...] = ()
     augment: tuple[str, ...] = ("crop", "flip")
@@ -67,7 +69,7 @@ class Recipe:
             value = getattr(self, name)
             if value < least:
                 raise UsageError(f"{name}: expected at least {least}, found {value}")
-        for name in ("lr", "weight_decay", "penalty"):
+        for name in ("lr", "weight_decay", "penalty", "push"):
             value = getattr(self, name)
             if not 0 <= value < math.inf:
                 raise UsageError(f"{name}: expected a finite number of at least 0, found {value}")

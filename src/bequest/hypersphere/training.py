@@ -207,6 +207,7 @@ class _Run:
             form=recipe.form,
             mask=recipe.mask,
             skip=recipe.skip,
+            push=recipe.push,
         )
         self.identity = {
             **recipe.to_json(),
