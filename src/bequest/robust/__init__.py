@@ -3,12 +3,13 @@
 from bequest.robust.annealing import Baseline, Greedy, Stochastic, Strategy
 from bequest.robust.pruning import prune
 from bequest.robust.radius import certified_radius
-from bequest.robust.records import Decision, RobustReport, Step
+from bequest.robust.records import Decision, RobustPruned, RobustReport, Step
 
 __all__ = [
     "Baseline",
     "Decision",
     "Greedy",
+    "RobustPruned",
     "RobustReport",
     "Step",
     "Stochastic",

@@ -28,7 +28,8 @@ from bequest.graph.rules.norms import epsilon
 from bequest.graph.trace import Network, operator_of, place_of
 from bequest.graph.walk import LAYERS
 from bequest.robust.intervals import Interval
-from bequest.robust.transfer import Twin, Weights, rule_of
+from bequest.robust.transfer import rule_of
+from bequest.robust.twins import Twin, Weights
 
 CANDIDATE_MEMORY = 2**22
 """Numbers per tensor when candidates are looked at together: 32 MiB in float64."""

@@ -23,12 +23,11 @@ from bequest.errors import UsageError
 from bequest.measure.cost import cost
 from bequest.measure.progress import tracked
 from bequest.planning import Wish
-from bequest.pruning import Pruned
 from bequest.restorers.base import Restorer
 from bequest.restorers.regression import Regression
 from bequest.robust.annealing import Strategy
 from bequest.robust.inputs import InputRange, to_json
-from bequest.robust.records import RobustReport, Step
+from bequest.robust.records import RobustPruned, RobustReport, Step
 from bequest.robust.run import Pace, Run
 from bequest.selection import Ratio
 
@@ -49,7 +48,7 @@ def prune(
     callback: Callback | None = None,
     *,
     progress: bool = False,
-) -> Pruned:
+) -> RobustPruned:
     """Removes channels in small steps that change the output as little as can be guaranteed.
 
     Every layer between two others takes part, hidden units and filters alike. A pair of channels
@@ -128,7 +127,7 @@ def prune(
         notes=tuple(run.notes),
         steps=tuple(steps),
     )
-    return Pruned(restored.model, plan, report)
+    return RobustPruned(restored.model, plan, report)
 
 
 def checked_wish(ratio: Any, restorer: Any, seed: Any) -> Wish:

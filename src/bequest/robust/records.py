@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bequest.pruning import Report
+from bequest.pruning import Pruned, Report
 
 
 @dataclass(frozen=True)
@@ -65,3 +65,10 @@ class RobustReport(Report):
     unbounded: tuple[str, ...]
     notes: tuple[str, ...]
     steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class RobustPruned(Pruned):
+    """A :class:`bequest.Pruned` whose report says what pruning can change."""
+
+    report: RobustReport

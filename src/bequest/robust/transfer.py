@@ -12,8 +12,7 @@ are looked at in one pass. Where no operand differs, no rule is asked: the resul
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 -- its usual name
@@ -23,61 +22,15 @@ from bequest.graph.rules.norms import epsilon
 from bequest.graph.trace import operator_of
 from bequest.robust import curves
 from bequest.robust.intervals import Interval
-
-
-@dataclass(frozen=True)
-class Twin:
-    """One value in two networks.
-
-    Attributes:
-        first: in the one network.
-        second: in the other.
-        change: second minus first, (*shape) or (candidates, *shape); None = they are the same.
-    """
-
-    first: Interval
-    second: Interval
-    change: Interval | None
-
-    @property
-    def difference(self) -> Interval:
-        """The change, as zeros where there is none."""
-        if self.change is not None:
-            return self.change
-        zeros = torch.zeros_like(self.first.lower)
-        return Interval(zeros, zeros)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A parameter or buffer in two networks, in float64."""
-
-    first: Tensor
-    second: Tensor
-
-    @property
-    def change(self) -> Tensor | None:
-        """Second minus first; None = they are the same."""
-        return None if self.first is self.second else self.second - self.first
-
-
-Result = Interval | tuple[Interval, ...]
-
-
-class Rule(NamedTuple):
-    """An operator's two functions; operands that are no tensors are passed as they are."""
-
-    value: Callable[..., Result]
-    """(node, *operands) with Interval or Tensor operands."""
-    change: Callable[..., Result]
-    """(node, *operands) with Twin or Weights operands."""
+from bequest.robust.twins import Result, Rule, Twin, Weights, as_result, per_candidate
 
 
 def rule_of(node: fx.Node) -> Rule | None:
     """The operator's rule; None where it has none."""
     name = operator_of(node)
     if name in RULES:
-        return None if name == "batch_norm" and node.args[5] else RULES[name]
+        training = {"batch_norm": 5, "dropout": 2}.get(name)
+        return None if training is not None and node.args[training] else RULES[name]
     if sum(isinstance(operand, fx.Node) for operand in node.args) > 1:
         return PAIRS.get(name)
     if name == "pad":
@@ -86,32 +39,22 @@ def rule_of(node: fx.Node) -> Rule | None:
     return ELEMENTWISE if curves.has_curve(node) else None
 
 
-def _per_candidate(operator: Callable[..., Any], x: Tensor, like: Tensor) -> Any:
-    """The operator on every candidate's tensor."""
-    return torch.vmap(operator)(x) if x.ndim > like.ndim else operator(x)
-
-
 # Element-wise functions --------------------------------------------------------------------------
 
 
 def _function_value(node: fx.Node, *operands: Any) -> Result:
     x = next(one for one in operands if isinstance(one, Interval))
-    return _as_result(node, curves.image(node, x))
+    return as_result(node, curves.image(node, x).widened())
 
 
 def _function_change(node: fx.Node, *operands: Any) -> Result:
     x = next(one for one in operands if isinstance(one, Twin))
     if operator_of(node) in curves.JUMPING:
-        return _as_result(node, curves.image(node, x.second) - curves.image(node, x.first))
+        return as_result(node, curves.image(node, x.second) - curves.image(node, x.first))
     steepness = curves.slopes(node, x.first.hull(x.second))
     found = x.difference * steepness
     jump = curves.jump(node)
-    return _as_result(node, Interval(found.lower - jump, found.upper + jump) if jump else found)
-
-
-def _as_result(node: fx.Node, first: Interval) -> Result:
-    """Alone, or as the first of several results."""
-    return (first,) if isinstance(node.meta["val"], tuple | list) else first
+    return as_result(node, Interval(found.lower - jump, found.upper + jump) if jump else found)
 
 
 ELEMENTWISE = Rule(_function_value, _function_change)
@@ -125,8 +68,8 @@ def _moved(node: fx.Node, x: Interval, rest: tuple[Any, ...]) -> Result:
         return node.target(values, *rest, **node.kwargs)  # type: ignore[operator]
 
     like = node.args[0].meta["val"]  # type: ignore[union-attr]
-    lower = _per_candidate(operator, x.lower, like)
-    upper = _per_candidate(operator, x.upper, like)
+    lower = per_candidate(operator, x.lower, like)
+    upper = per_candidate(operator, x.upper, like)
     if isinstance(lower, Tensor):
         return Interval.known(lower, upper)
     return tuple(Interval.known(*ends) for ends in zip(lower, upper, strict=True))
@@ -140,7 +83,7 @@ MOVING = Rule(
 
 
 def _copied(node: fx.Node, x: Any, *_: Any) -> Result:
-    return _as_result(node, x if isinstance(x, Interval) else x.difference)
+    return as_result(node, x if isinstance(x, Interval) else x.difference)
 
 
 COPYING = Rule(_copied, _copied)
@@ -173,7 +116,7 @@ def _padded(node: fx.Node, x: Interval, amounts: Any, value: float) -> Interval:
         return F.pad(values, list(amounts), value=value)
 
     like = node.args[0].meta["val"]  # type: ignore[union-attr]
-    return x.mapped(lambda values: _per_candidate(operator, values, like))
+    return x.mapped(lambda values: per_candidate(operator, values, like))
 
 
 def _padding_value(node: fx.Node, x: Interval, amounts: Any, *rest: Any) -> Interval:
@@ -198,17 +141,17 @@ def _largest(node: fx.Node, x: Interval, rest: tuple[Any, ...]) -> Interval:
     like = node.args[0].meta["val"]  # type: ignore[union-attr]
     # The largest of sums changes by no more than the largest change, and by no less than the least.
     return Interval.known(
-        _per_candidate(operator, x.lower, like), _per_candidate(operator, x.upper, like)
+        per_candidate(operator, x.lower, like), per_candidate(operator, x.upper, like)
     )
 
 
 def _maximum_change(node: fx.Node, x: Twin, *rest: Any) -> Result:
     upper = _largest(node, x.difference, rest).upper
     negated = x.difference.scaled(upper.new_tensor(-1.0))
-    return _as_result(node, Interval.known(-_largest(node, negated, rest).upper, upper))
+    return as_result(node, Interval.known(-_largest(node, negated, rest).upper, upper))
 
 
-MAXIMUM = Rule(lambda node, x, *rest: _as_result(node, _largest(node, x, rest)), _maximum_change)
+MAXIMUM = Rule(lambda node, x, *rest: as_result(node, _largest(node, x, rest)), _maximum_change)
 """The difference max(x + d) - max(x) lies between the least and the largest d of the window."""
 
 
@@ -239,7 +182,7 @@ def _layer_change(
 
 def _each(x: Twin, linear: Callable[[Tensor, Tensor], Tensor], weight: Tensor) -> Interval:
     def operator(values: Tensor, by: Tensor) -> Tensor:
-        made: Tensor = _per_candidate(lambda one: linear(one, by), values, x.first.lower)
+        made: Tensor = per_candidate(lambda one: linear(one, by), values, x.first.lower)
         return made
 
     return x.difference.through(operator, weight)
@@ -276,7 +219,7 @@ def _norm_factors(
 
 def _norm_value(node: fx.Node, x: Interval, *operands: Any) -> Result:
     scale, shift = _norm_factors(node, *operands[:4])
-    return _as_result(node, x.scaled(scale).shifted(shift).widened())
+    return as_result(node, x.scaled(scale).shifted(shift).widened())
 
 
 def _norm_change(node: fx.Node, x: Twin, *operands: Any) -> Result:
@@ -286,7 +229,7 @@ def _norm_change(node: fx.Node, x: Twin, *operands: Any) -> Result:
     found = x.difference.scaled(after)
     if any(one is not None and one.change is not None for one in operands[:4]):
         found = found + x.first.scaled(after - scale).shifted(moved - shift)
-    return _as_result(node, found.widened())
+    return as_result(node, found.widened())
 
 
 NORM = Rule(_norm_value, _norm_change)
