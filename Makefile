@@ -14,16 +14,19 @@ BENCHMARKS = $(basename $(notdir $(shell grep -l '^if __name__' benchmarks/*.py)
 # Two pips must not write into one environment at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint benchmarks docs clean
+.PHONY: help demo test test-architectures lint benchmarks docs clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: .venv/.demo  ## train a small network on real digits, prune it, restore it, show what is left
 	$(BIN)/bequest demo
 
 test: lint  ## lint, then all tests: what CI runs
 	$(BIN)/pytest
+
+test-architectures: .venv/.dev  ## prune all 29 networks of timm and transformers; takes about an hour
+	$(BIN)/pytest -m "architectures or not architectures" tests/architectures
 
 lint: .venv/.dev  ## lint, formatting and types
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""Draws docs/assets/hypersphere-{weights,accuracy}.svg from the trained networks and the results."""
+"""Draws docs/assets/hypersphere-weights.svg and -accuracy.svg from the runs and the results."""
 
 from __future__ import annotations
 

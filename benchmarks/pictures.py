@@ -1,4 +1,4 @@
-"""Draws docs/assets/resnet56.svg, the README's picture, from results/resnet56.json."""
+"""Draws the documentation's pictures: docs/assets/resnet56.svg and docs/assets/groups.svg."""
 
 from __future__ import annotations
 
@@ -7,8 +7,13 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from tests.architectures.networks import subject
 
+import bequest
 from benchmarks.record import RESULTS
+from bequest.inspection import GroupView
 
 CURVES = {  # colours that stay apart for colour-blind eyes (Okabe & Ito)
     "none": ("pruned, nothing handed on", "#777777", "s"),
@@ -18,10 +23,19 @@ CURVES = {  # colours that stay apart for colour-blind eyes (Okabe & Ito)
 }
 
 
+KINDS = {"inner": "#0072b2", "residual": "#d55e00", "output": "#777777"}
+
+
 def main() -> None:
-    """Accuracy against the share of channels that left, one curve per restorer."""
+    """Draws both."""
     mpl.use("svg")
     mpl.rcParams["svg.hashsalt"] = "bequest"
+    curves()
+    groups()
+
+
+def curves() -> None:
+    """Accuracy against the share of channels that left, one curve per restorer."""
     measured = json.loads((RESULTS / "resnet56.json").read_text())
     rows = [row for row in measured["rows"] if row["criterion"] == "l1"]
     figure, axes = plt.subplots(figsize=(7.2, 3.6), layout="constrained")
@@ -35,7 +49,49 @@ def main() -> None:
     axes.set_ylim(0, 100)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    target = Path(__file__).parents[1] / "docs/assets/resnet56.svg"
+    _save(figure, "resnet56")
+
+
+def groups() -> None:
+    """Who writes and who reads each group of a small vision transformer."""
+    one = subject("hf-vit")
+    model = one.build().eval()
+    views = bequest.inspect(model, one.example).groups
+    owners = [name.rpartition(".")[0] for name, _ in model.named_parameters()]
+    met = {name for view in views for name in (*view.producers, *view.consumers)}
+    layers = sorted(met, key=lambda name: owners.index(name) if name in owners else -1)
+    figure, axes = plt.subplots(figsize=(9.6, 0.22 * len(layers) + 1.2), layout="constrained")
+    for column, view in enumerate(views):
+        colour = KINDS[view.kind]
+        writes, reads = (
+            [layers.index(name) for name in names] for names in (view.producers, view.consumers)
+        )
+        axes.vlines(column, min(writes + reads), max(writes + reads), color=colour, lw=1.5)
+        axes.plot([column] * len(writes), writes, "o", color=colour, ms=7)
+        axes.plot([column] * len(reads), reads, "o", color=colour, mfc="white", mew=1.5, ms=7)
+    axes.set_yticks(range(len(layers)), layers, fontsize=8)
+    axes.set_xticks(range(len(views)), [_width(view) for view in views], fontsize=8)
+    axes.xaxis.tick_top()
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    axes.grid(axis="y", color="#e6e6e6", lw=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[:].set_visible(False)
+    handles = [Line2D([], [], marker="o", color=c, lw=1.5, label=k) for k, c in KINDS.items()]
+    filled = Line2D([], [], marker="o", color="black", lw=0, label="writes the channels")
+    ring = Line2D([], [], marker="o", color="black", mfc="white", lw=0, label="reads them")
+    figure.legend(
+        handles=[*handles, filled, ring], loc="outside lower center", ncols=5, frameon=False
+    )
+    _save(figure, "groups")
+
+
+def _width(view: GroupView) -> str:
+    return f"{view.size} heads\nof {view.rows}" if view.rows > 1 else f"{view.size}"
+
+
+def _save(figure: Figure, name: str) -> None:
+    target = Path(__file__).parents[1] / f"docs/assets/{name}.svg"
     target.parent.mkdir(exist_ok=True)
     figure.savefig(target, metadata={"Date": None}, facecolor="white")
     print(target)

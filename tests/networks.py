@@ -336,6 +336,132 @@ class TwoOutputs(nn.Module):
         return {"boxes": self.boxes(x), "classes": self.classes(F.hardswish(self.tower(x)))}
 
 
+class FusedAttention(nn.Module):
+    """A transformer block: class token, positions, fused qkv with a number of heads, an MLP."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = 4, 6
+        self.embed = nn.Linear(12, 20)
+        self.token = nn.Parameter(torch.randn(1, 1, 20))
+        self.position = nn.Parameter(torch.randn(1, 6, 20))
+        self.qkv = nn.Linear(20, 72)
+        self.proj = nn.Linear(24, 20)
+        self.fc1 = nn.Linear(20, 40)
+        self.fc2 = nn.Linear(40, 20)
+        self.head = nn.Linear(20, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.cat([self.token.expand(x.shape[0], -1, -1), self.embed(x)], 1) + self.position
+        b, n, _ = x.shape
+        qkv = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, n, -1)
+        x = x + self.proj(y)
+        x = x + self.fc2(F.gelu(self.fc1(x)))
+        return self.head(x[:, 0])
+
+
+class LiteralAttention(nn.Module):
+    """Attention by hand, every size in the code; heads and the second layer's width are literal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query = nn.Linear(12, 24)
+        self.key = nn.Linear(12, 24)
+        self.value = nn.Linear(12, 32)
+        self.out = nn.Linear(32, 16)
+        self.head = nn.Linear(16, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q = self.query(x).view(-1, 5, 4, 6).transpose(1, 2)
+        k = self.key(x).view(-1, 5, 4, 6).permute(0, 2, 3, 1)
+        v = self.value(x).view(-1, 5, 4, 8).transpose(1, 2)
+        y = ((q @ k) * 0.4).softmax(-1) @ v
+        return self.head(F.relu(self.out(y.transpose(1, 2).reshape(-1, 5, 32)))).mean(1)
+
+
+class GroupedQueries(nn.Module):
+    """Two heads of keys and values serve four of queries, all of them rotated by position."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q_proj = nn.Linear(12, 16, bias=False)
+        self.k_proj = nn.Linear(12, 8, bias=False)
+        self.v_proj = nn.Linear(12, 8, bias=False)
+        self.o_proj = nn.Linear(16, 12, bias=False)
+        angles = torch.arange(5)[:, None] * torch.tensor([1.0, 0.1]).repeat(2)
+        self.register_buffer("cos", angles.cos())
+        self.register_buffer("sin", angles.sin())
+
+    def rotate(self, x: Tensor) -> Tensor:
+        half = torch.cat([-x[..., 2:], x[..., :2]], -1)
+        return x * self.cos + half * self.sin
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q, k, v = (
+            proj(x).view(b, n, -1, 4).transpose(1, 2)
+            for proj in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        q, k = self.rotate(q), self.rotate(k)
+        k, v = (t[:, :, None].expand(-1, -1, 2, -1, -1).reshape(b, -1, n, 4) for t in (k, v))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return x + self.o_proj(y.transpose(1, 2).reshape(b, n, -1))
+
+
+class WindowAttention(nn.Module):
+    """Shifted windows with a table of relative positions, and a mask that is repeated per head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.num_heads = 4
+        self.stem = nn.Conv2d(3, 12, 1)
+        self.qkv = nn.Linear(12, 48)
+        self.table = nn.Parameter(torch.randn(9, 4))
+        place = torch.stack(torch.meshgrid(*[torch.arange(2)] * 2, indexing="ij")).flatten(1)
+        offset = place[:, :, None] - place[:, None] + 1
+        self.register_buffer("index", offset[0] * 3 + offset[1])
+        self.register_buffer("mask", torch.randn(16, 4, 4))
+        self.proj = nn.Linear(16, 12)
+        self.head = nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x).permute(0, 2, 3, 1)
+        b, h, w, c = x.shape
+        y = torch.roll(x, (-1, -1), (1, 2)).view(b, h // 2, 2, w // 2, 2, c)
+        y = y.permute(0, 1, 3, 2, 4, 5).reshape(-1, 4, c)
+        q, k, v = self.qkv(y).reshape(-1, 4, 3, self.num_heads, 4).permute(2, 0, 3, 1, 4).unbind(0)
+        bias = self.table[self.index.view(-1)].view(4, 4, -1).permute(2, 0, 1)[None]
+        mask = self.mask[None, :, None].expand(b, -1, self.num_heads, -1, -1)
+        mask = bias + mask.reshape(-1, self.num_heads, 4, 4)
+        y = F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).reshape(len(q), 4, -1)
+        y = (
+            self.proj(y)
+            .view(b, h // 2, w // 2, 2, 2, c)
+            .permute(0, 1, 3, 2, 4, 5)
+            .reshape(b, h, w, c)
+        )
+        return self.head((x + torch.roll(y, (1, 1), (1, 2))).mean((1, 2)))
+
+
+class UnequalSplit(nn.Module):
+    """Two parts of unequal width, counted in the code, and a table that an einsum reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 24, 3, padding=1)
+        self.few = nn.Conv2d(6, 8, 1)
+        self.many = nn.Conv2d(18, 8, 1)
+        self.mix = nn.Parameter(torch.randn(8, 10))
+        self.head = nn.Linear(10, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        few, many = F.relu(self.conv(x)).split([6, 18], 1)
+        y = F.relu(self.few(few)) * torch.sigmoid(self.many(many))
+        return self.head(F.relu(torch.einsum("bchw,cd->bd", y, self.mix)))
+
+
 IMAGE = (2, 3, 8, 8)
 NETWORKS: dict[type[nn.Module], tuple[int, ...]] = {
     Plain: IMAGE,
@@ -357,5 +483,10 @@ NETWORKS: dict[type[nn.Module], tuple[int, ...]] = {
     Signal: (2, 3, 32),
     Volume: (2, 3, 4, 4, 4),
     TwoOutputs: IMAGE,
+    FusedAttention: (2, 5, 12),
+    LiteralAttention: (2, 5, 12),
+    GroupedQueries: (2, 5, 12),
+    WindowAttention: IMAGE,
+    UnequalSplit: IMAGE,
 }
 """Every odd network with the shape of its input."""

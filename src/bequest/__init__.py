@@ -1,10 +1,11 @@
 """bequest: smaller PyTorch networks, restored in closed form, without training and without data.
 
 The table of contents. Prune and restore: :func:`prune`, :func:`inspect`, :func:`load`,
-:class:`Pruned`. Measure: :func:`evaluate`, :func:`cost`, :func:`latency`. Methods:
-:mod:`bequest.criteria`, :mod:`bequest.restorers`; for those who train: :mod:`bequest.hypersphere`.
-Networks and images: :mod:`bequest.zoo`, :mod:`bequest.data`. Everything is imported on first use,
-so that ``bequest --help`` needs no torch.
+:func:`export`, :class:`Pruned`. Measure: :func:`evaluate`, :func:`robustness`, :func:`cost`,
+:func:`latency`. Methods: :mod:`bequest.criteria`, :mod:`bequest.restorers`,
+:mod:`bequest.robust`; for those who train: :mod:`bequest.hypersphere`. Networks and images:
+:mod:`bequest.zoo`, :mod:`bequest.data`. Everything is imported on first use, so that
+``bequest --help`` needs no torch.
 """
 
 from __future__ import annotations
@@ -15,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from bequest._version import __version__
 
 if TYPE_CHECKING:
-    from bequest import criteria, data, hypersphere, restorers, zoo
+    from bequest import criteria, data, hypersphere, restorers, robust, zoo
     from bequest.artifact import Plan, load, load_plan
+    from bequest.artifact.export import export
     from bequest.errors import BequestError
     from bequest.inspection import inspect
-    from bequest.measure import cost, evaluate, latency
+    from bequest.measure import cost, evaluate, latency, robustness
     from bequest.pruning import Pruned, Report, prune
 
 _HOMES = {
@@ -29,13 +31,15 @@ _HOMES = {
     "Report": "bequest.pruning",
     "cost": "bequest.measure",
     "evaluate": "bequest.measure",
+    "export": "bequest.artifact.export",
     "inspect": "bequest.inspection",
     "latency": "bequest.measure",
     "load": "bequest.artifact",
     "load_plan": "bequest.artifact",
     "prune": "bequest.pruning",
+    "robustness": "bequest.measure",
 }
-_MODULES = frozenset({"criteria", "data", "hypersphere", "restorers", "zoo"})
+_MODULES = frozenset({"criteria", "data", "hypersphere", "restorers", "robust", "zoo"})
 
 __all__ = [
     "BequestError",
@@ -47,6 +51,7 @@ __all__ = [
     "criteria",
     "data",
     "evaluate",
+    "export",
     "hypersphere",
     "inspect",
     "latency",
@@ -54,6 +59,8 @@ __all__ = [
     "load_plan",
     "prune",
     "restorers",
+    "robust",
+    "robustness",
     "zoo",
 ]
 

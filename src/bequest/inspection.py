@@ -21,6 +21,7 @@ class GroupView:
         name: the group's first producer.
         kind: "inner", "residual" or "output".
         size: number of channels.
+        rows: rows of its first producer that a channel stands for; of whole heads, the head's size.
         prunable: how many of them can leave.
         producers: the layers that write the channels.
         consumers: the layers that read them.
@@ -32,6 +33,7 @@ class GroupView:
     name: str
     kind: str
     size: int
+    rows: int
     prunable: int
     producers: tuple[str, ...]
     consumers: tuple[str, ...]
@@ -66,6 +68,7 @@ def inspect(model: nn.Module, example_inputs: Any) -> Inspection:
             name=member.name,
             kind="output" if member.is_output else member.kind,
             size=member.size,
+            rows=len(member.producers[0].labels) // len(member.parts[0]),
             prunable=0 if member.is_output else member.free,
             producers=member.layers,
             consumers=member.readers,

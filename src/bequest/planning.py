@@ -2,37 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from bequest import config, criteria, restorers
-from bequest.artifact.plan import Refusal
-from bequest.criteria.base import Criterion, Unscorable
+from bequest.allocation import Target
+from bequest.artifact.plan import Form, Refusal
+from bequest.criteria.base import Criterion
 from bequest.errors import ModelError, UsageError
-from bequest.graph.chains import bind
 from bequest.graph.cuts import plan_surgery
+from bequest.graph.emission import NotEmittable, check_emittable
 from bequest.graph.groups import Channels, Group
-from bequest.graph.trace import named_tensors
 from bequest.graph.verify import mismatch
-from bequest.measure.progress import tracked
+from bequest.ranking import rank, rank_observed
 from bequest.restorers.base import Restorer
 from bequest.restorers.regression import Regression
 from bequest.selection import Choice, Mask, Ratio, Scope, check_ratio, choose, ratio_of
+from bequest.statistics.samples import Samples
 
 Kinds = Literal["inner", "all"]
+DEFAULT_RATIO = 0.5
+_MOST_TRIES = 32  # each may trace the network anew
 _METHODS = criteria, restorers  # importing them fills the registry of names
 
 
 @dataclass(frozen=True)
 class Wish:
-    """The checked arguments of a call."""
+    """The checked arguments of a call; ``ratio`` is None where a ``target`` decides."""
 
-    ratio: Ratio
+    ratio: Ratio | None
+    target: Target | None
     groups: Kinds
     criterion: Criterion
     scope: Scope
@@ -48,8 +51,16 @@ class Wish:
         Raises:
             UsageError: one of them is wrong.
         """
+        ratio, target = arguments["ratio"], arguments["target"]
+        if ratio is not None and target is not None:
+            raise UsageError("expected a ratio or a target, found both; leave one out")
+        if target is None:
+            ratio = check_ratio(DEFAULT_RATIO if ratio is None else ratio)
+        elif arguments["scope"] != "group":
+            raise UsageError("target: it ranks groups against each other itself; leave scope out")
         return cls(
-            ratio=check_ratio(arguments["ratio"]),
+            ratio=ratio,
+            target=None if target is None else Target.parse(target),
             groups=_one_of("groups", arguments["groups"], ("inner", "all")),
             criterion=config.resolve("criterion", arguments["criterion"], Criterion),
             scope=_one_of("scope", arguments["scope"], ("group", "global")),
@@ -63,6 +74,7 @@ class Wish:
         """The recipe as plan.json holds it."""
         return {
             "ratio": dict(self.ratio) if isinstance(self.ratio, Mapping) else self.ratio,
+            "target": None if self.target is None else str(self.target),
             "groups": self.groups,
             "criterion": config.to_json(self.criterion),
             "scope": self.scope,
@@ -70,6 +82,16 @@ class Wish:
             "round_to": self.round_to,
             "seed": self.seed,
         }
+
+    @property
+    def shares(self) -> Ratio:
+        """The ratio; where a target decides, the one that groups are tried out at."""
+        return DEFAULT_RATIO if self.ratio is None else self.ratio
+
+    @property
+    def observes(self) -> bool:
+        """Whether it must be known what layers see, to rank channels or groups."""
+        return self.criterion.observes or self.target is not None
 
 
 @dataclass(frozen=True)
@@ -79,6 +101,7 @@ class Chosen:
     group: Group
     keep: Mask
     notes: tuple[str, ...]
+    predicted_error: float | None = None
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
@@ -98,44 +121,60 @@ def select(
     example_inputs: Any,
     channels: Channels,
     wish: Wish,
-) -> tuple[list[Chosen], tuple[Refusal, ...]]:
-    """Who leaves. Groups that the model's code does not bear to shrink are refused."""
-    tensors = named_tensors(model)
+    samples: Samples | None,
+) -> tuple[list[Choice], tuple[Refusal, ...], Form]:
+    """Who could leave, why others stay, and whether the model's own code can hold what is left.
+
+    Where it can't, as sizes stand in it, the pruned network becomes a program; where it can't be
+    written down as one either, the groups concerned are refused.
+
+    Args:
+        model: the dense model; where ``wish.observes``, in at least single precision.
+        example_inputs: what it was traced with.
+        channels: its groups.
+        wish: the checked call.
+        samples: what layers are observed with; None where nothing asks for it.
+    """
     candidates, refused = _candidates(channels, wish)
-    choices: list[Choice] = []
-    for member, share in tracked(candidates, "ranking channels", candidates, wish.progress):
-        try:
-            scores = _scores(channels, member, tensors, wish)
-        except Unscorable as finding:
-            refused.append(Refusal(member.name, member.size, str(finding)))
-            continue
-        choices.append(Choice(member, share, scores))
-    chosen = _chosen(choices, wish)
+    if wish.observes:
+        assert samples is not None
+        choices, unscored = rank_observed(
+            channels,
+            candidates,
+            model,
+            wish.criterion,
+            samples,
+            seed=wish.seed,
+            progress=wish.progress,
+        )
+    else:
+        choices, unscored = rank(
+            channels, candidates, model, wish.criterion, seed=wish.seed, progress=wish.progress
+        )
+    refused.extend(unscored)
+    chosen = chosen_from(choices, wish)
     problem = _try_out(model, example_inputs, channels, chosen)
+    form: Form = "module"
     if problem is not None:
-        chosen, written = _without_misfits(model, example_inputs, channels, chosen, problem)
-        refused.extend(written)
-    return chosen, tuple(refused)
-
-
-def _scores(
-    channels: Channels, member: Group, tensors: Mapping[str, Tensor], wish: Wish
-) -> NDArray[np.float64]:
-    """One group's scores; its float64 weights are gone when the next group is read."""
-    unit = bind(channels, member, tensors).unit
-    if not unit.producers:
-        raise Unscorable(wish.criterion.name, unit.name, "its weights are computed")
-    scores: NDArray[np.float64] = wish.criterion.score(unit, wish.seed).cpu().numpy()
-    return scores
+        try:
+            check_emittable(channels)
+            form = "program"
+        except NotEmittable as reason:
+            _, written = _without_misfits(model, example_inputs, channels, chosen, reason)
+            refused.extend(written)
+            misfits = {one.group for one in written}
+            choices = [choice for choice in choices if choice.group.name not in misfits]
+    return choices, tuple(refused), form
 
 
 def _candidates(channels: Channels, wish: Wish) -> tuple[list[tuple[Group, float]], list[Refusal]]:
     """Groups that the call asks for, and why others that it asks for can't lose channels."""
     candidates: list[tuple[Group, float]] = []
     refused: list[Refusal] = []
-    unused = set(wish.ratio) if isinstance(wish.ratio, Mapping) else set()
+    ratio = wish.shares
+    unused = set(ratio) if isinstance(ratio, Mapping) else set()
     for member in channels.groups:
-        share, pattern = ratio_of(member, wish.ratio)
+        share, pattern = ratio_of(member, ratio)
         unused.discard(str(pattern))
         if not share:
             continue
@@ -160,7 +199,8 @@ def _reason_to_stay(member: Group, pattern: str | None, wish: Wish) -> str | Non
     return None
 
 
-def _chosen(choices: list[Choice], wish: Wish) -> list[Chosen]:
+def chosen_from(choices: Sequence[Choice], wish: Wish) -> list[Chosen]:
+    """Which channels stay of every group that loses any."""
     chosen = []
     for choice, keep in zip(choices, choose(choices, wish.scope, wish.round_to), strict=True):
         notes = []
@@ -170,7 +210,11 @@ def _chosen(choices: list[Choice], wish: Wish) -> list[Chosen]:
         if choice.group.blocks is not None:
             number = int(choice.group.blocks.max()) + 1
             notes.append(f"{number} blocks keep equal numbers of channels")
-        chosen.append(Chosen(choice.group, keep, tuple(notes)))
+        lost = int((~keep).sum())
+        predicted = None
+        if choice.losses is not None and lost:
+            predicted = float(choice.losses[lost - 1]) ** 0.5  # of variances, as errors are
+        chosen.append(Chosen(choice.group, keep, tuple(notes), predicted))
     return [one for one in chosen if not one.keep.all()]
 
 
@@ -180,6 +224,19 @@ def leaving_channels(channels: Channels, chosen: Iterable[Chosen]) -> Mask:
     for one in chosen:
         leaving[one.group.channels[~one.keep]] = True
     return leaving
+
+
+def require_sound(
+    model: nn.Module, example_inputs: Any, channels: Channels, chosen: list[Chosen]
+) -> None:
+    """Checks that the network runs without the channels that were chosen in the end.
+
+    Raises:
+        ModelError: it doesn't.
+    """
+    problem = _try_out(model, example_inputs, channels, chosen)
+    if problem is not None:
+        raise ModelError(f"the pruned network would not run as planned: {problem}")
 
 
 def _try_out(
@@ -195,24 +252,30 @@ def _without_misfits(
     example_inputs: Any,
     channels: Channels,
     chosen: list[Chosen],
-    problem: str,
+    no_program: NotEmittable,
 ) -> tuple[list[Chosen], list[Refusal]]:
-    """Tries the groups one by one; those that the model's code does not bear are refused."""
+    """Tries halves of the groups, and halves of those; what the code does not bear is refused."""
     refused: list[Refusal] = []
     sound: list[Chosen] = []
-    for one in chosen:
-        found = _try_out(model, example_inputs, channels, [one])
+    pending = [chosen]
+    for _ in range(_MOST_TRIES):
+        if not pending:
+            break
+        some = pending.pop()
+        found = _try_out(model, example_inputs, channels, [*sound, *some])
         if found is None:
-            sound.append(one)
-            continue
-        where = ", ".join(one.group.literal)
-        constant = f"its width is a constant in the code ({where})"
-        reason = constant if where else "the model's code does not run at another width"
-        refused.append(Refusal(one.group.name, one.group.size, f"{reason}: {found}"))
-    left = _try_out(model, example_inputs, channels, sound)
-    if left is not None:
-        raise ModelError(
-            f"the pruned network would not run as planned: {left}. Exclude the layers concerned "
-            f"with ratio={{'LAYER': 0, '*': ...}} (first found: {problem})"
-        )
+            sound += some
+        elif len(some) > 1:
+            pending += [some[len(some) // 2 :], some[: len(some) // 2]]
+        else:
+            refused.append(_misfit(some[0].group, f"{found}; {no_program}"))
+    untried = f"not tried, as {_MOST_TRIES} others were; prune fewer layers at a time"
+    refused += [_misfit(one.group, untried) for some in pending for one in some]
     return sound, refused
+
+
+def _misfit(group: Group, found: str) -> Refusal:
+    where = ", ".join(group.literal)
+    constant = f"its width is a constant in the code ({where})"
+    reason = constant if where else "the model's code does not run at another width"
+    return Refusal(group.name, group.size, f"{reason}: {found}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import platform
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,28 @@ from bequest.artifact.plan import GroupPlan, Plan, Refusal
 from bequest.artifact.store import save
 from bequest.criteria.base import Criterion
 from bequest.errors import UsageError
+from bequest.graph.emission import emit
 from bequest.graph.groups import group
+from bequest.graph.program import Program
 from bequest.graph.rules import read
-from bequest.graph.trace import meta_copy, normalise_inputs, to_meta, trace
-from bequest.measure.cost import Cost, cost
-from bequest.planning import Kinds, Wish, select
-from bequest.restoration import by_walk, in_weight_space
+from bequest.graph.trace import trace
+from bequest.measure.cost import Cost
+from bequest.measure.execution import at_least_single
+from bequest.planning import (
+    Chosen,
+    Kinds,
+    Wish,
+    chosen_from,
+    leaving_channels,
+    require_sound,
+    select,
+)
+from bequest.restoration import Restored, by_walk, in_weight_space
 from bequest.restorers.base import Restorer
 from bequest.restorers.regression import Regression
 from bequest.selection import Ratio, Scope
 from bequest.statistics.samples import Samples
+from bequest.targets import Subject, cost_without_data, meet
 
 
 @dataclass(frozen=True)
@@ -52,7 +64,9 @@ class Pruned:
     """A pruned network.
 
     Attributes:
-        model: a module of the same class with fewer channels, in the mode of the original.
+        model: a module of the same class with fewer channels, in the mode of the original; a
+            :class:`~bequest.graph.program.Program` where sizes in the code of that class don't
+            let it hold them (``plan.form`` says which).
         plan: what left, what was handed on, what was refused and why.
         report: kept and total channels and reconstruction error per group; cost before and after.
     """
@@ -60,6 +74,11 @@ class Pruned:
     model: nn.Module
     plan: Plan
     report: Report
+
+    @property
+    def program(self) -> Program | None:
+        """The model where it is a program, that is without its class; else None."""
+        return self.model if isinstance(self.model, Program) else None
 
     def save(self, directory: str | Path) -> None:
         """Writes ``model.safetensors`` and ``plan.json`` into a new or empty folder.
@@ -73,12 +92,13 @@ class Pruned:
 def prune(
     model: nn.Module,
     example_inputs: Any,
-    ratio: Ratio = 0.5,
+    ratio: Ratio | None = None,
     *,
+    target: str | None = None,
     groups: Kinds = "inner",
     criterion: str | Criterion = "l2",
     scope: Scope = "group",
-    restorer: str | Restorer | Regression = "lbyl",
+    restorer: str | Restorer | Regression = "regression",
     data: Iterable[Any] | None = None,
     round_to: int = 8,
     seed: int = 0,
@@ -91,13 +111,19 @@ def prune(
     Args:
         model: a trained module; its weights are read in evaluation mode.
         example_inputs: a tensor, tuple or dict; only shape, dtype and device matter.
-        ratio: share of the channels that each group loses, in [0, 1); or shell patterns on
-            producers' qualified names → shares: the first match counts, no match = not pruned.
+        ratio: share of the channels that each group loses, in [0, 1), 0.5 where there's no target
+            either; or shell patterns on producers' qualified names → shares: the first match
+            counts, no match = not pruned.
+        target: instead of a ratio, what the whole network is to reach: "params:0.5" or "macs:0.5",
+            the share of the dense network's that stays; "agreement:0.99", the share of inputs to
+            which the pruned network gives the dense one's answer, with as much pruned as that
+            allows. Each group then loses as much as costs the least predicted error.
         groups: "inner" (between two layers of one branch) or "all" (residual streams too).
         criterion: who leaves; a name or a config object.
         scope: channels are ranked within their "group", or over all groups ("global").
         restorer: what they leave behind; a name or a config object.
-        data: batches of real, unlabelled inputs for ``restorer="regression"``; None = no data.
+        data: batches of real, unlabelled inputs for what looks at inputs: the restorer
+            "regression", the criteria "obs" and "mutual-information", a target; None = no data.
         round_to: widths become multiples of this in groups of at least twice as many channels.
         seed: of everything random.
         progress: show a progress bar on a terminal.
@@ -111,6 +137,7 @@ def prune(
     """
     wish = Wish.checked(
         ratio=ratio,
+        target=target,
         groups=groups,
         criterion=criterion,
         scope=scope,
@@ -119,15 +146,34 @@ def prune(
         seed=seed,
         progress=progress,
     )
-    samples = _samples(wish, example_inputs, data)
+    exact = at_least_single(model)
+    samples = _samples(wish, exact, example_inputs, data)
     inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
     channels = group(read(trace(model, inputs)))
-    pruned = copy.deepcopy(model)  # before the scratch memory of ranking and solving, not amid it
-    chosen, refused = select(model, inputs, channels, wish)
-    if samples is None:
-        restored = in_weight_space(channels, chosen, model, pruned, wish)
-    else:
-        restored = by_walk(channels, chosen, model, pruned, wish, samples)
+
+    choices, refused, form = select(exact, inputs, channels, wish, samples)
+
+    def restored(chosen: list[Chosen]) -> Restored:
+        pruned = copy.deepcopy(model)
+        if isinstance(wish.restorer, Regression):
+            assert samples is not None
+            result = by_walk(channels, chosen, model, pruned, wish, samples)
+        else:
+            result = in_weight_space(channels, chosen, model, pruned, wish)
+        if form == "program":
+            leaving = leaving_channels(channels, chosen)
+            program = emit(model, inputs, channels, leaving, result.model)
+            return replace(result, model=program.train(model.training))
+        return result
+
+    if wish.target is not None:
+        assert samples is not None
+        subject = Subject(model, channels, samples)
+        choices = meet(wish, choices, subject, lambda chosen: restored(chosen).model)
+    chosen = chosen_from(choices, wish)
+    if wish.target is not None and form == "module":
+        require_sound(model, inputs, channels, chosen)
+    result = restored(chosen)
     plan = Plan(
         architecture=fingerprint(model),
         recipe=wish.to_json(),
@@ -136,30 +182,28 @@ def prune(
             "torch": torch.__version__,
             "python": platform.python_version(),
         },
-        groups=restored.groups,
+        groups=result.groups,
         refused=refused,
-        surgery=restored.surgery,
+        surgery=result.surgery,
+        form=form,
     )
-    costs = (_cost(one, example_inputs) for one in (model, restored.model))
-    return Pruned(restored.model, plan, Report(restored.groups, refused, *costs))
+    costs = (cost_without_data(one, example_inputs) for one in (model, result.model))
+    return Pruned(result.model, plan, Report(result.groups, refused, *costs))
 
 
-def _samples(wish: Wish, example_inputs: Any, data: Iterable[Any] | None) -> Samples | None:
-    """What a restorer that walks is fed; None for one that reads weights alone."""
-    if isinstance(wish.restorer, Regression):
-        return wish.restorer.samples(example_inputs, data, wish.seed)
+def _samples(
+    wish: Wish, model: nn.Module, example_inputs: Any, data: Iterable[Any] | None
+) -> Samples | None:
+    """What layers are observed with; None where weights alone are read."""
+    config = wish.restorer if isinstance(wish.restorer, Regression) else None
+    if config is None and wish.observes:
+        config = Regression()
+    if config is not None:
+        return config.samples(model, example_inputs, data, wish.seed, show=wish.progress)
     if data is not None:
         raise UsageError(
-            f"data: the restorer '{wish.restorer.name}' reads weights alone; use "
-            "restorer='regression', or leave data out"
+            f"data: the criterion '{wish.criterion.name}' and the restorer "
+            f"'{wish.restorer.name}' read weights alone; use restorer='regression', or leave data "
+            "out"
         )
     return None
-
-
-def _cost(model: nn.Module, example_inputs: Any) -> Cost:
-    """Counted on a copy without data where the model runs without."""
-    try:
-        args, kwargs = to_meta(normalise_inputs(example_inputs))
-        return cost(meta_copy(model), kwargs or args)
-    except Exception:
-        return cost(model, example_inputs)

@@ -23,11 +23,17 @@ _SLACK = 1e-6  # a product such as 10·(1 − 0.7) must not fall just short of a
 
 @dataclass(frozen=True)
 class Choice:
-    """A group with the ratio that it was asked to lose and the score of every channel."""
+    """A group with the ratio that it is to lose and the score of every channel.
+
+    ``losses`` predicts the error behind the group, relative to the variance there, after the k
+    channels with the lowest scores have left and the others have taken over, k = 1..n; None where
+    nobody asked.
+    """
 
     group: Group
     ratio: float
     scores: NDArray[np.float64]
+    losses: NDArray[np.float64] | None = None
 
 
 def check_ratio(ratio: Any) -> Ratio:
@@ -124,7 +130,7 @@ def _removable(choice: Choice) -> NDArray[np.float64]:
 def _keep(choice: Choice, count: int) -> Mask:
     """The ``count`` best of the channels that can leave, and all that can't.
 
-    Blocks keep equal numbers, and every producer keeps at least one channel.
+    Blocks keep equal numbers, and every producer and segment keeps at least one channel.
     """
     group = choice.group
     keep: Mask = group.fixed.copy()
@@ -137,7 +143,7 @@ def _keep(choice: Choice, count: int) -> Mask:
     each = max(1, (count + int(keep.sum())) // number, most_fixed)
     for members in (np.flatnonzero(blocks == block) for block in range(number)):
         keep[members[np.argsort(-ranking[members], kind="stable")[:each]]] = True
-    for part in group.parts:
+    for part in (*group.parts, *group.segments):
         if not keep[part].any():
             keep[part[np.argmax(ranking[part])]] = True
     return keep

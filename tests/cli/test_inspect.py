@@ -13,6 +13,7 @@ def view(name, **changes):
         "name": name,
         "kind": "inner",
         "size": 16,
+        "rows": 1,
         "prunable": 16,
         "producers": (name,),
         "consumers": (),
@@ -48,6 +49,12 @@ def test_json_has_every_group(run):
     ]
     assert document["groups"][0]["consumers"] == ["ip2"]
     assert document["walls"] == []
+
+
+def test_a_channel_of_several_rows_is_explained():
+    text = shown(view("a.0.query", size=4, rows=16, prunable=4), view("a.1.query", size=4))
+    assert "a channel is 16 rows of its layer, such as a whole head" in text
+    assert "a.{0,1}" not in text
 
 
 def test_alike_groups_share_a_row_and_a_remark():

@@ -15,7 +15,7 @@ from bequest.artifact.parse import PLAN_FIELDS, parse_plan
 from bequest.artifact.plan import Plan
 from bequest.errors import ArtifactError, UsageError
 
-_FILE_FIELDS = ("checksum", "size", "tensors")
+_FILE_FIELDS = ("checksum", "size", "tensors", "program")
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,15 @@ class Manifest:
         checksum: SHA-256 of the tensor file.
         size: bytes of the tensor file.
         tensors: what the tensor file holds, by name.
+        program: the operators of a network that was saved without its class, else None; looked at
+            by :func:`bequest.artifact.program.load_program`.
     """
 
     plan: Plan
     checksum: str
     size: int
     tensors: Mapping[str, TensorSpec]
+    program: object = None
 
     def encode(self) -> bytes:
         """The document as JSON; :meth:`decode` reads it back.
@@ -65,6 +68,7 @@ class Manifest:
             "checksum": self.checksum,
             "size": self.size,
             "tensors": entries,
+            "program": self.program,
         }
         try:
             plain = json.loads(json.dumps(body, allow_nan=False))
@@ -98,7 +102,7 @@ class Manifest:
         missing = [name for name in (*PLAN_FIELDS, *_FILE_FIELDS) if name not in held]
         if missing:
             fields.refuse("the document", f"the fields {', '.join(missing)}", list(held))
-        checksum, size, tensors = (held.pop(name) for name in _FILE_FIELDS)
+        checksum, size, tensors, program = (held.pop(name) for name in _FILE_FIELDS)
         return cls(
             plan=parse_plan(held),
             checksum=fields.digest(checksum, "checksum"),
@@ -107,6 +111,7 @@ class Manifest:
                 name: _spec(entry, f"tensors.{name}")
                 for name, entry in fields.mapping(tensors, "tensors").items()
             },
+            program=program,
         )
 
 

@@ -7,20 +7,22 @@ only shrink, and attributes from a closed list.
 from __future__ import annotations
 
 from bequest.artifact import fields
-from bequest.artifact.plan import VERSION, GroupPlan, Plan, Refusal
+from bequest.artifact.plan import VERSION, Form, GroupPlan, Plan, Refusal
+from bequest.graph.constants import HELD
 from bequest.graph.surgery import Attribute, Cut, Surgery
 
-WIDTH_ATTRIBUTES = frozenset(
+WIDTH_ATTRIBUTES = HELD | frozenset(
     "in_channels out_channels groups in_features out_features embedding_dim num_embeddings "
     "num_features num_channels num_groups normalized_shape num_parameters".split()
 )
 """The attributes of modules that a plan may change."""
 
 _GROUP_FIELDS = (
-    "name kind producers consumers size removed restored_by reconstruction_error notes".split()
+    "name kind producers consumers size removed restored_by reconstruction_error notes "
+    "unrestored_error predicted_error condition ridge".split()
 )
 
-PLAN_FIELDS = ("version", "architecture", "recipe", "versions", "groups", "refused", "surgery")
+PLAN_FIELDS = tuple("version architecture recipe versions groups refused surgery form".split())
 
 
 def parse_plan(value: object) -> Plan:
@@ -35,7 +37,7 @@ def parse_plan(value: object) -> Plan:
         fields.refuse(
             "version", f"{VERSION} (another one is read by the bequest that wrote it)", version
         )
-    _, architecture, recipe, versions, groups, refused, surgery = fields.record(
+    _, architecture, recipe, versions, groups, refused, surgery, form = fields.record(
         value, "the plan", *PLAN_FIELDS
     )
     return Plan(
@@ -56,12 +58,23 @@ def parse_plan(value: object) -> Plan:
             for i, item in enumerate(fields.sequence(refused, "refused"))
         ),
         surgery=_surgery(surgery),
+        form=_form(form),
     )
 
 
+def _form(value: object) -> Form:
+    if value not in ("module", "program"):
+        fields.refuse("form", "'module' or 'program'", value)
+    return value
+
+
 def _group(value: object, where: str) -> GroupPlan:
-    name, kind, producers, consumers, size, removed, restored_by, error, notes = fields.record(
-        value, where, *_GROUP_FIELDS
+    name, kind, producers, consumers, size, removed, restored_by, error, notes, *numbers = (
+        fields.record(value, where, *_GROUP_FIELDS)
+    )
+    unrestored, predicted, condition, ridge = (
+        _optional(number, f"{where}.{field}")
+        for number, field in zip(numbers, _GROUP_FIELDS[-4:], strict=True)
     )
     if kind not in ("inner", "residual"):
         fields.refuse(f"{where}.kind", "'inner' or 'residual'", kind)
@@ -77,11 +90,17 @@ def _group(value: object, where: str) -> GroupPlan:
         size=width,
         removed=gone,
         restored_by=fields.text(restored_by, f"{where}.restored_by"),
-        reconstruction_error=(
-            None if error is None else fields.finite(error, f"{where}.reconstruction_error")
-        ),
+        reconstruction_error=_optional(error, f"{where}.reconstruction_error"),
         notes=fields.texts(notes, f"{where}.notes"),
+        unrestored_error=unrestored,
+        predicted_error=predicted,
+        condition=condition,
+        ridge=ridge,
     )
+
+
+def _optional(value: object, where: str) -> float | None:
+    return None if value is None else fields.finite(value, where)
 
 
 def _refusal(value: object, where: str) -> Refusal:

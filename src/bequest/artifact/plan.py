@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from bequest.graph.surgery import Surgery
+
+Form = Literal["module", "program"]
 
 VERSION = 1
 """Version of the JSON form of a plan."""
@@ -26,8 +28,15 @@ class GroupPlan:
         removed: indices of the channels that leave, ascending.
         restored_by: name of the restorer that handed them on; "none" where they leave plainly.
         reconstruction_error: mean relative error of the removed filters written by kept ones (see
-            :func:`bequest.restorers.base.reconstruction_error`); None where plainly pruned.
+            :func:`bequest.restorers.base.reconstruction_error`); after a regression the relative
+            error of the outputs of the layers behind, the worst of them; None where plainly pruned.
         notes: everything worth knowing: clamped widths, why plainly pruned, inexact borders.
+        unrestored_error: after a regression, the same error had the weights stayed as they were.
+        predicted_error: the same as it was predicted from the dense network alone, where channels
+            were ranked or allocated by what layers see.
+        condition: condition number of the regression's ridged Gram, the worst of the layers behind.
+        ridge: the regression's ridge, relative to the mean variance of a layer's inputs; raised
+            where there were fewer samples than unknowns.
     """
 
     name: str
@@ -39,6 +48,10 @@ class GroupPlan:
     restored_by: str
     reconstruction_error: float | None
     notes: tuple[str, ...]
+    unrestored_error: float | None = None
+    predicted_error: float | None = None
+    condition: float | None = None
+    ridge: float | None = None
 
     @property
     def kept(self) -> int:
@@ -66,6 +79,8 @@ class Plan:
         groups: what happens to each group that loses channels.
         refused: what stays as it is, and why.
         surgery: cuts, attributes and new biases, replayed on a fresh instance when loading.
+        form: "module": an instance of the dense network's class holds the pruned one. "program":
+            sizes in its code don't let it; the traced operators are saved beside the tensors.
     """
 
     architecture: str
@@ -74,6 +89,7 @@ class Plan:
     groups: tuple[GroupPlan, ...]
     refused: tuple[Refusal, ...]
     surgery: Surgery
+    form: Form = "module"
 
     def to_json(self) -> dict[str, Any]:
         """A dict of plain JSON values, with the version of the form."""

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 import torch
 from safetensors import SafetensorError
@@ -32,9 +32,11 @@ from bequest.artifact.folder import (
 )
 from bequest.artifact.manifest import Manifest, TensorSpec
 from bequest.artifact.plan import Plan
+from bequest.artifact.program import load_program
 from bequest.artifact.sparse import decode, encode
 from bequest.errors import ArtifactError, ModelError, UsageError
 from bequest.graph import surgery as operation
+from bequest.graph.program import Document, Program
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -70,33 +72,46 @@ def save(
     try:
         require_empty(target, beside)
         with staged(target) as staging:
-            _write(staging, tensors, plan)
+            _write(staging, tensors, plan, model.document if isinstance(model, Program) else None)
     except (OSError, SafetensorError) as error:
         raise ArtifactError(f"{target} could not be written, nothing was left: {error}") from error
 
 
-def load(directory: str | os.PathLike[str], fresh_model: Model) -> Model:
+@overload
+def load(directory: str | os.PathLike[str], fresh_model: Model) -> Model | Program: ...
+
+
+@overload
+def load(directory: str | os.PathLike[str], fresh_model: None = None) -> Program: ...
+
+
+def load(directory: str | os.PathLike[str], fresh_model: nn.Module | None = None) -> nn.Module:
     """Builds the pruned model from a fresh instance of the dense one.
 
     Args:
         directory: a folder that :func:`save` wrote.
         fresh_model: an instance of the class that was pruned, built with the same arguments; its
-            values don't matter. It is not changed.
+            values don't matter. It is not changed. None, or ignored, where the plan's form is
+            "program": a program needs no class.
 
     Returns:
         A copy of ``fresh_model`` with the surgery replayed and the stored tensors: its outputs
         are those of the saved model to the bit (same mode, device and memory format). Device,
-        train or eval mode and ``requires_grad`` are those of ``fresh_model``.
+        train or eval mode and ``requires_grad`` are those of ``fresh_model``. A program comes on
+        the CPU in evaluation mode.
 
     Raises:
-        UsageError: there is no such folder, or ``fresh_model`` can't take tensors.
+        UsageError: there is no such folder, or ``fresh_model`` is missing or can't take tensors.
         ArtifactError: a file is missing, truncated, altered or leads out of the folder; or the
             artefact is of another architecture or dtype (the message names the first tensors).
         ModelError: ``fresh_model`` can't be copied.
     """
     folder = existing(directory)
-    _require_fresh(fresh_model)
     manifest = _manifest(folder)
+    if manifest.plan.form == "program":
+        return _load_program(folder, manifest)
+    _require_fresh(fresh_model)
+    assert fresh_model is not None
     values = _read(verified_tensors(folder, manifest.size, manifest.checksum), manifest)
     model = _replay(folder, fresh_model, manifest)
     with torch.no_grad():
@@ -136,7 +151,9 @@ def _require_pruned(tensors: Mapping[str, Tensor], plan: Plan) -> None:
             )
 
 
-def _write(staging: Path, tensors: Mapping[str, Tensor], plan: Plan) -> None:
+def _write(
+    staging: Path, tensors: Mapping[str, Tensor], plan: Plan, program: Document | None
+) -> None:
     path = staging / TENSORS
     try:
         save_file(_apart(encode(tensors)), path, metadata={"format": "pt"})
@@ -146,7 +163,7 @@ def _write(staging: Path, tensors: Mapping[str, Tensor], plan: Plan) -> None:
             f"data, of a common dtype): {error}"
         ) from error
     specs = {name: TensorSpec.of(tensor) for name, tensor in tensors.items()}
-    manifest = Manifest(plan, file_checksum(path), path.stat().st_size, specs)
+    manifest = Manifest(plan, file_checksum(path), path.stat().st_size, specs, program)
     (staging / PLAN).write_bytes(manifest.encode())
     shutil.copymode(staging / PLAN, path)  # safetensors makes files that only their owner can read
 
@@ -162,6 +179,17 @@ def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         storages.add(dense.untyped_storage().data_ptr())
         apart[name] = dense
     return apart
+
+
+def _load_program(folder: Path, manifest: Manifest) -> Program:
+    values = _read(verified_tensors(folder, manifest.size, manifest.checksum), manifest)
+    # Tensors of the file lie in memory as the file has them; kernels give the same bits only where
+    # they are aligned as torch aligns its own.
+    values = {name: value.clone() for name, value in values.items()}
+    try:
+        return load_program(manifest.program, values)
+    except ArtifactError as error:
+        raise ArtifactError(f"{folder / PLAN}: {error}") from error
 
 
 def _require_fresh(model: object) -> None:

@@ -12,6 +12,7 @@ from bequest._version import __version__
 from bequest.cli.compare import compare
 from bequest.cli.demo import demo
 from bequest.cli.evaluate import evaluate
+from bequest.cli.export import export
 from bequest.cli.inspect import inspect
 from bequest.cli.options import examples
 from bequest.cli.prune import prune
@@ -59,8 +60,15 @@ app.command(
         "bequest inspect zoo:resnet56",
         "bequest inspect my_net.py:make --size 3x224x224",
         "bequest inspect out/ --json",
+        "bequest inspect timm:vit_tiny_patch16_224",
     )
 )(inspect)
+app.command(
+    epilog=examples(
+        "bequest export out/ -o model.onnx",
+        "bequest export out/ --model my_net.py:make -o model.onnx --batch-size 8",
+    )
+)(export)
 app.command(
     epilog=examples(
         "bequest train zoo:resnet20 --data train.npz --hyperspherical --sparsity 0.5 "

@@ -25,6 +25,8 @@ def evaluate(
     batch_size: options.BatchSize = 256,
     device: options.Device = "cpu",
     base: options.Base = None,
+    attack: options.Attack = None,
+    eps: options.Eps = "0.01",
     json: options.Json = False,
 ) -> None:
     """Measures top-1, top-5 and loss over labelled images, and what the network costs.
@@ -35,6 +37,7 @@ def evaluate(
 
     from bequest import measure
     from bequest.cli.models import open_model
+    from bequest.cli.robust import Attack
     from bequest.cli.steps import timed
     from bequest.cli.tables import table
     from bequest.cli.values import parse_device
@@ -42,12 +45,14 @@ def evaluate(
 
     with Output(json) as output:
         place = parse_device(device)
+        attacking = Attack.parse(attack, eps)
         opened = open_model(model, weights=weights, base=base, device=place)
         form = opened.form.overridden(size, mean, std)
         example = form.example(place)
         images = form.images(data, limit=limit, offset=offset, batch_size=batch_size)
 
         accuracy = measure.evaluate(opened.model, images, progress=True)
+        attacked = {} if attacking is None else attacking.run(opened.model, images, form)
         cost = measure.cost(opened.model, example)
         timing = timed([opened.model], example)[0] if latency else None
 
@@ -57,6 +62,8 @@ def evaluate(
         rows.append(("loss", f"{accuracy.loss:.4f}"))
         if accuracy.nonfinite:
             rows.append(("outputs with NaN or infinity", f"{accuracy.nonfinite:,}"))
+        if attacking is not None:
+            rows += attacking.rows(attacked)
         rows += [
             ("parameters", wording.count(cost.params)),
             ("MACs, one input", wording.count(cost.macs)),
@@ -73,6 +80,9 @@ def evaluate(
                 "model": model,
                 "data": str(data),
                 "accuracy": dataclasses.asdict(accuracy),
+                "robustness": [
+                    {"eps": size, **dataclasses.asdict(one)} for size, one in attacked.items()
+                ],
                 "cost": dataclasses.asdict(cost),
                 "latency": None if timing is None else dataclasses.asdict(timing),
             }

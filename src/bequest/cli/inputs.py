@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,17 +27,21 @@ class InputForm:
         mean: per channel, of pixels in [0, 1].
         std: per channel.
         crop: share of a resized image that the centre crop keeps.
+        interpolation: how images are resized.
+        vocabulary: number of tokens, where the input is a text of them; None for numbers.
     """
 
     size: tuple[int, ...] | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     crop: float = 1.0
+    interpolation: str = "bilinear"
+    vocabulary: int | None = None
 
     @classmethod
     def of(cls, preprocessing: Preprocessing) -> InputForm:
         """The form that a network of the zoo was trained with."""
-        return cls(preprocessing.size, preprocessing.mean, preprocessing.std, preprocessing.crop)
+        return cls(**dataclasses.asdict(preprocessing))
 
     @classmethod
     def from_json(cls, value: object) -> InputForm:
@@ -46,7 +51,8 @@ class InputForm:
             ArtifactError: a field is not what it must be.
         """
         where = "recipe.input"
-        size, mean, std, crop = fields.record(value, where, "size", "mean", "std", "crop")
+        names = [field.name for field in dataclasses.fields(cls)]
+        size, mean, std, crop, interpolation, vocabulary = fields.record(value, where, *names)
 
         def numbers(held: object, name: str) -> tuple[float, ...] | None:
             if held is None:
@@ -59,11 +65,15 @@ class InputForm:
             mean=numbers(mean, "mean"),
             std=numbers(std, "std"),
             crop=fields.finite(crop, f"{where}.crop"),
+            interpolation=fields.text(interpolation, f"{where}.interpolation"),
+            vocabulary=None
+            if vocabulary is None
+            else fields.integer(vocabulary, f"{where}.vocabulary", least=1),
         )
 
     def to_json(self) -> dict[str, Any]:
         """As a saved plan holds it."""
-        return {"size": self.size, "mean": self.mean, "std": self.std, "crop": self.crop}
+        return dataclasses.asdict(self)
 
     def overridden(self, size: str | None, mean: str | None, std: str | None) -> InputForm:
         """What the options say in place of what is known.
@@ -74,7 +84,8 @@ class InputForm:
         form = self
         if size is not None:
             channels = 3 if self.size is None else self.size[0]
-            form = replace(form, size=parse_size(size, channels))
+            given = parse_size(size, channels)
+            form = replace(form, size=given if self.vocabulary is None else given[-1:])
         channels = 3 if form.size is None else form.size[0]
         if mean is not None:
             form = replace(form, mean=parse_channel_values(mean, "--mean", channels))
@@ -83,7 +94,7 @@ class InputForm:
         return form
 
     def example(self, device: torch.device) -> torch.Tensor:
-        """Zeros of the shape of one input, with a batch dimension of 1.
+        """Zeros of the shape of one input, with a batch dimension of 1; int64 for tokens.
 
         Raises:
             UsageError: the shape is not known, or larger than any image.
@@ -97,7 +108,15 @@ class InputForm:
                 f"--size: expected an input of at most {_LARGEST:,} values, found "
                 f"{'x'.join(map(str, self.size))}"
             )
-        return torch.zeros(1, *self.size, device=device)
+        dtype = None if self.vocabulary is None else torch.int64
+        return torch.zeros(1, *self.size, dtype=dtype, device=device)
+
+    def value_range(self) -> tuple[float, float] | None:
+        """The lowest and highest value that a pixel in [0, 1] can become; None if unknown."""
+        if self.mean is None or self.std is None or not all(self.std):
+            return None
+        ends = [((0 - m) / s, (1 - m) / s) for m, s in zip(self.mean, self.std, strict=True)]
+        return min(low for low, _ in ends), max(high for _, high in ends)
 
     def images(self, path: Path, *, limit: int | None, offset: int, batch_size: int) -> ImageLoader:
         """The labelled images at ``path``, brought to this form.
@@ -121,6 +140,7 @@ class InputForm:
             std=self.std,
             size=(channels, height, width),
             crop=self.crop,
+            interpolation=self.interpolation,
             batch_size=batch_size,
             limit=limit,
             offset=offset,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +12,12 @@ from bequest import zoo
 from bequest.artifact import load, load_plan
 from bequest.cli.factory import make_model
 from bequest.cli.inputs import InputForm
+from bequest.cli.libraries import open_hugging_face, open_timm, open_torchvision
 from bequest.errors import ArtifactError, UsageError
 
-_FORMS = "zoo:NAME, FILE.py:FACTORY, or a folder that bequest saved"
+_FORMS = (
+    "zoo:NAME, timm:NAME, torchvision:NAME, hf:ID, FILE.py:FACTORY, or a folder that bequest saved"
+)
 _DEEPEST = 8
 
 
@@ -29,7 +31,7 @@ class Opened:
         form: what it reads, as far as the word tells.
         base: what ``--model`` has to say when an artefact made from it is opened; None where the
             artefact's plan says enough.
-        carries_weights: False for a network of the zoo, whose values are random.
+        carries_weights: False where its values are random, as a network's of the zoo are.
     """
 
     model: nn.Module
@@ -66,7 +68,8 @@ def open_model(
         raise UsageError(f"--model goes with a folder that bequest saved, not with {spec}")
     if folder is not None and weights is not None:
         raise UsageError(f"--weights: {spec} is a saved folder and holds its own weights")
-    opened = _open_dense(spec) if folder is None else _open_saved(folder, base)
+    published = trained and weights is None
+    opened = _open_dense(spec, published) if folder is None else _open_saved(folder, base)
     if weights is not None:
         zoo.load_weights(opened.model, weights)
     elif trained and not opened.carries_weights:
@@ -81,10 +84,15 @@ def _folder(spec: str) -> Path | None:
     return Path(spec) if spec and Path(spec).is_dir() else None
 
 
-def _open_dense(spec: str) -> Opened:
+def _open_dense(spec: str, published: bool = False) -> Opened:
+    """A dense network: with its published weights where asked and where there are some."""
     prefix, colon, rest = spec.partition(":")
-    if colon and prefix in _PREFIXES:
-        return _PREFIXES[prefix](rest)
+    if colon and prefix == "zoo":
+        form = InputForm.of(zoo.entry(rest).preprocessing)
+        return Opened(zoo.create(rest), spec, form, carries_weights=False)
+    if colon and prefix in _LIBRARIES:
+        model, form = _LIBRARIES[prefix](rest, published)
+        return Opened(model, spec, form, carries_weights=published)
     file, colon, factory = spec.rpartition(":")
     if colon and file.endswith(".py"):
         return Opened(make_model(Path(file), factory), spec, InputForm(), base=spec)
@@ -96,23 +104,21 @@ def _open_dense(spec: str) -> Opened:
     raise UsageError(f"MODEL: expected {_FORMS}; found {spec!r}, which is none of them.{hint}")
 
 
-def _open_zoo(name: str) -> Opened:
-    form = InputForm.of(zoo.entry(name).preprocessing)
-    return Opened(zoo.create(name), f"zoo:{name}", form, carries_weights=False)
-
-
-_PREFIXES: dict[str, Callable[[str], Opened]] = {"zoo": _open_zoo}
+_LIBRARIES = {"timm": open_timm, "torchvision": open_torchvision, "hf": open_hugging_face}
 """Opens what stands behind ``PREFIX:``; another source of models is one more entry."""
 
 
 def _open_saved(folder: Path, base: str | None, depth: int = 0) -> Opened:
-    """Rebuilds the dense network of an artefact and loads the artefact into it.
+    """Rebuilds the dense network of an artefact and loads the artefact into it; a program needs none.
 
-    The plan may name a network of the zoo or, where an artefact was pruned again, a folder. A file
-    of code is never run because a plan names it.
+    The plan may name a network of the zoo or of a library or, where an artefact was pruned again,
+    a folder. A file of code is never run because a plan names it.
     """
-    recipe = load_plan(folder).recipe
+    plan = load_plan(folder)
+    recipe = plan.recipe
     form = InputForm.from_json(recipe["input"]) if "input" in recipe else InputForm()
+    if plan.form == "program":
+        return Opened(load(folder), str(folder.resolve()), form)
     named = recipe.get("model")
     if depth > _DEEPEST:
         raise ArtifactError(f"{folder}: expected a dense network at the end of its plan's models")
@@ -120,7 +126,7 @@ def _open_saved(folder: Path, base: str | None, depth: int = 0) -> Opened:
         dense = _open_saved(Path(named), base, depth + 1)
     elif base is not None:
         dense = _open_dense(base)
-    elif isinstance(named, str) and named.partition(":")[0] in _PREFIXES:
+    elif isinstance(named, str) and named.partition(":")[0] in ("zoo", *_LIBRARIES):
         dense = _open_dense(named)
     else:
         raise UsageError(_base_needed(folder, named))

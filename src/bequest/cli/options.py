@@ -14,8 +14,8 @@ Model = Annotated[
     typer.Argument(
         metavar="MODEL",
         show_default=False,
-        help="zoo:NAME, FILE.py:FACTORY (runs that file and calls FACTORY), or a folder that "
-        "bequest saved.",
+        help="zoo:NAME, timm:NAME, torchvision:NAME, hf:ID (or hf:./FOLDER), FILE.py:FACTORY (runs "
+        "that file and calls FACTORY), or a folder that bequest saved.",
     ),
 ]
 Weights = Annotated[
@@ -64,12 +64,29 @@ _DATA_HELP = "Labelled images: a folder per class, an .npz (x, y), IDX or .parqu
 Data = Annotated[
     Path, typer.Option(rich_help_panel=_IMAGES, metavar="PATH", show_default=False, help=_DATA_HELP)
 ]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND:SHARE",
+        help="Instead of --ratio, what the whole network is to reach: macs:0.5 or params:0.5, the "
+        "share that stays; agreement:0.99, how often it must answer as before.",
+    ),
+]
+Calibrate = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate",
+        rich_help_panel=_IMAGES,
+        help="The first 256 images of --data, without their labels, take the place of synthetic "
+        "ones; the others measure the accuracy.",
+    ),
+]
 OptionalData = Annotated[
     Path | None,
     typer.Option(
         rich_help_panel=_IMAGES,
         metavar="PATH",
-        help=f"{_DATA_HELP} Only measures the accuracy before and after; pruning needs no data.",
+        help=f"{_DATA_HELP} Measures the accuracy before and after; pruning needs no data.",
     ),
 ]
 Limit = Annotated[
@@ -104,6 +121,56 @@ RoundTo = Annotated[
     int,
     typer.Option(
         metavar="N", help="Widths become multiples of N in groups of at least 2N channels."
+    ),
+]
+_ROBUST = "Robustness"
+Strategy = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_ROBUST,
+        metavar="NAME",
+        help="Prune in small steps that change the output as little as can be guaranteed: "
+        "stochastic, greedy or baseline. Takes the place of --criterion, --scope, --round-to.",
+    ),
+]
+InputRange = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_ROBUST,
+        metavar="LOW,HIGH",
+        help="With --strategy: the lowest and highest value of a pixel, before --mean and --std.",
+    ),
+]
+Step = Annotated[
+    float,
+    typer.Option(
+        rich_help_panel=_ROBUST,
+        metavar="S",
+        help="With --strategy: share of a layer that leaves in one step.",
+    ),
+]
+Alpha = Annotated[
+    float,
+    typer.Option(
+        rich_help_panel=_ROBUST,
+        metavar="A",
+        help="With --strategy: weight of a change's size against its evenness, in 0..1.",
+    ),
+]
+Attack = Annotated[
+    str | None,
+    typer.Option(
+        rich_help_panel=_ROBUST,
+        metavar="NAME",
+        help="Also count the images whose class small changes can't alter: fgsm, pgd, autoattack.",
+    ),
+]
+Eps = Annotated[
+    str,
+    typer.Option(
+        rich_help_panel=_ROBUST,
+        metavar="E,E,...",
+        help="With --attack: the largest change of a pixel in 0..1.",
     ),
 ]
 Seed = Annotated[int, typer.Option(metavar="N", help="Of everything random.")]

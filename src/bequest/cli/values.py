@@ -46,6 +46,15 @@ def parse_ratios(text: str) -> tuple[float, ...]:
     return tuple(sorted(ratios))
 
 
+def parse_numbers(text: str, option: str, expected: str) -> tuple[float, ...]:
+    """``0.01,0.05`` → numbers in this order.
+
+    Raises:
+        UsageError: an item is no finite number.
+    """
+    return tuple(_number(item, option, expected) for item in text.split(","))
+
+
 def parse_names(text: str, option: str) -> tuple[str, ...]:
     """``none,lbyl`` → names in this order, each once.
 

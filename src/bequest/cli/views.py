@@ -33,6 +33,7 @@ def _alike(groups: Sequence[GroupView]) -> list[list[GroupView]]:
             wording.nameless(group.name),
             group.kind,
             group.size,
+            group.rows,
             group.prunable,
             tuple(wording.nameless(name) for name in group.producers),
             tuple(wording.nameless(name) for name in group.consumers),
@@ -61,6 +62,8 @@ def _remarks(group: GroupView) -> list[str]:
     if group.kind == "output":
         return ["the network's output; pruned only where a ratio names the layer in full"]
     remarks = []
+    if group.rows > 1:
+        remarks.append(f"a channel is {group.rows} rows of its layer, such as a whole head")
     if group.prunable == 0:
         remarks.append(f"can't be pruned: {'; '.join(group.reasons)}")
     elif group.prunable < group.size:

@@ -22,9 +22,14 @@ class Unscorable(BequestError):  # noqa: N818 -- a finding about one unit, caugh
 
 
 class Criterion(ABC):
-    """Decides which channels of a unit are worth keeping; a frozen dataclass of its parameters."""
+    """Decides which channels of a unit are worth keeping; a frozen dataclass of its parameters.
+
+    A criterion with ``observes`` set finds ``unit.readers`` filled: what the layers behind the
+    unit see over samples, synthetic or real.
+    """
 
     name: ClassVar[str]
+    observes: ClassVar[bool] = False
 
     def score(self, unit: Unit, seed: int) -> Tensor:
         """Scores the channels of ``unit``; a higher score means keep.

@@ -22,6 +22,7 @@ def open_images(
     std: Sequence[float],
     size: tuple[int, int, int],
     crop: float = 1.0,
+    interpolation: str = "bilinear",
     batch_size: int = 256,
     limit: int | None = None,
     offset: int = 0,
@@ -43,6 +44,7 @@ def open_images(
         size: (C, H, W) of the network's input. Images of another size are resized and cropped,
             grey and colour are converted into each other: see :class:`Preprocessing`.
         crop: share of the resized image that the centre crop keeps.
+        interpolation: how images are resized, "bilinear", "bicubic", ...
         batch_size: images per batch.
         limit: give at most so many images.
         offset: leave out so many images at the beginning.
@@ -53,7 +55,7 @@ def open_images(
         DataError: the data can't be read; see the format.
         MissingExtraError: parquet without pyarrow.
     """
-    preprocessing = Preprocessing(tuple(mean), tuple(std), size, crop)
+    preprocessing = Preprocessing(tuple(mean), tuple(std), size, crop, interpolation)
     if offset < 0 or (limit is not None and limit < 1):
         raise UsageError(
             f"expected offset >= 0 and limit >= 1, found offset {offset} and limit {limit}"

@@ -14,15 +14,16 @@ from torch import Tensor
 from bequest.errors import UsageError
 
 _MODES = {1: "L", 3: "RGB"}
+_RESAMPLING = {filter.name.lower(): filter for filter in Image.Resampling}
 
 
 @dataclass(frozen=True)
 class Preprocessing:
     """Size, colour and normalisation that a network expects of its images.
 
-    An image of another size is resized (bilinear, antialiased) so that it just covers
-    (H, W)/crop, and the middle H x W is taken. One rule holds for files and arrays: a grey image
-    is repeated over three channels, a colour image becomes its luma
+    An image of another size is resized (antialiased) so that it just covers (H, W)/crop, and the
+    middle H x W is taken. One rule holds for files and arrays: a grey image is repeated over three
+    channels, a colour image becomes its luma
     (0.299 R + 0.587 G + 0.114 B) for a one-channel network.
 
     Attributes:
@@ -31,6 +32,7 @@ class Preprocessing:
         size: (C, H, W), C either 1 (grey) or 3 (RGB).
         crop: share of the resized image's sides that is kept, in (0, 1]; 0.875 with H = W = 224
             is ImageNet's "shorter side to 256, centre crop of 224".
+        interpolation: of resizing; Pillow's name in lower case, "bilinear" or "bicubic" mostly.
 
     Raises:
         UsageError: a value out of range, or mean and std that don't have C values.
@@ -40,6 +42,7 @@ class Preprocessing:
     std: tuple[float, ...]
     size: tuple[int, int, int]
     crop: float = 1.0
+    interpolation: str = "bilinear"
 
     def __post_init__(self) -> None:
         if len(self.size) != 3 or min(self.size) < 1 or self.size[0] not in _MODES:
@@ -56,6 +59,11 @@ class Preprocessing:
             raise UsageError(f"std: expected positive values, found {self.std}")
         if not 0 < self.crop <= 1:
             raise UsageError(f"crop: expected a share in (0, 1], found {self.crop}")
+        if self.interpolation not in _RESAMPLING:
+            raise UsageError(
+                f"interpolation: expected one of {', '.join(_RESAMPLING)}; "
+                f"found {self.interpolation!r}"
+            )
 
     def fit(self, image: Image.Image | NDArray[np.uint8]) -> NDArray[np.uint8]:
         """One image, brought to the network's size and channels.
@@ -74,7 +82,8 @@ class Preprocessing:
         image = image.convert(_MODES[channels])
         if image.size != (width, height):
             border = (1 - self.crop) / 2
-            image = ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR, border)
+            how = _RESAMPLING[self.interpolation]
+            image = ImageOps.fit(image, (width, height), how, border)
         return np.asarray(image).reshape(height, width, channels)
 
     def normalise(self, images: NDArray[np.uint8]) -> Tensor:

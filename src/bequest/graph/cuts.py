@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bequest.graph.constants import mend
 from bequest.graph.groups import Channels
 from bequest.graph.surgery import Attribute, Cut, Surgery
 
@@ -26,7 +27,7 @@ def plan_surgery(channels: Channels, leaving: NDArray[np.bool_], model: nn.Modul
     """
     cuts = [*_grouped_cuts(channels, leaving), *_plain_cuts(channels, leaving)]
     sizes: Sizes = {(cut.tensor, cut.dim): len(cut.keep) // cut.blocks for cut in cuts}
-    attributes = tuple(_attributes(model, sizes))
+    attributes = (*_attributes(model, sizes), *mend(channels, leaving, model))
     return Surgery(tuple(cuts), attributes, ())
 
 

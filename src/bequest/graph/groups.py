@@ -33,6 +33,7 @@ class Group:
         kind: "inner", or "residual" where branches are added.
         fixed: True for channels that can't leave; shape (n,).
         reasons: why channels can't leave, each named once.
+        segments: sets of positions each of which keeps a channel: parts that are split off.
         blocks: block number of every channel where blocks keep equal numbers, else None.
         is_output: True where the channels are the network's output.
         literal: operators whose size along these channels may stand in the code; tried out before
@@ -47,6 +48,7 @@ class Group:
     kind: Literal["inner", "residual"]
     fixed: NDArray[np.bool_]
     reasons: tuple[str, ...]
+    segments: tuple[Index, ...]
     blocks: Index | None
     is_output: bool
     literal: tuple[str, ...]
@@ -106,7 +108,8 @@ def group(reading: Reading) -> Channels:
     members = _gather(reading, channel_of)
     marked = {
         "outputs": _marked(ledger.outputs, channel_of),
-        "streams": _marked(ledger.streams, channel_of),
+        # Heads are added to (biases, rotated halves), and are still no stream of branches.
+        "streams": _marked(ledger.streams, channel_of) - _marked(ledger.batches, channel_of),
     }
     groups = [
         _group(reading, channel_of, writes, reasons, marked["outputs"], marked["streams"])
@@ -180,6 +183,11 @@ def _group(
         kind="residual" if inside & streams else "inner",
         fixed=fixed,
         reasons=tuple(why),
+        segments=tuple(
+            np.flatnonzero(np.isin(channels, channel_of[labels]))
+            for labels in reading.ledger.segments
+            if inside & set(channel_of[labels].tolist())
+        ),
         blocks=blocks,
         is_output=bool(inside & outputs),
         literal=tuple(literal),

@@ -8,7 +8,7 @@ connected components of the ties are the channels.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -58,9 +58,12 @@ class Ledger:
     frozen: list[tuple[Labels, str]] = field(default_factory=list)
     outputs: list[Labels] = field(default_factory=list)
     streams: list[Labels] = field(default_factory=list)
+    batches: list[Labels] = field(default_factory=list)
     balances: list[Balance] = field(default_factory=list)
     literals: list[tuple[Labels, str]] = field(default_factory=list)
     slots: dict[tuple[str, int], Labels] = field(default_factory=dict)
+    segments: list[Labels] = field(default_factory=list)
+    _loose: set[int] = field(default_factory=set)
 
     def fresh(self, size: int) -> Labels:
         """``size`` new labels."""
@@ -73,6 +76,28 @@ class Ledger:
         if (tensor, dim) not in self.slots:
             self.slots[tensor, dim] = self.fresh(size)
         return self.slots[tensor, dim]
+
+    def loose(self, size: int) -> Labels:
+        """``size`` new labels of a value that is repeated: any number of them will do."""
+        labels = self.fresh(size)
+        self._loose.update(labels.tolist())
+        return labels
+
+    def is_loose(self, labels: Labels) -> bool:
+        """Whether the labels stand for repetitions, which nothing holds in number."""
+        return bool(self._loose) and self._loose.issuperset(labels.ravel().tolist())
+
+    def join(self, met: Sequence[Labels]) -> Labels:
+        """Ties labels of the same dimension of several tensors; the first that aren't loose."""
+        firm = next((labels for labels in met if not self.is_loose(labels)), met[0])
+        for labels in met:
+            self.tie(firm, labels)
+        return firm
+
+    def hold(self, labels: Labels, reason: str) -> None:
+        """None of ``labels`` can leave, as they meet as many fixed ones; loose ones don't mind."""
+        if not self.is_loose(labels):
+            self.freeze(labels, reason)
 
     def tie(self, left: Labels, right: Labels) -> None:
         """Index by index, ``left`` and ``right`` leave together (arrays that broadcast)."""
@@ -93,6 +118,10 @@ class Ledger:
     def balance(self, labels: Labels, blocks: int, place: str) -> None:
         """``labels`` fall into equal, consecutive ``blocks`` that must keep equal numbers."""
         self.balances.append(Balance(labels, blocks, place))
+
+    def segment(self, labels: Labels) -> None:
+        """Not all of ``labels`` can leave: they are a tensor of their own somewhere."""
+        self.segments.append(labels.ravel())
 
     def literal(self, labels: Labels, place: str) -> None:
         """``labels`` pass a size that may be a constant in the code, which is to be tried out."""

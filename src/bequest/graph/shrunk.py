@@ -14,6 +14,7 @@ from bequest.graph.trace import operator_of
 
 _CONVOLUTIONS = frozenset(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))
 _VIEWS = frozenset({"view", "_unsafe_view", "reshape", "expand"})
+_NORMS = frozenset({"layer_norm", "native_layer_norm", "rms_norm"})
 
 
 class Shrunk:
@@ -43,40 +44,44 @@ class Shrunk:
                 value = value.index_select(dim, self.kept(labels).to(value.device))
         return value
 
-    def arguments(self, node: fx.Node, args: list[Any]) -> list[Any]:
-        """The operator's arguments, nodes already replaced by values, at the new widths."""
-        name = operator_of(node)
-        if name in _VIEWS:
-            args[1] = self._shape(node)
-        elif name == "split":
-            args[1] = self._shape(node)[self._dim(node, args, 2)]
-        elif name == "split_with_sizes":
-            dim = self._dim(node, args, 2)
-            layouts = self._layouts[node]
-            values = node.meta["val"]
-            assert isinstance(layouts, tuple)
-            args[1] = [
-                self._sizes(one, value)[dim] for one, value in zip(layouts, values, strict=True)
-            ]
-        elif name == "slice":
-            args = self._bounds(node, args)
-        elif name in ("layer_norm", "native_layer_norm", "rms_norm"):
-            args[1] = self._shape(node)[-len(args[1]) :]
-        elif name == "group_norm" and args[1] == node.meta["val"].shape[1]:
-            args[1] = self._shape(node)[1]
-        elif name in _CONVOLUTIONS and len(args) > 6 and args[6] > 1 and args[1].shape[1] == 1:
-            args[6] = args[0].shape[1 - args[1].ndim]  # depthwise: a group per channel
-        return args
-
-    def _gone(self, labels: Labels) -> NDArray[Any]:
-        gone: NDArray[Any] = self._leaving[self._channel_of[labels]]
-        return gone
-
-    def _shape(self, node: fx.Node) -> list[int]:
+    def shape(self, node: fx.Node) -> list[int]:
+        """The shape of the node's (first) value without the channels that leave."""
         layout, value = self._layouts[node], node.meta["val"]
         if isinstance(layout, tuple):
             layout, value = layout[0], value[0]
         return self._sizes(layout, value)
+
+    def arguments(self, node: fx.Node, args: list[Any]) -> list[Any]:
+        """The operator's arguments, nodes already replaced by values, at the new widths."""
+        for position, value in self.literals(node).items():
+            args[position:] = [value, *args[position + 1 :]]
+        return args
+
+    def literals(self, node: fx.Node) -> dict[int, Any]:
+        """Arguments that are sizes or positions along channels, by position, at the new widths."""
+        name, args = operator_of(node), node.args
+        found: dict[int, Any] = {}
+        if name in _VIEWS:
+            found = {1: self.shape(node)}
+        elif name == "split":
+            found = {1: self.shape(node)[self._dim(node)]}
+        elif name == "split_with_sizes":
+            found = {1: self._parts(node)}
+        elif name == "slice":
+            found = self._bounds(node)
+        elif name in _NORMS:
+            count: Any = args[1]
+            found = {1: self.shape(node)[-len(count) :]}
+        elif name == "group_norm" and args[1] == node.meta["val"].shape[1]:
+            found = {1: self.shape(node)[1]}
+        elif name in _CONVOLUTIONS and _is_depthwise(node):
+            data: Any = args[0]
+            found = {6: self.shape(data)[1 - len(data.meta["val"].shape)]}
+        return found
+
+    def _gone(self, labels: Labels) -> NDArray[Any]:
+        gone: NDArray[Any] = self._leaving[self._channel_of[labels]]
+        return gone
 
     def _sizes(self, layout: Layout, value: Tensor) -> list[int]:
         return [
@@ -84,21 +89,35 @@ class Shrunk:
             for size, labels in zip(value.shape, layout.dims, strict=True)
         ]
 
-    def _dim(self, node: fx.Node, args: list[Any], position: int) -> int:
+    def _parts(self, node: fx.Node) -> list[int]:
+        dim, layouts = self._dim(node), self._layouts[node]
+        assert isinstance(layouts, tuple)
+        pairs = zip(layouts, node.meta["val"], strict=True)
+        return [self._sizes(one, value)[dim] for one, value in pairs]
+
+    def _dim(self, node: fx.Node) -> int:
         first = node.meta["val"][0]
-        given: Any = args[position] if len(args) > position else node.kwargs.get("dim", 0)
+        given: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
         return int(given) % int(first.ndim)
 
-    def _bounds(self, node: fx.Node, args: list[Any]) -> list[Any]:
+    def _bounds(self, node: fx.Node) -> dict[int, Any]:
         """Start and end of a slice of channels, counted in channels that stay."""
-        source = node.args[0]
+        source, args = node.args[0], list(node.args)
         assert isinstance(source, fx.Node)
         layout = self._layouts[source]
         assert isinstance(layout, Layout)
-        dim = int(args[1] if len(args) > 1 else 0) % len(layout.dims)
+        given: Any = args[1] if len(args) > 1 else 0
+        dim = int(given) % len(layout.dims)
         labels = layout.dims[dim]
         if labels is None:
-            return args
-        start, stop, _ = slice(*(args[2:4] + [None] * 2)[:2]).indices(len(labels))
+            return {}
+        first, last = (args[2:4] + [None] * 2)[:2]
+        start, stop, _ = slice(first, last).indices(len(labels))
         stays = ~self._gone(labels)
-        return [args[0], dim, int(stays[:start].sum()), int(stays[:stop].sum()), *args[4:]]
+        return {1: dim, 2: int(stays[:start].sum()), 3: int(stays[:stop].sum())}
+
+
+def _is_depthwise(node: fx.Node) -> bool:
+    weight: Any = node.args[1]
+    groups: Any = node.args[6] if len(node.args) > 6 else 1
+    return int(groups) > 1 and weight.meta["val"].shape[1] == 1

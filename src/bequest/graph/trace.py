@@ -14,13 +14,14 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind
+from torch.utils._pytree import TreeSpec
 
 from bequest.errors import ModelError, UsageError
 from bequest.graph.admission import admit
@@ -38,11 +39,16 @@ class Network:
         tensors: placeholder name → qualified name of the parameter or buffer (one name per
             tensor: shared tensors have one).
         inputs: names of the placeholders that are the model's inputs.
+        constants: placeholder name → tensor that the model's code makes.
+        returns: the structure of the model's result over the values that the output node holds;
+            None where running the model changes its buffers too.
     """
 
     nodes: tuple[fx.Node, ...]
     tensors: Mapping[str, str]
     inputs: frozenset[str]
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+    returns: TreeSpec | None = None
 
     @property
     def output(self) -> fx.Node:
@@ -125,9 +131,20 @@ def trace_shapes(
     """
     inputs = normalise_inputs(example_inputs)
     try:
-        return _export(_changed(meta_copy(model), change), to_meta(inputs))
+        network = _export(_changed(meta_copy(model), change), to_meta(inputs))
+        _place(network, inputs)
+        return network
     except Exception:  # any failure: the real copy either works or gives the error to report
         return _export(_changed(copy.deepcopy(model).eval(), change), inputs)
+
+
+def _place(network: Network, inputs: Inputs) -> None:
+    """Tensors that the code makes are made where the inputs are, not on the meta device."""
+    args, kwargs = inputs
+    device = next(v.device for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
+    for node in network.nodes:
+        if node.kwargs.get("device") == torch.device("meta"):
+            node.kwargs = {**node.kwargs, "device": device}
 
 
 def run_shapes(model: nn.Module, example_inputs: Any, change: Callable[[nn.Module], None]) -> None:
@@ -184,13 +201,20 @@ def _export(model: nn.Module, inputs: Inputs) -> Network:
     for name, tensor in held.items():
         first.setdefault(id(tensor), name)
     tensors: dict[str, str] = {}
-    for spec in program.graph_signature.input_specs:
+    constants: dict[str, Tensor] = {}
+    signature = program.graph_signature
+    for spec in signature.input_specs:
         if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER):
             tensors[spec.arg.name] = first[id(held[cast(str, spec.target)])]
+        elif spec.kind is InputKind.CONSTANT_TENSOR:
+            constants[spec.arg.name] = cast(Tensor, program.constants[cast(str, spec.target)])
+    pure = all(spec.kind is OutputKind.USER_OUTPUT for spec in signature.output_specs)
     return Network(
         nodes=tuple(program.graph.nodes),
         tensors=tensors,
-        inputs=frozenset(program.graph_signature.user_inputs),
+        inputs=frozenset(signature.user_inputs),
+        constants=constants,
+        returns=program.call_spec.out_spec if pure else None,
     )
 
 

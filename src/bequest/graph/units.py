@@ -100,6 +100,23 @@ class Consumer:
 
 
 @dataclass(frozen=True)
+class Reader:
+    """A layer that reads a group's channels, as seen over samples.
+
+    Attributes:
+        name: qualified name of the layer.
+        weight: float64 (o, d): outputs × inputs (channel × kernel position).
+        covariance: float64 (d, d): of the inputs, over samples and output places.
+        owner: int64 (d,): which of the group's channels each input belongs to; −1 = none of them.
+    """
+
+    name: str
+    weight: Tensor
+    covariance: Tensor
+    owner: Tensor
+
+
+@dataclass(frozen=True)
 class Unit:
     """A group of n channels as methods see it.
 
@@ -113,6 +130,8 @@ class Unit:
         consumers: every layer that reads the channels.
         obstacle: why weight-space restorers can't serve the group, in words; None = they can, and
             then there is exactly one producer, an activation, and at least one consumer.
+        readers: what the layers behind the group see over samples, for criteria that ask for it;
+            empty for all others.
     """
 
     name: str
@@ -121,6 +140,7 @@ class Unit:
     activation: Activation | None
     consumers: tuple[Consumer, ...]
     obstacle: str | None
+    readers: tuple[Reader, ...] = ()
 
     @property
     def producer(self) -> Producer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -13,8 +14,10 @@ from bequest.errors import BequestError
 from bequest.graph import surgery as operation
 from bequest.graph.groups import Channels
 from bequest.graph.ledger import Layout
+from bequest.graph.shrunk import Shrunk
 from bequest.graph.surgery import Surgery
-from bequest.graph.trace import Network, place_of, run_shapes, trace_shapes
+from bequest.graph.trace import Network, operator_of, place_of, run_shapes, trace_shapes
+from bequest.graph.twins import kind, without_copies
 
 
 def mismatch(
@@ -48,27 +51,41 @@ def mismatch(
 
 
 def _compare(channels: Channels, leaving: NDArray[np.bool_], pruned: Network) -> str | None:
-    dense = channels.reading.network.nodes
-    if [str(node.target) for node in dense if node.op == "call_function"] != [
-        str(node.target) for node in pruned.nodes if node.op == "call_function"
-    ]:
+    """Operators, their operands and constants, and the shapes of their results."""
+    dense, shrunk = channels.reading.network, Shrunk(channels, leaving)
+    kept, sources = without_copies(dense)
+    left, origins = without_copies(pruned)
+    if [kind(node) for node in kept] != [kind(node) for node in left]:
         return "the network runs other operators at other widths"
-    for before, after in zip(dense, pruned.nodes, strict=True):
-        layout = channels.reading.layouts.get(before)
-        value = after.meta.get("val")
-        if not isinstance(layout, Layout) or not isinstance(value, Tensor):
+    twins = dict(zip(kept, left, strict=True))
+    for before, after in twins.items():
+        if before.op != "call_function":
             continue
-        planned = _planned(channels, leaving, before, layout)
-        if before.op == "call_function" and tuple(value.shape) != planned:
-            return f"{place_of(before)} has the shape {tuple(value.shape)}, planned {planned}"
+        rewritten = shrunk.literals(before)
+        operands = fx.map_arg(_constants(before, rewritten), lambda one: twins[sources[one]])
+        if operands != fx.map_arg(_constants(after, rewritten), lambda one: origins[one]):
+            return f"{place_of(before)} has other constants at other widths"
+        if operator_of(before) == "slice" and rewritten and _bounds(after) != rewritten:
+            return f"{place_of(before)} takes other positions than planned"
+        value = after.meta.get("val")
+        if isinstance(channels.reading.layouts[before], Layout) and isinstance(value, Tensor):
+            planned = tuple(shrunk.shape(before))
+            if tuple(value.shape) != planned:
+                return f"{place_of(before)} has the shape {tuple(value.shape)}, planned {planned}"
     return None
 
 
-def _planned(
-    channels: Channels, leaving: NDArray[np.bool_], node: fx.Node, layout: Layout
-) -> tuple[int, ...]:
-    """The node's shape without the labels that leave."""
-    return tuple(
-        size if labels is None else size - int(leaving[channels.channel_of[labels]].sum())
-        for size, labels in zip(node.meta["val"].shape, layout.dims, strict=True)
-    )
+def _bounds(node: fx.Node) -> dict[int, int]:
+    """Dimension, start and end of a slice, as :meth:`Shrunk.literals` has them."""
+    source: Any
+    dim: Any
+    source, dim, first, last = (*node.args, None, None, None)[:4]
+    shape = source.meta["val"].shape
+    at = int(dim or 0) % len(shape)
+    start, stop, _ = slice(first, last).indices(shape[at])
+    return {1: at, 2: start, 3: stop}
+
+
+def _constants(node: fx.Node, rewritten: Mapping[int, Any]) -> tuple[Any, ...]:
+    """All arguments but those that follow the widths."""
+    return [a for position, a in enumerate(node.args) if position not in rewritten], node.kwargs

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bequest.errors import DataError, ModelError, UsageError
-from bequest.measure.execution import device_of, dtype_of, evaluation_mode, placed, run
+from bequest.measure.execution import device_of, dtype_of, evaluation_mode, is_on, placed, run
 from bequest.measure.progress import tracked
 
 
@@ -60,15 +60,15 @@ def evaluate(
         DataError: the loader is empty; labels are not (B,) integers within the model's outputs.
         ModelError: the model's output is not (B, K).
     """
-    if device is not None and not _is_on(model, torch.device(device)):
+    if device is not None and not is_on(model, torch.device(device)):
         model = copy.deepcopy(model).to(device)
     total = torch.zeros(4, dtype=torch.float64)  # top-1, top-5, finite, loss
     count = classes = 0
     with evaluation_mode(model):
-        for inputs, labels in tracked(_pairs(loader), "evaluating", loader, progress):
-            logits = _logits(run(model, placed(inputs, device_of(model), dtype_of(model))))
+        for inputs, labels in tracked(pairs(loader), "evaluating", loader, progress):
+            logits = logits_of(run(model, placed(inputs, device_of(model), dtype_of(model))))
             classes = logits.shape[1]
-            total += _scores(logits, _checked(labels, logits).to(logits.device)).cpu()
+            total += _scores(logits, checked_labels(labels, logits).to(logits.device)).cpu()
             count += len(logits)
     if count == 0:
         raise DataError("evaluate: expected at least one image, found an empty loader")
@@ -82,46 +82,62 @@ def evaluate(
     )
 
 
-def _is_on(model: nn.Module, device: torch.device) -> bool:
-    """True on that very device; "cuda" without a number is any of its kind."""
-    here = device_of(model)
-    return here.type == device.type and device.index in (None, here.index)
+def pairs(loader: Iterable[Any]) -> Iterator[tuple[Any, Tensor]]:
+    """The batches of a loader, each checked to be (inputs, labels).
 
-
-def _pairs(loader: Iterable[Any]) -> Iterator[tuple[Any, Tensor]]:
+    Raises:
+        UsageError: a batch is something else.
+    """
     for batch in loader:
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             found = (
                 f"{len(batch)} items" if isinstance(batch, tuple | list) else type(batch).__name__
             )
-            raise UsageError(f"evaluate: expected batches (inputs, labels), found {found}")
+            raise UsageError(f"expected batches (inputs, labels), found {found}")
         yield batch[0], torch.as_tensor(batch[1])
 
 
-def _logits(output: Any) -> Tensor:
-    """(B, K) with K >= 2, in float32 or wider; a single logit z becomes (0, z)."""
+def logits_of(output: Any, *, probabilities: bool = False) -> Tensor:
+    """(B, K) with K >= 2, in float32 or wider; a single logit z becomes (0, z).
+
+    Args:
+        output: what a model gave.
+        probabilities: it lies behind a softmax or sigmoid; a single p becomes (1 - p, p), and
+            logarithms are taken.
+
+    Raises:
+        ModelError: it is neither (B, K) nor (B,).
+    """
     logits = getattr(output, "logits", output)
     if not isinstance(logits, Tensor) or logits.ndim not in (1, 2) or 0 in logits.shape[1:]:
         found = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-        raise ModelError(f"evaluate: expected logits (B, K) from the model, found {found}")
+        raise ModelError(f"expected logits (B, K) from the model, found {found}")
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).reshape(len(logits), -1)
+    if probabilities:
+        p = logits.clamp(torch.finfo(logits.dtype).tiny, 1)
+        return (torch.cat([1 - p, p], dim=1) if p.shape[1] == 1 else p).log()
     if logits.shape[1] == 1:
         # softmax(0, z) = (1 - sigmoid(z), sigmoid(z)): cross-entropy and decision are the same.
         logits = torch.cat([torch.zeros_like(logits), logits], dim=1)
     return logits
 
 
-def _checked(labels: Tensor, logits: Tensor) -> Tensor:
+def checked_labels(labels: Tensor, logits: Tensor) -> Tensor:
+    """Labels (B,), int64, that fit the logits (B, K).
+
+    Raises:
+        DataError: another shape, no integers, or outside 0 ... K - 1.
+    """
     count, classes = logits.shape
     if labels.shape not in ((count,), (count, 1)) or labels.is_floating_point():
         raise DataError(
-            f"evaluate: expected {count} integer labels for a batch of {count}, "
+            f"expected {count} integer labels for a batch of {count}, "
             f"found {labels.dtype} {tuple(labels.shape)}"
         )
     labels = labels.reshape(count).long()
     if count and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
         raise DataError(
-            f"evaluate: expected labels 0 to {classes - 1} for a model of {classes} classes, "
+            f"expected labels 0 to {classes - 1} for a model of {classes} classes, "
             f"found {int(labels.min())} to {int(labels.max())}"
         )
     return labels

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -27,10 +28,27 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
+def at_least_single(model: nn.Module) -> nn.Module:
+    """The model itself, or a single precision copy of one in half precision.
+
+    Sums over many rows, and gradients, need the digits.
+    """
+    halves = (torch.float16, torch.bfloat16)
+    if any(tensor.dtype in halves for tensor in (*model.parameters(), *model.buffers())):
+        return copy.deepcopy(model).float()
+    return model
+
+
 def device_of(model: nn.Module) -> torch.device:
     """The device of the first parameter or buffer; the CPU for a model without any."""
     first = next(chain(model.parameters(), model.buffers()), None)
     return torch.device("cpu") if first is None else first.device
+
+
+def is_on(model: nn.Module, device: torch.device) -> bool:
+    """True on that very device; "cuda" without a number is any of its kind."""
+    here = device_of(model)
+    return here.type == device.type and device.index in (None, here.index)
 
 
 def dtype_of(model: nn.Module) -> torch.dtype | None:

@@ -14,21 +14,29 @@ Gram of x. Centring the ridge on W₀ makes it harmless: nothing pruned upstream
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
-import torch.nn.functional as F  # noqa: N812 -- its usual name
 from torch import Tensor, fx, linalg, nn
 
 from bequest.config import register
-from bequest.errors import UnknownNameError, UsageError
-from bequest.graph.patches import outputs_at, patches, place_count
+from bequest.errors import ModelError, UnknownNameError, UsageError
+from bequest.graph.patches import (
+    as_weight,
+    channel_major,
+    outputs_at,
+    patches,
+    place_count,
+    row_length,
+    weight_rows,
+)
+from bequest.graph.spill import Mapped
 from bequest.graph.surgery import add_bias, can_hold_bias
 from bequest.graph.trace import operator_of
 from bequest.graph.walk import Layer, Walk
-from bequest.statistics.samples import Samples, collect, synthesise
+from bequest.statistics.samples import Samples, collect, inverted, synthesise
 from bequest.statistics.synthetic import SOURCES
 
 
@@ -42,6 +50,8 @@ class Regression:
         source: synthetic inputs: "leaves", "pink" or "white" (:mod:`bequest.statistics.synthetic`).
         value_range: lowest and highest value of real inputs, where known; matters to networks
             without batch norm. None = zero mean and unit variance per channel.
+        inversion: steps by which images are fitted to the statistics of the network's batch norms
+            (:mod:`bequest.statistics.inversion`); each takes a forward and a backward pass.
         ridge: penalty on the change of the weights, relative to the mean variance of the inputs.
     """
 
@@ -50,11 +60,14 @@ class Regression:
     images: int = 256
     source: str = "leaves"
     value_range: tuple[float, float] | None = None
+    inversion: int = 12
     ridge: float = 1e-2
 
     def __post_init__(self) -> None:
-        if isinstance(self.images, bool) or not isinstance(self.images, int) or self.images < 1:
-            raise UsageError(f"regression: expected images ≥ 1, found {self.images!r}")
+        for name, least in (("images", 1), ("inversion", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise UsageError(f"regression: expected {name} ≥ {least}, found {value!r}")
         if self.source not in SOURCES:
             raise UnknownNameError("source", str(self.source), SOURCES)
         if not 0 <= self.ridge < float("inf"):
@@ -64,15 +77,35 @@ class Regression:
             if not -float("inf") < low < high < float("inf"):
                 raise UsageError(f"regression: expected a range low < high, found {low}, {high}")
 
-    def samples(self, example_inputs: Any, data: Iterable[Any] | None, seed: int) -> Samples:
-        """The inputs to walk over: from ``data``, or made up."""
+    def samples(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        data: Iterable[Any] | None,
+        seed: int,
+        *,
+        show: bool = False,
+    ) -> Samples:
+        """The inputs to walk over: from ``data``, or made up.
+
+        Args:
+            model: the dense network, in at least single precision.
+            example_inputs: whose shapes and types they get.
+            data: batches of real inputs, or None.
+            seed: of the draws.
+            show: a progress bar on a terminal.
+        """
         if data is not None:
             return collect(data, example_inputs, self.images)
-        return synthesise(example_inputs, self.images, self.source, self.value_range, seed)
+        made = synthesise(model, example_inputs, self.images, self.source, self.value_range, seed)
+        return inverted(model, made, self.inversion, show=show)
 
 
 ROWS_PER_UNKNOWN = 128
 """Rows of a regression per input of its layer: more of them hardly tell more."""
+
+AT_ONCE = 2**26
+"""Bytes of rows that are gathered before their products are added to the sums."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +117,8 @@ class Fit:
         before: relative error ‖y + r − ŷ‖ / ‖y + r − mean‖ with the dense weights of what stays.
         after: the same after the refit.
         condition: condition number of the ridged Gram.
+        by_eigenvalues: rounding left the Gram indefinite, so that its eigenvalues were taken.
+        ridge: the ridge that was used, relative to the mean variance of the inputs.
         samples: number of rows that the regression saw.
         unknowns: number of inputs of each row.
     """
@@ -92,17 +127,23 @@ class Fit:
     before: float
     after: float
     condition: float
+    by_eigenvalues: bool
+    ridge: float
     samples: int
     unknowns: int
 
     def notes(self) -> tuple[str, ...]:
         """What should be reported of the fit."""
-        if self.samples >= self.unknowns:
-            return ()
-        return (
-            f"{self.layer}: {self.samples} samples for {self.unknowns} unknowns, held by the ridge "
-            "alone; give more images",
-        )
+        notes = []
+        if self.samples < self.unknowns:
+            notes.append(
+                f"{self.layer}: {self.samples} samples for {self.unknowns} unknowns, held by the "
+                f"ridge alone, which was raised {self.unknowns / self.samples:.3g} times; give "
+                "more images"
+            )
+        if self.by_eigenvalues:
+            notes.append(f"{self.layer}: ill-conditioned inputs, solved by eigenvalues")
+        return tuple(notes)
 
 
 class Refit:
@@ -117,35 +158,20 @@ class Refit:
 
     def __call__(self, layer: Layer) -> None:
         """Solves the layer's regression and writes its weight and bias."""
-        if "transpose" in operator_of(layer.node):
-            return
         module = self.walk.pruned.get_submodule(layer.name)
-        debts = self._debts(layer)
-        moments = Moments(module, self._places(layer, module))
-        for number, (x, dense) in enumerate(zip(layer.inputs, layer.dense, strict=True)):
-            moments.add(x, dense if debts is None else dense + debts[number])
-        change, intercept, condition = solve(moments, self.ridge)
-        self.fits.append(_fit(layer.name, moments, change, condition))
-        self._write(layer.name, change, intercept)
-
-    def _places(self, layer: Layer, module: nn.Module) -> Tensor | None:
-        """A random part of the output places, where all of them are more than it takes."""
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        count = place_count(module, layer.dense[0])
-        samples = sum(len(chunk) for chunk in layer.dense)
-        wanted = -(-ROWS_PER_UNKNOWN * weight[0].numel() // samples)
-        if wanted >= count:
-            return None
-        generator = torch.Generator().manual_seed(self.seed)
-        places = torch.randperm(count, generator=generator)[:wanted].sort().values
-        return places.to(weight.device)
+        moments = Moments(module, sampled_places(module, layer, self.seed))
+        for x, target in zip(layer.inputs, self._targets(layer), strict=True):
+            moments.add(x, target)
+        moments.check(layer.name)
+        solution = solve(moments, self.ridge)
+        self.fits.append(_fit(layer.name, moments, solution, self.ridge))
+        self._write(layer.name, solution.change, solution.intercept)
 
     def _write(self, name: str, change: Tensor, intercept: Tensor) -> None:
         module = self.walk.pruned.get_submodule(name)
         weight = module.weight
         assert isinstance(weight, Tensor)
-        weight.add_(change.reshape(weight.shape).to(weight.dtype))
+        weight.add_(as_weight(module, change).to(weight.dtype))
         if module._parameters.get("bias") is None and can_hold_bias(self.walk.pruned, name):
             add_bias(self.walk.pruned, name)
             self.new_biases.append(name)
@@ -153,20 +179,35 @@ class Refit:
         if bias is not None:
             bias.add_(intercept.flatten().to(weight.dtype))
 
-    def _debts(self, layer: Layer) -> list[Tensor] | None:
-        """What the branch that the layer is added to lacks, in units of the layer's outputs."""
+    def _targets(self, layer: Layer) -> Sequence[Tensor]:
+        """What the layer should write: y + r."""
         found = _added_to(self.walk, layer.node)
-        if found is None:
-            return None
-        partner, norm = found
-        missing = self.walk.difference(partner)
-        if missing is None or missing[0].shape != layer.dense[0].shape:
-            return None
+        missing = None if found is None else self.walk.difference(found[0])
+        if found is None or missing is None or missing[0].shape != layer.dense[0].shape:
+            return layer.dense
+        debts, norm = missing, found[1]
         if norm is None:
-            return missing
-        scale = self.walk.norm_scale(norm, layer.dense)
-        shape = [-1 if d == 1 else 1 for d in range(missing[0].ndim)]
-        return [chunk / scale.view(shape) for chunk in missing]
+            return Mapped(lambda i: layer.dense[i] + debts[i], len(debts))
+        scale = 1 / self.walk.norm_scale(norm, layer.node)
+        scale = scale.view([-1 if d == 1 else 1 for d in range(layer.dense[0].ndim)])
+        return Mapped(lambda i: torch.addcmul(layer.dense[i], debts[i], scale), len(debts))
+
+
+def sampled_places(module: nn.Module, layer: Layer, seed: int) -> Tensor | None:
+    """A random part of a layer's output places, where all of them are more than it takes.
+
+    Returns:
+        int64, ascending; None = all.
+    """
+    shape = layer.dense[0].shape
+    count = place_count(module, shape)
+    samples = shape[0] * len(layer.dense)
+    wanted = -(-ROWS_PER_UNKNOWN * row_length(module) // samples)
+    if wanted >= count:
+        return None
+    generator = torch.Generator().manual_seed(seed)
+    places = torch.randperm(count, generator=generator)[:wanted].sort().values
+    return places.to(layer.dense[0].device)
 
 
 def _added_to(walk: Walk, node: fx.Node) -> tuple[fx.Node, fx.Node | None] | None:
@@ -188,33 +229,75 @@ def _added_to(walk: Walk, node: fx.Node) -> tuple[fx.Node, fx.Node | None] | Non
 class Moments:
     """Sums over rows x and errors e of one layer, in float64, gathered chunk by chunk.
 
-    A row of ones beside each x makes the sums part of the products.
+    The errors are what the layer should write less what it writes with the weight and bias that
+    it has when it is first looked at. Inputs are in the order channels × kernel positions.
+
+    Attributes:
+        rows: number of rows.
+        gram: Σ x·xᵀ, (g, d, d).
+        cross: Σ x·eᵀ, (g, d, o).
+        sums: Σ x, (g, d).
+        errors: Σ e, (g, o).
+        square: Σ ‖e‖².
+        spread: Σ ‖y − mean‖² of the outputs wanted.
     """
 
     def __init__(self, module: nn.Module, places: Tensor | None) -> None:
         self.module = module
         self.places = places
+        self._weight = weight_rows(module).detach()
+        g, o, d = self._weight.shape
+        bias = module._parameters.get("bias")
+        held = self._weight.new_zeros(g * o) if bias is None else bias.detach()
+        self._bias = held.view(g, 1, o)
+        self._order = channel_major(module)
         self.rows = 0
-        self.gram: Tensor = torch.zeros(())
-        self.cross: Tensor = torch.zeros(())
+        self.gram = self._weight.new_zeros(g, d, d, dtype=torch.float64)
+        self.cross = self._weight.new_zeros(g, d, o, dtype=torch.float64)
+        self.sums = self._weight.new_zeros(g, d, dtype=torch.float64)
+        self.errors = self._weight.new_zeros(g, o, dtype=torch.float64)
         self.square = self.spread = 0.0
 
     def add(self, x: Tensor, target: Tensor) -> None:
         """Adds the rows of one chunk: what the layer reads, and what it should write."""
-        errors = outputs_at(self.module, target - self.module(x), self.places)
-        rows = F.pad(patches(self.module, x, self.places), (0, 1), value=1.0)
+        places = place_count(self.module, target.shape) if self.places is None else len(self.places)
+        row = self._weight.shape[0] * self._weight.shape[2] * x.itemsize
+        batch = max(1, AT_ONCE // (places * row))
+        for first in range(0, len(x), batch):
+            part = slice(first, first + batch)
+            self._add(
+                patches(self.module, x[part], target.shape, self.places),
+                outputs_at(self.module, target[part], self.places),
+            )
+
+    def _add(self, rows: Tensor, outputs: Tensor) -> None:
+        errors = outputs - self._bias - rows @ self._weight.mT
         self.rows += rows.shape[1]
-        self.gram = self.gram + (rows.mT @ rows).double()
-        self.cross = self.cross + (rows.mT @ errors).double()
+        order = self._order
+        self.gram += (rows.mT @ rows)[:, order[:, None], order].double()
+        self.cross += (rows.mT @ errors)[:, order].double()
+        self.sums += rows.sum(1)[:, order].double()
+        self.errors += errors.sum(1).double()
         self.square += float(linalg.vector_norm(errors)) ** 2
-        self.spread += _spread(outputs_at(self.module, target, self.places))
+        self.spread += _spread(outputs)
+
+    def check(self, name: str) -> None:
+        """Refuses what no regression can be made of.
+
+        Raises:
+            ModelError: the layer ``name`` reads or should write values that are not finite.
+        """
+        if not (self.gram.isfinite().all() and self.cross.isfinite().all()):
+            raise ModelError(
+                f"regression: expected finite inputs and outputs of layer '{name}', found NaN or "
+                "infinity; look for such values in the weights and batch-norm statistics before it"
+            )
 
     def centred(self) -> tuple[Tensor, Tensor]:
         """Gram of the rows (g, d, d), and their products with the errors (g, d, o), about means."""
-        sums, errors = self.gram[:, :-1, -1], self.cross[:, -1]
-        gram = self.gram[:, :-1, :-1] - sums[:, :, None] * sums[:, None, :] / self.rows
-        cross = self.cross[:, :-1] - sums[:, :, None] * errors[:, None, :] / self.rows
-        return gram, cross
+        means = self.sums / self.rows
+        gram = self.gram - self.sums[:, :, None] * means[:, None, :]
+        return gram, self.cross - means[:, :, None] * self.errors[:, None, :]
 
 
 def _spread(outputs: Tensor) -> float:
@@ -222,14 +305,31 @@ def _spread(outputs: Tensor) -> float:
     return float(linalg.vector_norm(outputs - outputs.mean(1, keepdim=True))) ** 2
 
 
-def solve(moments: Moments, ridge: float) -> tuple[Tensor, Tensor, float]:
-    """ΔW (g, o, d), Δb (g, o) and the condition number, by one Cholesky factorisation per group.
+class Solution(NamedTuple):
+    """A layer's regression: what its weight and bias change by.
 
-    Where rounding leaves the ridged Gram indefinite, by its eigenvalues.
+    Attributes:
+        change: ΔW, (g, o, d).
+        intercept: Δb, (g, o).
+        condition: condition number of the ridged Gram, the worst of the groups.
+        by_eigenvalues: solved by them, not by Cholesky factors.
+    """
+
+    change: Tensor
+    intercept: Tensor
+    condition: float
+    by_eigenvalues: bool
+
+
+def solve(moments: Moments, ridge: float) -> Solution:
+    """The ridge regression, by one Cholesky factorisation per group of the layer.
+
+    Where rounding leaves the ridged Gram indefinite, by its eigenvalues. With fewer rows than
+    unknowns d the ridge grows by d/rows: directions that no row reaches are no evidence.
     """
     gram, cross = moments.centred()
     scale = gram.diagonal(dim1=1, dim2=2).mean(1)
-    scale = torch.where(scale > 0, scale, 1.0)
+    scale = torch.where(scale > 0, scale, 1.0) * _raised(moments)
     system = gram.clone()
     system.diagonal(dim1=1, dim2=2).add_(ridge * scale[:, None])
     factor, failed = linalg.cholesky_ex(system)
@@ -242,17 +342,31 @@ def solve(moments: Moments, ridge: float) -> tuple[Tensor, Tensor, float]:
         change = torch.cholesky_solve(cross, factor)
         diagonal = factor.diagonal(dim1=1, dim2=2)
         condition = float((diagonal.amax(1) / diagonal.amin(1)).square().max())
-    sums, errors = moments.gram[:, :-1, -1], moments.cross[:, -1]
-    intercept = (errors - (sums[:, None, :] @ change)[:, 0]) / moments.rows
-    return change.mT, intercept, condition
+    intercept = (moments.errors - (moments.sums[:, None, :] @ change)[:, 0]) / moments.rows
+    return Solution(change.mT, intercept, condition, bool(failed.any()))
 
 
-def _fit(name: str, moments: Moments, change: Tensor, condition: float) -> Fit:
+def _raised(moments: Moments) -> float:
+    """By how much the ridge grows: unknowns over rows, where there are fewer rows."""
+    return max(1.0, moments.gram.shape[1] / moments.rows)
+
+
+def _fit(name: str, moments: Moments, solution: Solution, ridge: float) -> Fit:
     """Relative errors before and after, from the moments alone."""
     gram, cross = moments.centred()
+    change = solution.change
     gained = 2 * (change.mT * cross).sum() - (change * (change @ gram)).sum()
-    gained = gained + moments.cross[:, -1].square().sum() / moments.rows
+    gained = gained + moments.errors.square().sum() / moments.rows
     scale = max(moments.spread, 1e-300)
     left = max(0.0, moments.square - float(gained))
     errors = (moments.square / scale) ** 0.5, (left / scale) ** 0.5
-    return Fit(name, *errors, condition, moments.rows, gram.shape[1])
+    return Fit(
+        layer=name,
+        before=errors[0],
+        after=errors[1],
+        condition=solution.condition,
+        by_eigenvalues=solution.by_eigenvalues,
+        ridge=ridge * _raised(moments),
+        samples=moments.rows,
+        unknowns=gram.shape[1],
+    )

@@ -20,30 +20,38 @@ from torch import Tensor
 Range = tuple[float, float] | None
 Source = Callable[[int, tuple[int, ...], torch.Generator, Range], Tensor]
 
-LEAVES = 100
+LEAVES = 50
 """Shapes per image; they cover it several times over."""
 
 
 def dead_leaves(
     count: int, shape: tuple[int, ...], generator: torch.Generator, value_range: Range = None
 ) -> Tensor:
-    """Random ellipses and boxes, turned, stretched and coloured, each hiding those before it.
+    """Random ellipses and boxes, each hiding those before it, as things in a scene do.
 
-    Radii follow the power law p(r) ∝ r⁻³ of natural scenes (Lee, Mumford & Huang, 2001).
+    They are turned and stretched at random; their edges are soft, their faces shaded and grained
+    with 1/f noise, and the colours of an image gather around its own. Radii follow the power law
+    p(r) ∝ r⁻² (Lee, Mumford & Huang, "Occlusion models for natural images", 2001, have r⁻³ before
+    occlusion: with so few pixels the larger shapes come nearer to what batch norms have stored).
     """
     channels, *space = shape
     if not space:
         return white_noise(count, shape, generator, value_range)
-    images = torch.zeros(count, channels, *space)
     grids = torch.meshgrid(*(torch.arange(size) + 0.5 for size in space), indexing="ij")
     column = (-1, *(1 for _ in space))
 
     def uniform(*size: int) -> Tensor:
         return torch.rand(*size, generator=generator)
 
+    def colours() -> Tensor:
+        return _coloured(torch.randn(count, channels, generator=generator))
+
     smallest, largest = 1.5, max(2.0, max(space) / 2)
+    grain = _pink(count, (1, *space), generator)
+    theme = colours()
+    images = torch.zeros(count, channels, *space)
     for _ in range(LEAVES):
-        radius = (smallest**-2 + uniform(count) * (largest**-2 - smallest**-2)) ** -0.5
+        radius = (1 / smallest + uniform(count) * (1 / largest - 1 / smallest)).reciprocal()
         offsets = [
             grid - (uniform(count) * size).view(column)
             for grid, size in zip(grids, space, strict=True)
@@ -55,30 +63,29 @@ def dead_leaves(
             offsets[1] = angle.sin() * first + angle.cos() * second
         stretch = 0.4 + 0.6 * uniform(count)
         reach = [radius, *(radius * stretch for _ in space[1:])]
-        scaled = [
-            (offset / size.view(column)).square()
-            for offset, size in zip(offsets, reach, strict=False)
-        ]
-        ellipse, box = torch.stack(scaled).sum(0), torch.stack(scaled).amax(0)
-        covered = torch.where(uniform(count).view(column) < 0.5, ellipse, box) < 1
-        colour = _coloured(uniform(count, channels)).view(count, channels, *(1 for _ in space))
-        images = torch.where(covered[:, None], colour, images)
-    return _placed(images, value_range)
+        scaled = torch.stack(
+            [offset / size.view(column) for offset, size in zip(offsets, reach, strict=True)]
+        )
+        ellipse, box = scaled.square().sum(0).sqrt(), scaled.abs().amax(0)
+        distance = torch.where(uniform(count).view(column) < 0.5, ellipse, box)
+        blur = (0.5 + 2 * uniform(count)).view(column)  # pixels
+        covered = ((1 - distance) * radius.view(column) / blur + 0.5).clamp(0, 1)[:, None]
+        shade = (uniform(count) - 0.5).view(column) * scaled[0].clamp(-2, 2)
+        face = shade[:, None] + (0.2 * uniform(count)).view(column)[:, None] * grain
+        colour = (0.7 * theme + 0.7 * colours()).view(count, channels, *column[1:])
+        images = torch.lerp(images, colour + face, covered)
+    mean = images.mean(list(range(2, images.ndim)), keepdim=True)
+    contrast = torch.exp(2 * uniform(count) - 1).view(column)[:, None]
+    return _placed(mean + contrast * (images - mean), value_range)
 
 
 def pink_noise(
     count: int, shape: tuple[int, ...], generator: torch.Generator, value_range: Range = None
 ) -> Tensor:
     """Noise with amplitude 1/f in space and channels that correlate as colours do."""
-    channels, *space = shape
-    if not space:
+    if len(shape) == 1:
         return white_noise(count, shape, generator, value_range)
-    white = torch.randn(count, channels, *space, generator=generator)
-    dims = list(range(2, 2 + len(space)))
-    axes = torch.meshgrid(*(torch.fft.fftfreq(size) for size in space), indexing="ij")
-    frequency = torch.stack([axis.square() for axis in axes]).sum(0).sqrt()
-    amplitude = 1 / frequency.clamp(min=1 / max(space))
-    images = torch.fft.ifftn(torch.fft.fftn(white, dim=dims) * amplitude, dim=dims).real
+    images = _pink(count, shape, generator)
     return _placed(_coloured(images.movedim(1, -1)).movedim(-1, 1), value_range)
 
 
@@ -93,10 +100,23 @@ SOURCES: dict[str, Source] = {"leaves": dead_leaves, "pink": pink_noise, "white"
 """The sources by name."""
 
 
+def _pink(count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Noise with amplitude 1/f in space, independent over channels, of unit variance."""
+    space = shape[1:]
+    white = torch.randn(count, *shape, generator=generator)
+    dims = list(range(2, 2 + len(space)))
+    axes = torch.meshgrid(*(torch.fft.fftfreq(size) for size in space), indexing="ij")
+    frequency = torch.stack([axis.square() for axis in axes]).sum(0).sqrt()
+    amplitude = 1 / frequency.clamp(min=1 / max(space))
+    images: Tensor = torch.fft.ifftn(torch.fft.fftn(white, dim=dims) * amplitude, dim=dims).real
+    return images / images.std(dims, keepdim=True).clamp(min=1e-12)
+
+
 def _coloured(values: Tensor) -> Tensor:
-    """Correlates the channels (last dimension) as colours are: mostly brightness."""
-    brightness = values.mean(-1, keepdim=True)
-    return brightness + 0.5 * (values - brightness)
+    """Correlates independent channels (last dimension) as colours are: mostly brightness."""
+    brightness: Tensor = values.mean(-1, keepdim=True)
+    loudness: float = values.shape[-1] ** 0.5  # the mean of n has 1/√n of their deviation
+    return loudness * brightness + 0.4 * (values - brightness)
 
 
 def _placed(images: Tensor, value_range: Range) -> Tensor:

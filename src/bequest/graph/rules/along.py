@@ -37,7 +37,7 @@ def reduction(step: Step) -> Layout | tuple[Layout, ...]:
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", role="join")
-@rule("cumsum", "cumprod", "flip", "roll", "sort", "topk", "argsort", role="join")
+@rule("cumsum", "cumprod", "diff", "flip", "roll", "sort", "topk", "argsort", role="join")
 def along(step: Step) -> Layout | tuple[Layout, ...]:
     """An operator that mixes or moves the indices of some dimensions, none of the others."""
     layout = step.layout(step.operands()[0])

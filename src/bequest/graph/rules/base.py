@@ -6,7 +6,7 @@ are. On the way it tells the ledger what must leave together and what can't leav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -58,9 +58,39 @@ class Read:
     spread: int = 1
 
 
+@dataclass(frozen=True)
+class Fork:
+    """A view that lays channels out over several dimensions, one of which keeps the labels.
+
+    Attributes:
+        labels: the channels before the view.
+        part: which of the new dimensions keeps them, counted from the end (1 = the last).
+        size: its size.
+        parts: how many new dimensions there are.
+    """
+
+    labels: Labels
+    part: int
+    size: int
+    parts: int
+
+
 @dataclass
 class Reading:
-    """What a network turns out to be, before channels are grouped."""
+    """What a network turns out to be, before channels are grouped.
+
+    Attributes:
+        network: what is read.
+        ledger: all statements about labels.
+        layouts: node → where its channels are; one layout per result.
+        roles: node → what it does to channels that pass.
+        writes: layers' outputs, in order.
+        reads: layers' inputs, in order.
+        walls: operators without a rule that channels met.
+        steady: nodes that don't depend on the network's inputs.
+        parts: view → the part of a split dimension that is to keep the labels (see Fork).
+        forks: views that had a choice, and which it was.
+    """
 
     network: Network
     ledger: Ledger
@@ -69,6 +99,9 @@ class Reading:
     writes: list[Write] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     walls: list[str] = field(default_factory=list)
+    steady: set[fx.Node] = field(default_factory=set)
+    parts: Mapping[fx.Node, int] = field(default_factory=dict)
+    forks: dict[fx.Node, Fork] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -124,6 +157,11 @@ class Step:
         """A layout without labels: nothing of this tensor can leave."""
         return Layout((None,) * len(self.shape if shape is None else shape), self.place)
 
+    def hold(self, labels: Labels | None, why: str) -> None:
+        """States that ``labels`` meet as many fixed channels (see :meth:`Ledger.hold`)."""
+        if labels is not None:
+            self.ledger.hold(labels, f"{why} ({self.place})")
+
     def freeze(self, labels: Labels | None, why: str) -> None:
         """States that ``labels`` can't leave because of this operator."""
         if labels is not None:
@@ -145,11 +183,18 @@ def rule(*operators: str, role: Role) -> Callable[[Rule], Rule]:
     return file
 
 
-def read(network: Network) -> Reading:
+def known_operators() -> frozenset[str]:
+    """Names of the ATen operators that have a rule."""
+    return frozenset(_RULES)
+
+
+def read_once(network: Network, parts: Mapping[fx.Node, int]) -> Reading:
     """Applies the rules to a traced network in order."""
-    reading = Reading(network, Ledger())
+    reading = Reading(network, Ledger(), parts=parts)
     for node in network.nodes:
         step = Step(node, reading)
+        if node.name not in network.inputs and reading.steady.issuperset(node.all_input_nodes):
+            reading.steady.add(node)
         if node.op == "placeholder":
             reading.layouts[node], reading.roles[node] = _placeholder(step), "input"
         elif node.op == "output":

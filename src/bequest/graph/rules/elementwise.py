@@ -29,7 +29,7 @@ _IDENTITIES = (
 _PARTNERS = (
     "add sub rsub mul div floor_divide remainder fmod maximum minimum pow atan2 where "
     "masked_fill lerp addcmul addcdiv eq ne lt le gt ge logical_and logical_or logical_xor "
-    "bitwise_and bitwise_or copy xlogy hypot"
+    "bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ copy xlogy hypot"
 ).split()
 
 _CREATIONS = "zeros_like ones_like full_like empty_like rand_like randn_like bernoulli".split()
@@ -58,6 +58,12 @@ def creation(step: Step) -> Layout:
     return step.layout(step.operands()[0])
 
 
+@rule("_assert_tensor_metadata", "_assert_async", "_assert_scalar", role="join")
+def assertion(step: Step) -> Layout:
+    """Checks dtypes or values and yields nothing."""
+    return Layout((), step.place)
+
+
 @rule(*_CONSTANTS, role="join")
 def constant(step: Step) -> Layout:
     """A tensor made by the code has the size that stands in the code."""
@@ -74,10 +80,10 @@ def partners(step: Step) -> Layout:
     if len(operands) == 1 and len(step.node.all_input_nodes) == 1:
         once = sum(argument is operands[0] for argument in step.node.args) == 1
         step.reading.roles[step.node] = "activation" if once else "join"
-    names = [step.tensor_name(operand) for operand in operands]
+    steady = any(operand in step.reading.steady for operand in operands)
     added = str(step.node.target).split(".")[1] in ("add", "sub", "rsub")
     layout = broadcast(step, operands, [step.layout(operand) for operand in operands])
-    if added and len(operands) > 1 and not any(names):
+    if added and len(operands) > 1 and not steady:
         step.ledger.streams.extend(labels for labels in layout.dims if labels is not None)
     return layout
 
@@ -114,7 +120,7 @@ def broadcast(step: Step, operands: Sequence[fx.Node], layouts: Sequence[Layout]
     """Layout of an element-wise result; dimensions of size one stretch and tie nothing."""
     dims: list[Labels | None] = []
     for dim, size in enumerate(step.shape):
-        met: Labels | None = None
+        met: list[Labels] = []
         fixed: str | None = None
         for operand, layout in zip(operands, layouts, strict=True):
             shape = operand.meta["val"].shape
@@ -124,11 +130,18 @@ def broadcast(step: Step, operands: Sequence[fx.Node], layouts: Sequence[Layout]
             labels = layout.dims[local]
             if labels is None:
                 fixed = layout.origin
-            elif met is None:
-                met = labels
             else:
-                step.ledger.tie(met, labels)
-        if met is not None and fixed is not None:
-            step.freeze(met, f"is joined with {fixed}, whose channels are fixed")
-        dims.append(met)
+                met.append(labels)
+        dims.append(agreed(step, met, fixed))
     return Layout(tuple(dims), layouts[0].origin if layouts else step.place)
+
+
+def agreed(step: Step, met: Sequence[Labels], fixed: str | None) -> Labels | None:
+    """The labels of a dimension that several tensors share, of which ``fixed`` has none."""
+    if not met:
+        return None
+    labels = step.ledger.join(met)
+    if fixed is None:
+        return labels
+    step.hold(labels, f"is joined with {fixed}, whose channels are fixed")
+    return None if step.ledger.is_loose(labels) else labels

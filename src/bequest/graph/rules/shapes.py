@@ -8,8 +8,8 @@ from math import prod
 import numpy as np
 
 from bequest.graph.ledger import Labels, Layout
-from bequest.graph.rules.base import Step, rule
-from bequest.graph.rules.elementwise import broadcast
+from bequest.graph.rules.base import Fork, Step, rule
+from bequest.graph.rules.elementwise import agreed
 
 
 @rule("view", "_unsafe_view", "reshape", "flatten", "unflatten", role="linear")
@@ -18,7 +18,8 @@ def view(step: Step) -> Layout:
 
     A merged dimension repeats each label once per element that the channel brings (flattened
     maps). A split one keeps labels on one of its parts: on the only part along which they differ,
-    or, where several do, on the largest, and the others leave together (channel shuffle, heads).
+    or, where several do, on one of them (a fork), and what lies along the others leaves together
+    (channel shuffle, heads of attention).
     """
     data = step.operands()[0]
     layout, before = step.layout(data), tuple(data.meta["val"].shape)
@@ -68,17 +69,25 @@ def squeeze(step: Step) -> Layout:
 
 @rule("expand", "broadcast_to", "expand_as", role="linear")
 def expand(step: Step) -> Layout:
-    """Dimensions of size one are repeated; the others keep their labels."""
+    """Dimensions of size one are repeated, as often as needed; the others keep their labels."""
     data = step.operands()[0]
-    return broadcast(step, [data], [step.layout(data)])
+    layout, shape = step.layout(data), data.meta["val"].shape
+    new = step.ndim - len(shape)
+    dims = [
+        layout.dims[d - new]
+        if d >= new and shape[d - new] == size
+        else (step.ledger.loose(size) if size > 1 else None)
+        for d, size in enumerate(step.shape)
+    ]
+    return layout.with_dims(dims)
 
 
 @rule("slice", role="linear")
 def slices(step: Step) -> Layout:
     """A range of indices.
 
-    Of channels: where the range is a part of an equal partition, the parts keep equal numbers, and
-    whether its bounds follow the width is tried out; elsewhere nothing may leave.
+    Of channels: where the range is a part of an equal partition, the parts keep equal numbers.
+    Whether its bounds follow the width is tried out.
     """
     layout = step.layout(step.operands()[0])
     dim = int(step.arg(1, "dim", 0)) % len(layout.dims)
@@ -91,13 +100,16 @@ def slices(step: Step) -> Layout:
     part = labels[start:stop:stride]
     if len(part) == len(labels):
         return layout
-    _partition(step, labels, start, len(part) if stride == 1 else 0)
+    if stride == 1:
+        _partition(step, labels, start, [part])
+    else:
+        step.freeze(labels, "is taken in steps")
     return layout.with_dims((*layout.dims[:dim], part, *layout.dims[dim + 1 :]))
 
 
 @rule("split", "split_with_sizes", "chunk", "tensor_split", role="linear")
 def split(step: Step) -> tuple[Layout, ...]:
-    """Consecutive parts; equal parts keep equal numbers, unequal ones keep everything."""
+    """Consecutive parts; equal parts keep equal numbers, unequal ones at least one channel each."""
     layout = step.layout(step.operands()[0])
     dim = int(step.arg(2, "dim", 0)) % len(layout.dims)
     widths = [value.shape[dim] for value in step.node.meta["val"]]
@@ -106,7 +118,7 @@ def split(step: Step) -> tuple[Layout, ...]:
     if labels is not None:
         parts = np.split(labels, np.cumsum(widths)[:-1])
         if len(widths) > 1:
-            _partition(step, labels, 0, widths[0] if len(set(widths)) == 1 else 0)
+            _partition(step, labels, 0, parts)
     return tuple(
         layout.with_dims((*layout.dims[:dim], part, *layout.dims[dim + 1 :])) for part in parts
     )
@@ -181,16 +193,24 @@ def _factor(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int]
 def _merge(step: Step, dims: list[Labels | None], sizes: list[int]) -> Labels | None:
     """Labels of several dimensions taken as one; two labelled ones can't be told apart."""
     tracked = [d for d, labels in enumerate(dims) if labels is not None]
+    firm = [d for d in tracked if not step.ledger.is_loose(_held(dims[d]))]
+    tracked = firm or tracked
     if not tracked:
         return None
     if len(tracked) > 1:
         for d in tracked:
             step.freeze(dims[d], "is merged with another dimension of channels")
         return None
+    for d, labels in enumerate(dims):
+        if d not in tracked:
+            step.freeze(labels, "is merged with a dimension of channels")
     (d,) = tracked
-    labels = dims[d]
+    return np.tile(np.repeat(_held(dims[d]), prod(sizes[d + 1 :])), prod(sizes[:d]))
+
+
+def _held(labels: Labels | None) -> Labels:
     assert labels is not None
-    return np.tile(np.repeat(labels, prod(sizes[d + 1 :])), prod(sizes[:d]))
+    return labels
 
 
 def _split(step: Step, labels: Labels, sizes: list[int]) -> list[Labels | None]:
@@ -202,18 +222,23 @@ def _split(step: Step, labels: Labels, sizes: list[int]) -> list[Labels | None]:
     constant = [d for d, line in enumerate(lines) if (line == line[:, :1]).all()]
     chosen = next((d for d in constant if sizes[d] > 1), None)
     if chosen is None:
-        chosen = int(np.argmax(sizes))
+        part = step.reading.parts.get(step.node, 0)
+        chosen = len(sizes) - part if 0 < part <= len(sizes) else int(np.argmax(sizes))
+        step.reading.forks[step.node] = Fork(labels, len(sizes) - chosen, sizes[chosen], len(sizes))
         step.ledger.tie(lines[chosen][:, :1], lines[chosen])
         step.ledger.literal(labels, step.place)
     return [lines[d][:, 0] if d == chosen else None for d in range(len(sizes))]
 
 
-def _partition(step: Step, labels: Labels, start: int, width: int) -> None:
-    if width and len(labels) % width == 0 and start % width == 0:
+def _partition(step: Step, labels: Labels, start: int, parts: Sequence[Labels]) -> None:
+    """Parts of a dimension, from ``start`` on, that are tensors of their own."""
+    width = len(parts[0])
+    equal = all(len(part) == width for part in parts)
+    if equal and len(labels) % width == 0 and start % width == 0:
         step.ledger.balance(labels, len(labels) // width, step.place)
-        step.ledger.literal(labels, step.place)
-    else:
-        step.freeze(labels, "is sliced at a fixed position")
+    for part in parts:
+        step.ledger.segment(part)
+    step.ledger.literal(labels, step.place)
 
 
 def _without(dims: Sequence[Labels | None], dim: int) -> list[Labels | None]:
@@ -222,12 +247,11 @@ def _without(dims: Sequence[Labels | None], dim: int) -> list[Labels | None]:
 
 def _agree(step: Step, layouts: Sequence[Layout]) -> list[Labels | None]:
     """Dimension by dimension: labelled ones leave together, and not where one of them is fixed."""
-    agreed: list[Labels | None] = []
+    shared: list[Labels | None] = []
     for pieces in zip(*(layout.dims for layout in layouts), strict=True):
-        labelled = [labels for labels in pieces if labels is not None]
-        for labels in labelled[1:]:
-            step.ledger.tie(labelled[0], labels)
-        if labelled and len(labelled) < len(pieces):
-            step.freeze(labelled[0], "is joined with a tensor whose channels are fixed")
-        agreed.append(labelled[0] if labelled else None)
-    return agreed
+        met = [labels for labels in pieces if labels is not None]
+        fixed = next(
+            (one.origin for one, p in zip(layouts, pieces, strict=True) if p is None), None
+        )
+        shared.append(agreed(step, met, fixed))
+    return shared

@@ -1,0 +1,174 @@
+"""ONNX: the network as a file that other runtimes execute, compared with PyTorch before it appears.
+
+PyTorch's own ``.pt2`` is not offered: reading one back goes through pickle.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import logging
+import os
+import secrets
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from bequest.errors import MissingExtraError, ModelError, UsageError
+from bequest.graph.trace import normalise_inputs
+from bequest.measure.execution import evaluation_mode
+
+TOLERANCE = 1e-4
+"""Largest difference from PyTorch, relative to the largest output (absolute below 1)."""
+
+_LARGEST = 2**31 - 2**20  # bytes of tensors: what one ONNX file holds
+
+
+def export(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) -> float:
+    """Writes ``model`` as an ONNX file, once onnxruntime was seen to compute the same.
+
+    The file takes inputs of exactly the example's shapes, batch included, on any runtime. Both
+    sides are shown the same inputs: standard normal numbers in the place of floating-point
+    tensors, whole numbers as the example has them.
+
+    Args:
+        model: a network, pruned or not; exported in evaluation mode, and left as it is.
+        example_inputs: a tensor, tuple or dict on the model's device.
+        path: the file, ``.onnx``; an existing one is replaced.
+
+    Returns:
+        max |onnxruntime - PyTorch| / max(1, max |PyTorch|) over all floating-point outputs.
+
+    Raises:
+        UsageError: the path is no ``.onnx`` in an existing folder, or the inputs are no inputs.
+        MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
+        ModelError: the network can't be exported, is over 2 GB, or onnxruntime computes something
+            else; no file is written then.
+    """
+    target = Path(path)
+    if target.suffix.lower() != ".onnx" or not target.parent.is_dir():
+        raise UsageError(f"export: expected NAME.onnx in a folder that exists, found {target}")
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        _require(package)
+    size = sum(tensor.nbytes for tensor in model.state_dict().values())
+    if size > _LARGEST:
+        raise ModelError(f"export: expected at most 2 GB of tensors, found {size / 1e9:.1f} GB")
+    args, kwargs = _inputs(example_inputs)
+    partial = target.with_name(f".{secrets.token_hex(8)}.partial.onnx")
+    try:
+        with evaluation_mode(model), _quiet():
+            expected = _floating(model(*args, **kwargs))
+            _write(model, args, kwargs, partial)
+        difference = _difference(_run(partial, args, kwargs), expected)
+        if not difference <= TOLERANCE:
+            raise ModelError(
+                f"export: onnxruntime computes something else than PyTorch: the outputs differ by "
+                f"{difference:.1e}, expected at most {TOLERANCE:.0e}. No file was written"
+            )
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return difference
+
+
+def _require(package: str) -> None:
+    try:
+        importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or package, "onnx", "writing ONNX") from error
+
+
+def _inputs(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(value: Any) -> Any:
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        return torch.randn(value.shape, generator=generator).to(value.device, value.dtype)
+
+    args, kwargs = normalise_inputs(example_inputs)
+    return tuple(map(drawn, args)), {name: drawn(value) for name, value in kwargs.items()}
+
+
+def _write(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path) -> None:
+    try:
+        program = torch.onnx.export(
+            model, args, kwargs=kwargs, dynamo=True, verbose=False, external_data=False
+        )
+        assert program is not None
+        program.save(path)
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise ModelError(
+            f"export: {type(model).__name__} can't be written as ONNX: "
+            f"{type(error).__name__}: {reason[:200]}"
+        ) from error
+
+
+def _run(path: Path, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[NDArray[Any]]:
+    """Every floating-point output of the file, computed by onnxruntime on the CPU."""
+    import onnxruntime
+
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        tensors = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
+        names = [entry.name for entry in session.get_inputs()]
+        feed = {name: tensor.cpu().numpy() for name, tensor in zip(names, tensors, strict=True)}
+        outputs = session.run(None, feed)
+    except Exception as error:
+        raise ModelError(f"export: onnxruntime can't run the file: {error}") from error
+    return [value for value in outputs if np.issubdtype(value.dtype, np.floating)]
+
+
+def _floating(output: Any) -> list[Tensor]:
+    """The floating-point tensors in a network's output, in order."""
+    if isinstance(output, Tensor):
+        return [output] if output.is_floating_point() else []
+    items = output.values() if isinstance(output, Mapping) else output
+    if not isinstance(items, list | tuple) and not isinstance(output, Mapping):
+        return []
+    return [tensor for item in items for tensor in _floating(item)]
+
+
+def _difference(found: list[NDArray[Any]], expected: list[Tensor]) -> float:
+    shapes = [tuple(tensor.shape) for tensor in expected]
+    if [value.shape for value in found] != shapes:
+        raise ModelError(
+            f"export: onnxruntime gives outputs of {[value.shape for value in found]}, expected "
+            f"{shapes}"
+        )
+    worst = 0.0
+    for value, tensor in zip(found, expected, strict=True):
+        reference = tensor.detach().cpu().double().numpy()
+        scale = max(1.0, float(np.abs(reference).max(initial=0)))
+        difference = float(np.abs(value.astype(np.float64) - reference).max(initial=0)) / scale
+        worst = max(worst, difference) if difference == difference else float("nan")  # noqa: PLR0124
+    return worst
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's log; what matters of it is in the error that it raises."""
+    loggers = [logging.getLogger(name) for name in ("torch", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stderr(io.StringIO()),
+            contextlib.redirect_stdout(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

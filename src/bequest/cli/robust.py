@@ -1,0 +1,202 @@
+"""What the command line adds for robustness: ``prune --strategy`` and ``evaluate --attack``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from rich.console import RenderableType
+from rich.markup import escape
+from rich.text import Text
+from torch import Tensor, nn
+
+from bequest import config, robust
+from bequest.cli.inputs import InputForm
+from bequest.cli.tables import table, titled
+from bequest.cli.values import parse_numbers
+from bequest.data import ImageLoader
+from bequest.errors import UnknownNameError, UsageError
+from bequest.measure.attacks import ATTACKS, Robustness, robustness
+from bequest.pruning import Pruned, Report
+from bequest.report import wording
+from bequest.robust import RobustReport, Strategy
+from bequest.selection import Ratio
+
+
+@dataclass(frozen=True)
+class Progressive:
+    """The options of ``bequest prune`` that make it prune step by step."""
+
+    strategy: Strategy
+    low: float
+    high: float
+    step: float
+    alpha: float
+
+    @classmethod
+    def parse(
+        cls,
+        strategy: str | None,
+        input_range: str | None,
+        step: float,
+        alpha: float,
+        groups: str,
+        elsewhere: Mapping[str, object],
+    ) -> Progressive | None:
+        """None without ``--strategy``; ``elsewhere`` holds options that don't go with it.
+
+        Raises:
+            UsageError: an unknown strategy, a missing or reversed range, options that don't go
+                together.
+        """
+        if strategy is None:
+            if input_range is not None:
+                raise UsageError("--input-range goes with --strategy, e.g. --strategy stochastic")
+            return None
+        chosen = config.resolve("strategy", strategy, Strategy)
+        if input_range is None:
+            raise UsageError(
+                "--strategy needs --input-range LOW,HIGH, the lowest and highest pixel value: what "
+                "is guaranteed holds for inputs in that range; e.g. --input-range 0,1"
+            )
+        ends = parse_numbers(input_range, "--input-range", "two numbers such as 0,1")
+        if len(ends) != 2 or ends[0] >= ends[1]:
+            raise UsageError(
+                f"--input-range: expected two numbers, the lower one first, found {input_range!r}"
+            )
+        for option, value in elsewhere.items():
+            if value is not None:
+                raise UsageError(f"--strategy and {option} don't go together; leave one out")
+        if groups != "inner":
+            raise UsageError("--strategy prunes inner layers alone; leave --groups out")
+        return cls(chosen, *ends, step, alpha)
+
+    def prune(
+        self,
+        model: nn.Module,
+        example: Tensor,
+        ratio: Ratio,
+        restorer: str,
+        seed: int,
+        form: InputForm,
+    ) -> tuple[Pruned, float]:
+        """The pruned network, and the seconds that it took."""
+        start = time.perf_counter()
+        pruned = robust.prune(
+            model,
+            example,
+            (as_read(self.low, form), as_read(self.high, form)),
+            ratio,
+            self.step,
+            self.strategy,
+            self.alpha,
+            restorer,
+            seed,
+            progress=True,
+        )
+        return pruned, time.perf_counter() - start
+
+
+def as_read(pixel: float, form: InputForm) -> float | Tensor:
+    """A pixel value as the network reads it, (C, 1, 1); the number itself where nothing is said."""
+    if form.mean is None or form.std is None:
+        return pixel
+    mean, std = (torch.tensor(values)[:, None, None] for values in (form.mean, form.std))
+    return (pixel - mean) / std
+
+
+def robust_tables(report: Report) -> list[RenderableType]:
+    """What is guaranteed of a progressively pruned network's outputs; nothing for others."""
+    if not isinstance(report, RobustReport):
+        return []
+    lower, upper = (end.flatten().tolist() for end in report.certified_change)
+    rows = [
+        (str(number), f"{low:+.4g}", f"{high:+.4g}")
+        for number, (low, high) in enumerate(zip(lower, upper, strict=True))
+    ]
+    shown: list[RenderableType] = [
+        titled(
+            "Certified change of the outputs, pruned minus dense, over the input range",
+            table(("output", "at least", "at most"), rows),
+        )
+    ]
+    notes = [f"no interval rule: {place}" for place in report.unbounded]
+    notes += wording.merged(report.notes)
+    return [*shown, *(Text.from_markup(escape(note)) for note in notes)]
+
+
+def robust_json(report: Report) -> dict[str, Any]:
+    """The same for ``--json``, with the course of the steps."""
+    if not isinstance(report, RobustReport):
+        return {}
+    return {
+        "certified_change": [end.tolist() for end in report.certified_change],
+        "unbounded": list(report.unbounded),
+        "notes": list(report.notes),
+        "steps": [
+            {
+                "number": step.number,
+                "removed": step.removed,
+                "temperature": step.temperature,
+                "candidates": len(step.decisions),
+                "accepted": sum(decision.accepted for decision in step.decisions),
+                "certified_width": step.change,
+            }
+            for step in report.steps
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class Attack:
+    """The options of ``bequest evaluate`` that make it attack: a name and the sizes, in pixels."""
+
+    name: str
+    sizes: tuple[float, ...]
+
+    @classmethod
+    def parse(cls, attack: str | None, eps: str) -> Attack | None:
+        """None without ``--attack``.
+
+        Raises:
+            UsageError: an unknown attack, or an eps that is no number ≥ 0.
+        """
+        if attack is None:
+            return None
+        if attack not in ATTACKS:
+            raise UnknownNameError("attack", attack, ATTACKS)
+        sizes = parse_numbers(eps, "--eps", "numbers ≥ 0 such as 0.01,0.05")
+        if min(sizes) < 0:
+            raise UsageError(f"--eps: expected numbers ≥ 0, found {eps!r}")
+        return cls(attack, sizes)
+
+    def run(
+        self, model: nn.Module, images: ImageLoader, form: InputForm
+    ) -> dict[float, Robustness]:
+        """Eps → what the attack left; pixels lie in 0..1."""
+        ends = as_read(0.0, form), as_read(1.0, form)
+        return {
+            size: robustness(
+                model,
+                images,
+                self.name,
+                size * (ends[1] - ends[0]),
+                input_range=ends,
+                progress=True,
+            )
+            for size in self.sizes
+        }
+
+    def rows(self, found: dict[float, Robustness]) -> list[tuple[str, str]]:
+        """For the table: robust instances and their share."""
+        return [
+            (
+                f"robust to {self.name}, eps {size:g}",
+                f"{one.robust:,} of {one.correct:,} correct "
+                f"({wording.percent(one.robust_accuracy)})",
+            )
+            for size, one in found.items()
+        ]

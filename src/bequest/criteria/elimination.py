@@ -1,0 +1,116 @@
+"""Backward elimination on Grams: the channel that costs least leaves, and the rest take over.
+
+For criteria that look at what the layers behind a unit see (``unit.readers``). Nothing is inverted
+more than once: when channel j with its inputs J leaves, an inverse P of a covariance becomes that
+of the remaining inputs by a downdate of rank |J|:  P ← P − P[:,J]·P[J,J]⁻¹·P[J,:].
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, linalg
+
+from bequest.criteria.base import Unscorable
+from bequest.graph.units import Reader, Unit
+
+TINY = 1e-8
+"""Part of the mean variance that keeps the covariance of constant inputs invertible."""
+
+
+class System(ABC):
+    """One reader's state during an elimination."""
+
+    def __init__(self, reader: Reader, size: int, ridge: float) -> None:
+        """Inverts the covariance, with a ridge relative to its diagonal.
+
+        So the scale of an input doesn't matter, and one that never varies costs nothing.
+        """
+        covariance = reader.covariance.clone()
+        variances = covariance.diagonal().clone()
+        least = TINY * variances.mean() if variances.mean() > 0 else torch.ones_like(variances[0])
+        covariance.diagonal().add_(ridge * variances + least)
+        self.inverse = torch.cholesky_inverse(linalg.cholesky(covariance))
+        self.weight = reader.weight.clone()
+        self.places, self.present = _places(reader.owner, size)
+
+    @abstractmethod
+    def costs(self) -> Tensor:
+        """What each channel's leaving costs now; (n,)."""
+
+    @abstractmethod
+    def remove(self, channel: int) -> None:
+        """A channel leaves, and the others take over what they can."""
+
+    def blocks(self, matrix: Tensor) -> Tensor:
+        """The square block of each channel's inputs, (n, q, q); identity where it has fewer."""
+        blocks = matrix[self.places[:, :, None], self.places[:, None, :]]
+        both = self.present[:, :, None] & self.present[:, None, :]
+        return torch.where(both, blocks, torch.eye(blocks.shape[1], dtype=blocks.dtype).to(blocks))
+
+    def inputs(self, channel: int) -> Tensor:
+        """The inputs of one channel, int64 (≤ q,)."""
+        return self.places[channel][self.present[channel]]
+
+
+def downdate(inverse: Tensor, gone: Tensor) -> Tensor:
+    """Takes inputs out of an inverse in place; returns P[J,J]⁻¹·P[J,:], (|J|, d).
+
+    Their own rows and columns become an identity of no consequence.
+    """
+    rows = inverse[gone]
+    carried: Tensor = linalg.solve(rows[:, gone], rows)
+    inverse -= rows.mT @ carried
+    inverse[gone], inverse[:, gone] = 0.0, 0.0
+    inverse[gone, gone] = 1.0
+    return carried
+
+
+def eliminate(
+    method: str, unit: Unit, systems: Sequence[System], order: Sequence[int] | None = None
+) -> Tensor:
+    """Removes channels one by one: always the cheapest, or in a given order.
+
+    Args:
+        method: the name of the caller, for errors.
+        unit: the group of n channels.
+        systems: the states of its readers; they are used up.
+        order: all channels, the first to leave first.
+
+    Returns:
+        float64 (n,): for each channel the cost that has mounted up when it leaves, so that the
+        order of scores is the order of leaving.
+
+    Raises:
+        Unscorable: no plain layer reads the unit.
+    """
+    if not systems:
+        raise Unscorable(method, unit.name, "no plain convolution or linear layer reads it")
+    device = systems[0].weight.device
+    scores = torch.zeros(unit.size, dtype=torch.float64, device=device)
+    gone = torch.zeros(unit.size, dtype=torch.bool, device=device)
+    spent = torch.zeros((), dtype=torch.float64, device=device)
+    for step in range(unit.size):
+        costs = torch.stack([system.costs() for system in systems]).sum(0)
+        cheapest = costs.masked_fill(gone, torch.inf).argmin() if order is None else order[step]
+        channel = int(cheapest)
+        spent = spent + costs[channel].clamp(min=0)
+        scores[channel] = spent
+        gone[channel] = True
+        for system in systems:
+            system.remove(channel)
+    return scores
+
+
+def _places(owner: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Channel → its inputs (n, q), and which of these entries count (n, q)."""
+    mine = owner >= 0
+    counts = torch.bincount(owner[mine], minlength=size)
+    order = torch.argsort(owner.masked_fill(~mine, size), stable=True)[: int(mine.sum())]
+    slots = torch.arange(int(counts.max().clamp(min=1)), device=owner.device)
+    present = slots < counts[:, None]
+    places = torch.zeros_like(present, dtype=torch.int64)
+    places[present] = order
+    return places, present

@@ -1,0 +1,74 @@
+"""Rules for operators that pick entries by index."""
+
+from __future__ import annotations
+
+from torch import fx
+
+from bequest.graph.ledger import Labels, Layout
+from bequest.graph.rules.base import Step, rule
+
+
+@rule("select", role="join")
+def select(step: Step) -> Layout:
+    """One index of a dimension, which stays whole; the others keep their labels."""
+    layout = step.layout(step.arg(0, "self"))
+    return _without(step, layout, int(step.arg(1, "dim")))
+
+
+@rule("unbind", role="join")
+def unbind(step: Step) -> tuple[Layout, ...]:
+    """Every index of a dimension on its own; the dimension stays whole."""
+    layout = step.layout(step.arg(0, "self"))
+    each = _without(step, layout, int(step.arg(1, "dim", 0)))
+    return (each,) * len(step.node.meta["val"])
+
+
+@rule("index_select", role="join")
+def index_select(step: Step) -> Layout:
+    """Some indices of a dimension, which stays whole."""
+    layout = step.layout(step.arg(0, "self"))
+    dim = int(step.arg(1, "dim")) % len(layout.dims)
+    _whole(step, layout.dims[dim])
+    return layout.with_dims((*layout.dims[:dim], None, *layout.dims[dim + 1 :]))
+
+
+@rule("gather", "take_along_dim", role="join")
+def gather(step: Step) -> Layout:
+    """Entries at the places of an index tensor: what both have stays whole."""
+    for operand in step.operands():
+        for labels in step.layout(operand).dims:
+            _whole(step, labels)
+    return step.fixed()
+
+
+@rule("index", role="join")
+def index(step: Step) -> Layout:
+    """Tables looked up by tensors of indices: their dimensions stay whole, the others go on."""
+    layout, chosen = step.layout(step.arg(0, "self")), step.arg(1, "indices")
+    tables = [node for node in chosen if isinstance(node, fx.Node)]
+    for table in tables:
+        for labels in step.layout(table).dims:
+            _whole(step, labels)
+    looked_up = [d for d, table in enumerate(chosen) if isinstance(table, fx.Node)]
+    masked = any(table.meta["val"].dtype.itemsize == 1 for table in tables)  # bool or uint8
+    for dim, labels in enumerate(layout.dims):
+        if dim in looked_up or masked:
+            _whole(step, labels)
+    if masked:
+        return step.fixed()
+    rest = [labels for dim, labels in enumerate(layout.dims) if dim not in looked_up]
+    new: list[Labels | None] = [None] * (step.ndim - len(rest))
+    # Index tensors side by side put their dimensions in their place, others in front.
+    together = looked_up[-1] - looked_up[0] < len(looked_up)
+    at = looked_up[0] if together else 0
+    return layout.with_dims([*rest[:at], *new, *rest[at:]])
+
+
+def _without(step: Step, layout: Layout, dim: int) -> Layout:
+    dim %= len(layout.dims)
+    _whole(step, layout.dims[dim])
+    return layout.with_dims((*layout.dims[:dim], *layout.dims[dim + 1 :]))
+
+
+def _whole(step: Step, labels: Labels | None) -> None:
+    step.freeze(labels, "is looked up by index")

@@ -1,0 +1,171 @@
+"""Rules for products of tensors: matrix products, einsum, attention.
+
+Every product is read as an einsum: a dimension that both factors and the result have is a batch of
+products (the heads of attention), one that the result lacks is summed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import fx
+
+from bequest.graph.ledger import Labels, Layout
+from bequest.graph.rules.base import Read, Step, Write, rule
+
+
+@dataclass(frozen=True)
+class _Factor:
+    """A tensor of a product: the letter, labels and size of each of its dimensions."""
+
+    node: fx.Node
+    letters: str
+    layout: Layout
+
+    def at(self, letter: str) -> tuple[Labels | None, int]:
+        dim = self.letters.index(letter)
+        return self.layout.dims[dim], int(self.node.meta["val"].shape[dim])
+
+
+@rule("matmul", "bmm", "mm", "mv", "dot", role="join")
+def matrix_product(step: Step) -> Layout:
+    """The last dimension of the first factor against the last but one of the second."""
+    first, second = step.arg(0, "self"), step.arg(1, "mat2", step.arg(1, "other"))
+    ranks = [len(node.meta["val"].shape) for node in (first, second)]
+    batch = "abcdefgh"[: max(*ranks, 2) - 2]
+    left = batch[len(batch) - ranks[0] + 2 :] + "nk" if ranks[0] > 1 else "k"
+    right = batch[len(batch) - ranks[1] + 2 :] + "km" if ranks[1] > 1 else "k"
+    result = batch + "n" * (ranks[0] > 1) + "m" * (ranks[1] > 1)
+    return _contract(step, [_factor(step, first, left), _factor(step, second, right)], result)
+
+
+@rule("addmm", "baddbmm", role="join")
+def shifted_product(step: Step) -> Layout:
+    """A matrix product plus a bias."""
+    bias, first, second = (step.arg(i, "") for i in range(3))
+    batch = "a" * (step.ndim - 2)
+    factors = [_factor(step, first, f"{batch}nk"), _factor(step, second, f"{batch}km")]
+    result = _contract(step, factors, f"{batch}nm", bias)
+    labels, slots = result.dims[-1], step.layout(bias).dims[-1]
+    if bias.meta["val"].shape[-1] == step.shape[-1]:
+        if labels is not None and slots is not None:
+            step.ledger.tie(labels, slots)
+        else:
+            step.freeze(labels, "is added to a bias whose channels are fixed")
+            step.freeze(slots, "is added to a product whose channels are fixed")
+    return result
+
+
+@rule("einsum", role="join")
+def einsum(step: Step) -> Layout:
+    """Products and sums as the equation says."""
+    equation, nodes = str(step.arg(0, "equation")).replace(" ", ""), step.arg(1, "tensors")
+    inputs, arrow, output = equation.partition("->")
+    terms = inputs.split(",")
+    if not arrow or "." in equation or any(len(set(term)) < len(term) for term in terms):
+        for node in nodes:
+            for labels in step.layout(node).dims:
+                step.freeze(labels, "meets an einsum with an ellipsis or a diagonal")
+        return step.fixed()
+    factors = [_factor(step, node, term) for node, term in zip(nodes, terms, strict=True)]
+    return _contract(step, factors, output)
+
+
+@rule("scaled_dot_product_attention", role="join")
+def attention(step: Step) -> Layout:
+    """softmax(q·kᵀ·scale + mask)·v, each (..., heads, tokens, width); heads leave as a whole.
+
+    The queries' and keys' width can only shrink where the scale doesn't follow it.
+    """
+    query, key, value = (step.arg(i, "") for i in range(3))
+    batch = "abcdefgh"[: step.ndim - 2]
+    queries = _factor(step, query, f"{batch}ne")
+    keys, values = (_shared_heads(step, node) for node in (key, value))
+    factors = [
+        queries,
+        _Factor(key, f"{batch}me", keys),
+        _Factor(value, f"{batch}mf", values),
+    ]
+    if step.node.kwargs.get("scale", step.arg(6, "scale")) is None:
+        for factor in factors[:2]:
+            step.freeze(factor.layout.dims[-1], "is a width that attention is scaled by")
+    mask = step.arg(3, "attn_mask")
+    if isinstance(mask, fx.Node):
+        letters = f"{batch}nm"[step.ndim - len(mask.meta["val"].shape) :]
+        factors.append(_factor(step, mask, letters))
+    return _contract(step, factors, f"{batch}nf")
+
+
+def _factor(step: Step, node: fx.Node, letters: str) -> _Factor:
+    return _Factor(node, letters, step.layout(node))
+
+
+def _shared_heads(step: Step, node: fx.Node) -> Layout:
+    """Keys or values of which each head serves several heads of queries (``enable_gqa``)."""
+    layout = step.layout(node)
+    dim = len(layout.dims) - 3
+    labels = layout.dims[dim] if dim >= 0 else None
+    if labels is None or len(labels) == step.shape[dim]:
+        return layout
+    shared = np.repeat(labels, step.shape[dim] // len(labels))
+    return layout.with_dims((*layout.dims[:dim], shared, *layout.dims[dim + 1 :]))
+
+
+def _contract(
+    step: Step, factors: Sequence[_Factor], result: str, bias: fx.Node | None = None
+) -> Layout:
+    """Ties labels of the same letter; a sum over labels stays whole unless all factors have them.
+
+    A factor that is a parameter is a layer's weight.
+    """
+    dims = {letter: _letter(step, letter, factors, letter in result) for letter in result}
+    summed = dict.fromkeys(letter for factor in factors for letter in factor.letters)
+    for letter in summed:
+        if letter not in result:
+            _letter(step, letter, factors, kept=False)
+    for factor in factors:
+        name = step.tensor_name(factor.node)
+        if name is not None and step.node not in step.reading.steady:
+            _weight(step, factor, name, dims, step.tensor_name(bias))
+    return Layout(tuple(dims[letter] for letter in result), step.place)
+
+
+def _letter(step: Step, letter: str, factors: Sequence[_Factor], kept: bool) -> Labels | None:
+    """The labels of one letter, tied over the factors that have it."""
+    found = [(*factor.at(letter), factor) for factor in factors if letter in factor.letters]
+    full = max(size if labels is None else len(labels) for labels, size, _ in found)
+    met = [(labels, factor) for labels, size, factor in found if full in (size, _len(labels))]
+    labelled = [labels for labels, _ in met if labels is not None]
+    if not labelled:
+        return None
+    labels = step.ledger.join(labelled)
+    fixed = next((f.layout.origin for labels_, f in met if labels_ is None), None)
+    if fixed is not None:
+        step.hold(labels, f"is multiplied with {fixed}, whose channels are fixed")
+        return None
+    if len(met) == 1 and not kept:
+        step.freeze(labels, "is summed over")
+    elif len(met) > 1 and kept:
+        step.ledger.batches.append(labels)
+    return labels
+
+
+def _len(labels: Labels | None) -> int:
+    return -1 if labels is None else len(labels)
+
+
+def _weight(
+    step: Step, factor: _Factor, name: str, dims: dict[str, Labels | None], bias: str | None
+) -> None:
+    """A parameter's summed dimension reads channels, the one that it adds writes channels."""
+    for dim, letter in enumerate(factor.letters):
+        labels = factor.layout.dims[dim]
+        if labels is None:
+            continue
+        if letter not in dims:
+            step.reading.reads.append(Read(step.node, name, bias, dim, labels, 1, False))
+        elif letter == factor.letters[-1]:
+            step.reading.writes.append(Write(step.node, "linear", name, bias, dim, labels))
+    step.reading.roles[step.node] = "layer"

@@ -1,0 +1,18 @@
+"""Progressive pruning that keeps accuracy and robustness, with a bound on what changes."""
+
+from bequest.robust.annealing import Baseline, Greedy, Stochastic, Strategy
+from bequest.robust.pruning import prune
+from bequest.robust.radius import certified_radius
+from bequest.robust.records import Decision, RobustReport, Step
+
+__all__ = [
+    "Baseline",
+    "Decision",
+    "Greedy",
+    "RobustReport",
+    "Step",
+    "Stochastic",
+    "Strategy",
+    "certified_radius",
+    "prune",
+]

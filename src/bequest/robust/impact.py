@@ -1,0 +1,252 @@
+"""How a change of weights changes the output: intervals that hold for every input in the range.
+
+The pruned network is looked at in the shapes of the dense one. A channel that was merged into
+another is a channel whose filter was *replaced* by the other's, and nothing else changed: that the
+two read the same inputs is in the difference of the filters, (w_a − w_b)·x + b_a − b_b, which is
+tighter than the difference of their ranges. A channel that left otherwise is one that nobody reads:
+zero columns. Batch norms are folded into the layer before them first, for the same reason.
+
+Both networks and their difference pass the graph together (:mod:`bequest.robust.transfer`). After
+Meng, Bai, Teo & Dong, "Supervised robustness-preserving data-free neural network pruning"
+(arXiv 2204.00783), whose rules these are where both networks' weights agree; the forms for changed
+weights and the slopes over the interval at hand are ours.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor, fx
+
+from bequest.errors import ModelError
+from bequest.graph.rules import Reading
+from bequest.graph.rules.norms import epsilon
+from bequest.graph.trace import Network, operator_of, place_of
+from bequest.graph.walk import LAYERS
+from bequest.robust.intervals import Interval
+from bequest.robust.transfer import Twin, Weights, rule_of
+
+CANDIDATE_MEMORY = 2**22
+"""Numbers per tensor when candidates are looked at together: 32 MiB in float64."""
+
+Known = dict[fx.Node, Any]
+"""Node → Interval, a tuple of them, or the tensor of a parameter."""
+
+
+@dataclass(frozen=True)
+class Values:
+    """The intervals of every value of one network over the input range.
+
+    Attributes:
+        network: the traced graph.
+        known: node → interval.
+        gaps: operators without an interval rule, by place; what follows them is unbounded.
+        device: of every tensor.
+    """
+
+    network: Network
+    known: Known
+    gaps: tuple[str, ...]
+    device: torch.device
+
+
+def values(network: Network, tensors: Mapping[str, Tensor], inputs: Sequence[Interval]) -> Values:
+    """Passes the input range through a network.
+
+    Args:
+        network: the traced graph, of batch size one.
+        tensors: qualified name → float64 tensor.
+        inputs: an interval per input of the network, in order.
+    """
+    known: Known = {}
+    gaps: dict[str, None] = {}
+    feeds, device = iter(inputs), inputs[0].lower.device
+    for node in network.nodes:
+        if node.op == "placeholder":
+            name = network.tensors.get(node.name)
+            if name is not None:
+                known[node] = tensors[name]
+            elif node.name in network.inputs and isinstance(node.meta["val"], Tensor):
+                known[node] = next(feeds)
+        elif node.op == "call_function":
+            known[node] = _value(node, known, gaps, device)
+    return Values(network, known, tuple(gaps), device)
+
+
+def _value(node: fx.Node, known: Known, gaps: dict[str, None], device: torch.device) -> Any:
+    if operator_of(node) == "getitem":
+        return known[node.args[0]][node.args[1]]  # type: ignore[index]
+    rule = rule_of(node)
+    operands = node.all_input_nodes
+    if rule is None or not operands or any(operand not in known for operand in operands):
+        gaps.setdefault(place_of(node))
+        return _nothing_known(node, device)
+    found = rule.value(node, *fx.map_arg(node.args, known.__getitem__))
+    missing = len(node.meta["val"]) - len(found) if isinstance(found, tuple) else 0
+    return (*found, *(None,) * missing) if isinstance(found, tuple) else found
+
+
+def _nothing_known(node: fx.Node, device: torch.device) -> Any:
+    value = node.meta["val"]
+    if isinstance(value, Tensor):
+        return Interval.unbounded(value.shape, device)
+    return tuple(Interval.unbounded(one.shape, device) for one in value)
+
+
+def output_of(network: Network) -> fx.Node:
+    """The node whose value the network returns.
+
+    Raises:
+        ModelError: it returns something else than one tensor.
+    """
+    found = network.output.all_input_nodes
+    if len(found) != 1 or not isinstance(found[0].meta["val"], Tensor):
+        raise ModelError(
+            f"expected a network that returns one tensor, found {len(found)}; wrap it in a module "
+            "that returns the one whose change matters"
+        )
+    return found[0]
+
+
+def certified_change(first: Values, second: Values) -> tuple[Interval, tuple[str, ...]]:
+    """The output of the second network minus that of the first, over the input range.
+
+    Args:
+        first: values of the one network.
+        second: of another with the same graph and other weights.
+
+    Returns:
+        The interval, in the output's shape, and the operators at which the change of a value that
+        differs can't be bounded (no rule); the interval is ±∞ wherever they matter.
+    """
+    twins: Known = {}
+    gaps: dict[str, None] = {}
+    for node in first.network.nodes:
+        if node not in first.known:
+            continue
+        one, other = first.known[node], second.known[node]
+        if isinstance(one, Tensor):
+            twins[node] = Weights(one, one if torch.equal(one, other) else other)
+        elif node.op == "placeholder":
+            twins[node] = Twin(one, other, None)
+        else:
+            change = _change(node, twins, gaps, first.device)
+            twins[node] = _tightened(one, other, change)
+    found: Interval = twins[output_of(first.network)].difference
+    return found.widened(), tuple(gaps)
+
+
+def _change(node: fx.Node, twins: Known, gaps: dict[str, None], device: torch.device) -> Any:
+    """The change at a node; None where nothing that it reads differs."""
+    if operator_of(node) == "getitem":
+        held = twins[node.args[0]][node.args[1]]  # type: ignore[index]
+        return None if held is None else held.change
+    operands = [twins[operand] for operand in node.all_input_nodes if operand in twins]
+    if all(operand.change is None for operand in operands):
+        return None
+    rule = rule_of(node)
+    if rule is None or len(operands) < len(node.all_input_nodes):
+        gaps.setdefault(place_of(node))
+        return _nothing_known(node, device)
+    return rule.change(node, *fx.map_arg(node.args, twins.__getitem__))
+
+
+def _tightened(first: Any, second: Any, change: Any) -> Any:
+    """All that is known at a node, each part bounded by the others."""
+    if isinstance(first, tuple):
+        changes = (None,) * len(first) if change is None else change
+        pairs = zip(first, second, (*changes, *(None,) * (len(first) - len(changes))), strict=True)
+        return tuple(None if one is None else _tightened(one, other, c) for one, other, c in pairs)
+    if change is None:
+        return Twin(first, first, None)
+    change = change.meet(second - first)
+    return Twin(first, second.meet(first + change), change)
+
+
+def propagated(start: fx.Node, change: Interval, held: Values) -> Interval:
+    """The change at the output that follows from one at a node, for many candidates at once.
+
+    Args:
+        start: where values change; nothing else differs.
+        change: (candidates, *shape of the node).
+        held: the values of the network before the change.
+
+    Returns:
+        float64 (candidates, *shape of the output), ±∞ where no bound is known.
+    """
+    twins: Known = {
+        node: Weights(value, value) if isinstance(value, Tensor) else _tightened(value, value, None)
+        for node, value in held.known.items()
+    }
+    first = held.known[start]
+    twins[start] = Twin(first, first + change, change)
+    nodes = held.network.nodes
+    for node in nodes[nodes.index(start) + 1 :]:
+        if node.op != "call_function":
+            continue
+        found = _change(node, twins, {}, held.device)
+        if isinstance(found, tuple):
+            twins[node] = tuple(
+                Twin(one, one + c, c) for one, c in zip(held.known[node], found, strict=False)
+            )
+        elif found is not None:
+            one = held.known[node]
+            twins[node] = Twin(one, one + found, found)
+    output = output_of(held.network)
+    result: Interval = twins[output].difference.widened()
+    if result.lower.ndim > output.meta["val"].ndim:
+        return result
+    size = len(change.lower), *result.lower.shape  # the same for all candidates: zero, or unknown
+    return Interval(result.lower.expand(size), result.upper.expand(size))
+
+
+def folded(reading: Reading, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the same function with each batch norm folded into the layer before it.
+
+    W̃ = γ/σ·W, b̃ = β + γ/σ·(b − μ) is what the batch norm is left with as its shift, at scale one.
+    A layer is left alone whose output, weight or norm serves anything else.
+    """
+    result = dict(tensors)
+    names = reading.network.tensors
+    served = Counter(names.values())
+    for norm in reading.network.nodes:
+        if reading.roles.get(norm) != "norm" or norm.op != "call_function":
+            continue
+        layer = norm.args[0]
+        if not _foldable(layer):
+            continue
+        held = [
+            names.get(getattr(arg, "name", ""))
+            for arg in (*(*layer.args, None)[1:3], *norm.args[1:5])
+        ]
+        weight, bias, gamma, beta, mean, var = held
+        if weight is None or gamma is None or beta is None or mean is None or var is None:
+            continue
+        if any(name is not None and served[name] > 1 for name in held):
+            continue
+        scale = tensors[gamma] / (tensors[var] + epsilon(norm)).sqrt()
+        shift = tensors[beta] - tensors[mean] * scale
+        if bias is not None:
+            shift = shift + scale * tensors[bias]
+            result[bias] = torch.zeros_like(tensors[bias])
+        dim = 1 if "transpose" in operator_of(layer) else 0
+        shape = [-1 if d == dim else 1 for d in range(tensors[weight].ndim)]
+        result[weight] = tensors[weight] * scale.view(shape)
+        result[gamma], result[beta] = torch.ones_like(scale), shift
+        result[mean], result[var] = (
+            torch.zeros_like(scale),
+            torch.full_like(scale, 1 - epsilon(norm)),
+        )
+    return result
+
+
+def _foldable(layer: Any) -> TypeGuard[fx.Node]:
+    """A layer without blocks that feeds nothing but the norm."""
+    if not isinstance(layer, fx.Node) or operator_of(layer) not in LAYERS or len(layer.users) > 1:
+        return False
+    transposed = "transpose" in operator_of(layer)
+    return not (transposed and len(layer.args) > 6 and layer.args[6] != 1)

@@ -1,0 +1,259 @@
+"""The state of a progressive pruning: the layers, what is left of them, what it changes."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bequest.artifact.plan import Refusal
+from bequest.graph import surgery as operation
+from bequest.graph.chains import bind
+from bequest.graph.cuts import plan_surgery
+from bequest.graph.groups import Group, group
+from bequest.graph.rules import read
+from bequest.graph.surgery import can_hold_bias
+from bequest.graph.trace import named_tensors, trace
+from bequest.graph.verify import mismatch
+from bequest.measure.execution import at_least_single
+from bequest.planning import Chosen, Wish, leaving_channels
+from bequest.restoration import Restored, by_walk, in_weight_space
+from bequest.restorers.regression import Regression
+from bequest.restorers.srinivas2015sum import Sum
+from bequest.robust.annealing import Informed, Strategy, scores
+from bequest.robust.impact import Values, certified_change, folded, output_of, values
+from bequest.robust.inputs import InputRange, intervals_of, one_input
+from bequest.robust.intervals import Interval
+from bequest.robust.merging import Heirs, Layer
+from bequest.robust.records import Decision
+from bequest.robust.shapes import as_replaced, dense_shaped
+from bequest.selection import Ratio, kept_count, ratio_of
+from bequest.statistics.samples import Samples
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How the steps are taken.
+
+    Attributes:
+        step: share of a layer that leaves in one step.
+        strategy: chooses the pairs that merge.
+        alpha: weight of the width in their scores.
+    """
+
+    step: float
+    strategy: Strategy
+    alpha: float
+
+
+class Run:
+    """A network on its way to fewer channels.
+
+    The network is analysed in a copy in which every layer has a bias, of zeros where it had none:
+    a restorer may write one there.
+
+    Args:
+        model: the dense model; it is not changed.
+        example_inputs: as given.
+        input_range: lowest and highest value of the inputs.
+        pace: how the steps are taken.
+        wish: ratio, restorer and seed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        example_inputs: Any,
+        input_range: InputRange,
+        pace: Pace,
+        wish: Wish,
+    ) -> None:
+        example = one_input(example_inputs)
+        self.model, self.pace, self.wish = model, pace, wish
+        self.random = np.random.default_rng(wish.seed)
+        self.inputs = intervals_of(example, input_range)
+        self.samples = _samples(wish, model, example, input_range)
+        fed = example if self.samples is None else self.samples.shaped_like(example)
+        self.channels = group(read(trace(model, fed)))
+        self.biased = _with_biases(model)
+        self.analysed = group(read(trace(self.biased, example)))
+        output_of(self.analysed.reading.network)
+        self.dense = {
+            name: tensor.detach().double() if tensor.is_floating_point() else tensor.detach()
+            for name, tensor in named_tensors(self.biased).items()
+        }
+        self.refused: list[Refusal] = []
+        self.notes: dict[str, None] = {}
+        self.layers = self._bearable(list(self._candidates(wish.shares)), example)
+        self.first = self._values(self.dense)
+
+    @property
+    def removed(self) -> float:
+        """Share of the channels of all layers that have left."""
+        total = sum(layer.group.size for layer in self.layers)
+        return sum(layer.removed for layer in self.layers) / max(1, total)
+
+    @property
+    def count(self) -> int:
+        """How many steps it takes."""
+        return max((ceil(layer.target / layer.most) for layer in self.layers), default=0)
+
+    def _candidates(self, ratio: Ratio) -> Iterator[Layer]:
+        """The layers that the call asks for and that can be pruned step by step."""
+        unused = set(ratio) if isinstance(ratio, Mapping) else set()
+        for member in self.analysed.groups:
+            share, pattern = ratio_of(member, ratio)
+            unused.discard(str(pattern))
+            if not share or (member.is_output and pattern is None):
+                continue
+            bound = bind(self.analysed, member, self.dense)
+            reason = _reason_to_stay(member)
+            if reason is not None:
+                self.refused.append(Refusal(member.name, member.size, reason))
+                continue
+            target = member.free - kept_count(member.free, share, 1)
+            if target:
+                most = max(1, ceil(self.pace.step * member.size - 1e-6))
+                yield Layer(member, bound, self.analysed, target, most)
+        self.refused.extend(Refusal(p, 0, "the pattern matches no layer") for p in sorted(unused))
+
+    def _bearable(self, layers: list[Layer], example: Any) -> list[Layer]:
+        """The layers that the model's code bears to shrink, each tried out by itself."""
+        if self._problem(layers, example) is None:
+            return layers
+        found = []
+        for layer in layers:
+            problem = self._problem([layer], example)
+            if problem is None:
+                found.append(layer)
+                continue
+            reason = f"the model's code does not run at another width: {problem}"
+            self.refused.append(Refusal(layer.group.name, layer.group.size, reason))
+        return found
+
+    def _problem(self, layers: list[Layer], example: Any) -> str | None:
+        chosen = []
+        for layer in layers:
+            keep = np.ones(layer.group.size, bool)
+            keep[np.flatnonzero(~layer.group.fixed)[: layer.target]] = False
+            chosen.append(Chosen(layer.group, keep, ()))
+        leaving = leaving_channels(self.analysed, chosen)
+        surgery = plan_surgery(self.analysed, leaving, self.biased)
+        return mismatch(self.biased, example, self.analysed, leaving, surgery)
+
+    def step(self, restored: Restored) -> list[Decision]:
+        """Merges or drops channels in every layer that has not reached its target.
+
+        Args:
+            restored: the network as it is.
+        """
+        held = self._values(self._current(restored))
+        temperature = 1 - self.removed
+        decisions: list[Decision] = []
+        for layer in self.layers:
+            wanted = layer.wanted()
+            if layer.merges and wanted:
+                decisions += self._merge(layer, wanted, held, temperature)
+            elif wanted:
+                gone = layer.weakest(wanted)
+                layer.drop(gone)
+                decisions += [Decision(layer.group.name, None, c, None, None, True) for c in gone]
+        return decisions
+
+    def _merge(self, layer: Layer, wanted: int, held: Values, temperature: float) -> list[Decision]:
+        strategy, name = self.pace.strategy, layer.group.name
+        informed = strategy if isinstance(strategy, Informed) else None
+        sizes = None if informed is None else layer.sensitivities(held)
+        candidates = layer.candidates(strategy.recursive, layer.loads() if sizes is None else sizes)
+        wanted = min(wanted, len(candidates))
+        found: list[float] = []
+        if informed is None or sizes is None:
+            candidates, chosen = candidates[:wanted], list(range(wanted))
+        else:
+            candidates = candidates[: informed.pool(wanted, len(candidates))]
+            impacts = layer.impacts([pair for pair, _ in candidates], held)
+            found = scores(impacts, self.pace.alpha)
+            chosen = informed.choose(found, wanted, temperature, self.random)
+        if informed is not None and sizes is None:
+            self.notes.setdefault(
+                f"{name}: chosen by saliency alone, as the impact on the output can't be bounded "
+                f"(operators without an interval rule: {', '.join(held.gaps)})"
+            )
+        layer.merge([candidates[place][0] for place in chosen])
+        return [
+            Decision(name, *pair, saliency, found[place] if found else None, place in chosen)
+            for place, (pair, saliency) in enumerate(candidates)
+        ]
+
+    def restored(self) -> Restored:
+        """The pruned network as it is now, restored from the dense one."""
+        originals = {member.name: member for member in self.channels.groups}
+        chosen = [
+            Chosen(originals[layer.group.name], layer.alive, ())
+            for layer in self.layers
+            if layer.removed
+        ]
+        pruned = copy.deepcopy(self.model)
+        if self.samples is not None:
+            return by_walk(self.channels, chosen, self.model, pruned, self.wish, self.samples)
+        wish = self.wish
+        if isinstance(wish.restorer, Sum):
+            wish = replace(wish, restorer=Heirs({one.group.name: one.heir for one in self.layers}))
+        return in_weight_space(self.channels, chosen, self.model, pruned, wish)
+
+    def certified(self, restored: Restored) -> tuple[Interval, tuple[str, ...]]:
+        """What pruning changes at the output, and the operators at which no bound is known."""
+        tensors = self._current(restored)
+        if isinstance(self.wish.restorer, Sum):
+            tensors = as_replaced(self.analysed, self.layers, self.dense, tensors)
+        return certified_change(self.first, self._values(tensors))
+
+    def _current(self, restored: Restored) -> dict[str, Tensor]:
+        chosen = [Chosen(layer.group, layer.alive, ()) for layer in self.layers]
+        leaving = leaving_channels(self.analysed, chosen)
+        surgery = plan_surgery(self.analysed, leaving, self.biased)
+        return dense_shaped(self.dense, named_tensors(restored.model), surgery)
+
+    def _values(self, tensors: Mapping[str, Tensor]) -> Values:
+        reading = self.analysed.reading
+        with torch.no_grad():
+            return values(reading.network, folded(reading, tensors), self.inputs)
+
+
+def _reason_to_stay(member: Group) -> str | None:
+    blocked = any(one.groups > 1 or one.weight is None for one in member.consumers)
+    reasons = {
+        "its channels are the network's output": member.is_output,
+        "; ".join(member.reasons): member.free == 0,
+        "it is a residual stream, whose channels several layers write": member.kind == "residual",
+        "it has a single channel": member.size == 1,
+        "its channels fall into blocks that keep equal numbers": member.blocks is not None,
+        "a grouped or computed layer reads its channels": blocked,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _with_biases(model: nn.Module) -> nn.Module:
+    """A copy whose layers all have a bias."""
+    biased = copy.deepcopy(model).eval()
+    for name, module in biased.named_modules():
+        if can_hold_bias(biased, name) and module.bias is None:
+            operation.add_bias(biased, name)
+    return biased
+
+
+def _samples(wish: Wish, model: nn.Module, example: Any, input_range: InputRange) -> Samples | None:
+    """What a regression is fed: inputs within the range, where that is one for all of them."""
+    if not isinstance(wish.restorer, Regression):
+        return None
+    restorer = wish.restorer
+    if restorer.value_range is None and not any(isinstance(e, Tensor) for e in input_range):
+        low, high = (float(end) for end in input_range)
+        restorer = replace(restorer, value_range=(low, high))
+    return restorer.samples(at_least_single(model), example, None, wish.seed)

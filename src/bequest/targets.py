@@ -1,0 +1,136 @@
+"""Meets a target for the whole network: asks the allocation, measures, corrects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from bequest.allocation import Allocation, largest, within_budget
+from bequest.errors import UsageError
+from bequest.graph import surgery as operation
+from bequest.graph.cuts import plan_surgery
+from bequest.graph.groups import Channels
+from bequest.graph.shrunk import Shrunk
+from bequest.graph.trace import meta_copy, named_tensors, normalise_inputs, to_meta
+from bequest.measure.cost import Cost, cost
+from bequest.measure.execution import evaluation_mode
+from bequest.planning import Chosen, Wish, chosen_from, leaving_channels
+from bequest.selection import Choice, Mask
+from bequest.statistics.samples import Samples
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The dense network, its groups, and inputs to compare answers on."""
+
+    model: nn.Module
+    channels: Channels
+    samples: Samples
+
+
+def meet(
+    wish: Wish,
+    choices: Sequence[Choice],
+    subject: Subject,
+    restored: Callable[[list[Chosen]], nn.Module],
+) -> list[Choice]:
+    """The choices with the ratios by which the target is met.
+
+    Args:
+        wish: the checked call, with a target.
+        choices: groups with scores and predicted losses.
+        subject: the network that is to meet it.
+        restored: gives the pruned and restored network of a selection.
+
+    Raises:
+        UsageError: it can't be met.
+    """
+    assert wish.target is not None
+    if not choices:
+        raise UsageError(f"target {wish.target}: no group of this network can lose channels")
+    value = wish.target.value
+    sizes = {name: value.numel() for name, value in subject.model.named_parameters()}
+    allocation = Allocation(choices, subject.channels, sizes, wish.target.kind)
+    if wish.target.kind == "agreement":
+
+        def agrees(asked: Sequence[Choice]) -> bool:
+            network = restored(chosen_from(asked, wish))
+            return agreement(subject.model, network, subject.samples) >= value
+
+        return largest(allocation, agrees)
+    kind = wish.target.kind
+    before = _cost_after(subject, leaving_channels(subject.channels, []), kind)
+
+    def share(asked: Sequence[Choice]) -> float:
+        leaving = leaving_channels(subject.channels, chosen_from(asked, wish))
+        return _cost_after(subject, leaving, kind) / before
+
+    return within_budget(allocation, share, value)
+
+
+@torch.no_grad()
+def agreement(dense: nn.Module, pruned: nn.Module, samples: Samples) -> float:
+    """Share of inputs to which two networks give the same answer: the same largest output.
+
+    Raises:
+        UsageError: the network's output is not a tensor of (inputs, classes, ...).
+    """
+    same = total = 0
+    with evaluation_mode(dense), evaluation_mode(pruned):
+        for chunk in samples.chunks:
+            answers = [_answer(model, chunk) for model in (dense, pruned)]
+            same += int((answers[0] == answers[1]).sum())
+            total += answers[0].numel()
+    return same / total
+
+
+def cost_without_data(model: nn.Module, example_inputs: Any) -> Cost:
+    """Counted on a copy without data where the model runs without."""
+    try:
+        args, kwargs = to_meta(normalise_inputs(example_inputs))
+        return cost(meta_copy(model), kwargs or args)
+    except Exception:
+        return cost(model, example_inputs)
+
+
+def _answer(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
+    dtype = next((p.dtype for p in model.parameters()), torch.float32)
+    output = model(*(x.to(dtype) if x.is_floating_point() else x for x in inputs))
+    if not isinstance(output, Tensor) or output.ndim < 2:
+        raise UsageError(
+            "target 'agreement': expected a network whose output is one tensor of (inputs, "
+            f"classes, ...), found {type(output).__name__}; use a target of params or macs"
+        )
+    return output.argmax(1)
+
+
+def _cost_after(subject: Subject, leaving: Mask, kind: str) -> int:
+    """Parameters or multiply-accumulates that are left; counted on tensors without data.
+
+    The operators of the graph are run, not the model's code, which may not bear other widths.
+    """
+    model = meta_copy(subject.model)
+    operation.apply(model, plan_surgery(subject.channels, leaving, subject.model))
+    if kind == "params":
+        return sum(parameter.numel() for parameter in model.parameters())
+    network, shrunk = subject.channels.reading.network, Shrunk(subject.channels, leaving)
+    tensors, values = named_tensors(model), dict[fx.Node, Any]()
+    counter = FlopCounterMode(display=False)
+    with counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
+        for node in network.nodes:
+            if node.op == "placeholder":
+                held = tensors.get(network.tensors.get(node.name, ""), node.meta.get("val"))
+                values[node] = held.to("meta") if isinstance(held, Tensor) else held
+            elif node.op == "call_function":
+                args = list(fx.map_arg(node.args, values.__getitem__))
+                kwargs = dict(fx.map_arg(node.kwargs, values.__getitem__))
+                if kwargs.get("device") is not None:
+                    kwargs["device"] = "meta"
+                values[node] = node.target(*shrunk.arguments(node, args), **kwargs)  # type: ignore[operator]
+    return counter.get_total_flops() // 2

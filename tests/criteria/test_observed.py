@@ -1,0 +1,155 @@
+"""Criteria on what layers see: each step is the cheapest, and its cost that of a naive solve."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import nn
+
+import bequest
+from bequest.criteria import OBS, MutualInformation
+from bequest.criteria.base import Unscorable
+from bequest.graph.units import Reader, Unit
+
+RIDGE = 1e-2
+
+
+def make_reader(channels=5, each=2, others=3, outputs=4, seed=0):
+    """A layer that reads ``channels`` of a unit, in any order, and inputs of another."""
+    generator = torch.Generator().manual_seed(seed)
+    owner = torch.tensor([*range(channels)] * each + [-1] * others)
+    owner = owner[torch.randperm(len(owner), generator=generator)]
+    rows = torch.randn(len(owner), 40, generator=generator, dtype=torch.float64)
+    weight = torch.randn(outputs, len(owner), generator=generator, dtype=torch.float64)
+    return Reader("reader", weight, rows @ rows.T / 40, owner)
+
+
+def make_unit(*readers):
+    size = 1 + max(int(reader.owner.max()) for reader in readers)
+    return Unit("unit", size, (), None, (), "none", readers)
+
+
+def ridged(reader):
+    variances = reader.covariance.diagonal()
+    return reader.covariance + (RIDGE * variances + 1e-8 * variances.mean()).diag()
+
+
+def naive_error(reader, gone):
+    """Least tr((W − V)·C·(W − V)ᵀ) over V without the inputs of the channels that are gone."""
+    c = ridged(reader)
+    keep = [i for i, owner in enumerate(reader.owner.tolist()) if owner not in gone]
+    v = torch.zeros_like(reader.weight)
+    v[:, keep] = torch.linalg.solve(c[keep][:, keep], c[keep] @ reader.weight.T).T
+    difference = reader.weight - v
+    total = (reader.weight @ reader.covariance @ reader.weight.T).trace()
+    return (difference @ c @ difference.T).trace() / total
+
+
+def naive_information(reader, gone):
+    """½·log det of the covariance of what stays, less that of the same given the outputs."""
+    c, w = ridged(reader), reader.weight
+    noise = RIDGE * (w @ reader.covariance @ w.T).trace() / len(w)
+    outputs = w @ c @ w.T + noise * torch.eye(len(w), dtype=torch.float64)
+    given = c - c @ w.T @ torch.linalg.solve(outputs, w @ c)
+    keep = [i for i, owner in enumerate(reader.owner.tolist()) if owner not in gone]
+    return (torch.logdet(c[keep][:, keep]) - torch.logdet(given[keep][:, keep])) / 2
+
+
+def leaving_order(scores):
+    return torch.argsort(scores, stable=True).tolist()
+
+
+def test_obs_costs_what_a_regression_on_the_rest_leaves():
+    readers = make_reader(), make_reader(seed=1, each=1, outputs=6)
+    scores = OBS(RIDGE).score(make_unit(*readers), seed=0)
+    order = leaving_order(scores)
+    for count in range(1, len(order) + 1):
+        gone = set(order[:count])
+        expected = sum(naive_error(reader, gone) for reader in readers)
+        torch.testing.assert_close(scores[order[count - 1]], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_mutual_information_loses_what_the_determinants_say():
+    readers = make_reader(), make_reader(seed=1, each=1, outputs=6)
+    scores = MutualInformation(RIDGE).score(make_unit(*readers), seed=0)
+    order = leaving_order(scores)
+    for count in range(1, len(order) + 1):
+        expected = sum(
+            naive_information(reader, set()) - naive_information(reader, set(order[:count]))
+            for reader in readers
+        )
+        torch.testing.assert_close(scores[order[count - 1]], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("criterion", "worth"),
+    [(OBS(RIDGE), naive_error), (MutualInformation(RIDGE), naive_information)],
+)
+def test_the_first_to_leave_is_the_cheapest_of_all(criterion, worth):
+    reader = make_reader(channels=6)
+    first = leaving_order(criterion.score(make_unit(reader), seed=0))[0]
+    sign = 1 if worth is naive_error else -1
+    costs = [float(sign * worth(reader, {channel})) for channel in range(6)]
+    assert first == costs.index(min(costs))
+
+
+def test_predicted_losses_follow_any_order():
+    reader = make_reader()
+    order = [3, 0, 4, 1, 2]
+    losses = OBS(RIDGE).losses(make_unit(reader), order)
+    for count in range(1, 6):
+        expected = naive_error(reader, set(order[:count]))
+        torch.testing.assert_close(losses[order[count - 1]], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_channel_that_others_repeat_leaves_for_nothing():
+    base = make_reader(channels=4, each=1, others=0)
+    mix = torch.eye(5, 4, dtype=torch.float64)
+    mix[4] = torch.tensor([1.0, -2.0, 0.0, 0.5])
+    weight = torch.randn(3, 5, dtype=torch.float64)
+    covariance = mix @ base.covariance @ mix.T
+    unit = make_unit(Reader("reader", weight, covariance, torch.arange(5)))
+    assert OBS(1e-9).score(unit, seed=0).min() < 1e-6
+
+
+def test_a_unit_that_no_plain_layer_reads_is_unscorable():
+    with pytest.raises(Unscorable, match="no plain convolution or linear layer reads it"):
+        OBS().score(Unit("unit", 3, (), None, (), "none"), seed=0)
+
+
+class Twins(nn.Module):
+    """A first layer whose later half repeats its first, scaled."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 8), nn.Linear(8, 3)
+        with torch.no_grad():
+            self.first.weight[4:] = 3 * self.first.weight[:4]
+            self.first.bias[4:] = 3 * self.first.bias[:4]
+
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x)))
+
+
+@pytest.mark.parametrize("criterion", ["obs", "mutual-information"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_one_of_each_pair_of_twins_leaves(criterion, dtype):
+    torch.manual_seed(0)
+    model = Twins().to(dtype)
+    pruned = bequest.prune(
+        model, torch.zeros(1, 6, dtype=dtype), 0.5, criterion=criterion, round_to=1
+    )
+    (group,) = pruned.plan.groups
+    assert sorted(channel % 4 for channel in group.removed) == [0, 1, 2, 3]
+
+
+def test_the_order_of_leaving_is_greedy():
+    reader = make_reader(channels=5, each=1, others=0)
+    order = leaving_order(OBS(RIDGE).score(make_unit(reader), seed=0))
+    for count, chosen in enumerate(order[:-1]):
+        gone = set(order[:count])
+        errors = {c: float(naive_error(reader, gone | {c})) for c in range(5) if c not in gone}
+        assert errors[chosen] == min(errors.values())
+    assert len(set(itertools.chain(order))) == 5
