@@ -225,8 +225,13 @@ class Walk:
         return node in self._dense and self._dense[node] is not self._pruned[node]
 
     def _layer_name(self, node: fx.Node) -> str | None:
-        """The layer whose own weight this operator applies."""
+        """The layer whose own weight this operator applies, shared at most with other layers.
+
+        A weight that is a table of tokens too can't follow what a layer would need.
+        """
         if operator_of(node) not in LAYERS or not isinstance(node.args[1], fx.Node):
+            return None
+        if any(operator_of(user) not in LAYERS for user in node.args[1].users):
             return None
         weight = self.reading.network.tensors.get(node.args[1].name, "")
         return weight.removesuffix(".weight") if weight.endswith(".weight") else None
