@@ -1,8 +1,8 @@
 """How far can an MLP be pruned in small steps, in accuracy and in robust instances?
 
 Re-makes the MNIST tables of Meng et al. (arXiv 2204.00783): 784-128-128-64-10 of ReLU and of
-sigmoid units, five networks of each, every row over all five; accuracy on the 2,000 held-out images,
-robust instances under FGSM among the first 1,000 of them.
+sigmoid units, five networks of each, every row over all five; accuracy on the 2,000 held-out
+images, robust instances under FGSM among the first 1,000 of them.
 """
 
 from __future__ import annotations

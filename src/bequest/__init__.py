@@ -3,8 +3,9 @@
 The table of contents. Prune and restore: :func:`prune`, :func:`inspect`, :func:`load`,
 :func:`export`, :class:`Pruned`. Measure: :func:`evaluate`, :func:`robustness`, :func:`cost`,
 :func:`latency`. Methods: :mod:`bequest.criteria`, :mod:`bequest.restorers`,
-:mod:`bequest.robust`. Networks and images: :mod:`bequest.zoo`, :mod:`bequest.data`. Everything is
-imported on first use, so that ``bequest --help`` needs no torch.
+:mod:`bequest.robust`; for those who train: :mod:`bequest.hypersphere`. Networks and images:
+:mod:`bequest.zoo`, :mod:`bequest.data`. Everything is imported on first use, so that
+``bequest --help`` needs no torch.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bequest._version import __version__
 
 if TYPE_CHECKING:
-    from bequest import criteria, data, restorers, robust, zoo
+    from bequest import criteria, data, hypersphere, restorers, robust, zoo
     from bequest.artifact import Plan, load, load_plan
     from bequest.artifact.export import export
     from bequest.errors import BequestError
@@ -38,7 +39,7 @@ _HOMES = {
     "prune": "bequest.pruning",
     "robustness": "bequest.measure",
 }
-_MODULES = frozenset({"criteria", "data", "restorers", "robust", "zoo"})
+_MODULES = frozenset({"criteria", "data", "hypersphere", "restorers", "robust", "zoo"})
 
 __all__ = [
     "BequestError",
@@ -51,6 +52,7 @@ __all__ = [
     "data",
     "evaluate",
     "export",
+    "hypersphere",
     "inspect",
     "latency",
     "load",

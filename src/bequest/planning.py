@@ -84,6 +84,11 @@ class Wish:
         }
 
     @property
+    def shares(self) -> Ratio:
+        """The ratio; where a target decides, the one that groups are tried out at."""
+        return DEFAULT_RATIO if self.ratio is None else self.ratio
+
+    @property
     def observes(self) -> bool:
         """Whether it must be known what layers see, to rank channels or groups."""
         return self.criterion.observes or self.target is not None
@@ -96,6 +101,7 @@ class Chosen:
     group: Group
     keep: Mask
     notes: tuple[str, ...]
+    predicted_error: float | None = None
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
@@ -165,7 +171,7 @@ def _candidates(channels: Channels, wish: Wish) -> tuple[list[tuple[Group, float
     """Groups that the call asks for, and why others that it asks for can't lose channels."""
     candidates: list[tuple[Group, float]] = []
     refused: list[Refusal] = []
-    ratio = DEFAULT_RATIO if wish.ratio is None else wish.ratio
+    ratio = wish.shares
     unused = set(ratio) if isinstance(ratio, Mapping) else set()
     for member in channels.groups:
         share, pattern = ratio_of(member, ratio)
@@ -204,7 +210,11 @@ def chosen_from(choices: Sequence[Choice], wish: Wish) -> list[Chosen]:
         if choice.group.blocks is not None:
             number = int(choice.group.blocks.max()) + 1
             notes.append(f"{number} blocks keep equal numbers of channels")
-        chosen.append(Chosen(choice.group, keep, tuple(notes)))
+        lost = int((~keep).sum())
+        predicted = None
+        if choice.losses is not None and lost:
+            predicted = float(choice.losses[lost - 1]) ** 0.5  # of variances, as errors are
+        chosen.append(Chosen(choice.group, keep, tuple(notes), predicted))
     return [one for one in chosen if not one.keep.all()]
 
 

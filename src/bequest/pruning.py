@@ -98,7 +98,7 @@ def prune(
     groups: Kinds = "inner",
     criterion: str | Criterion = "l2",
     scope: Scope = "group",
-    restorer: str | Restorer | Regression = "lbyl",
+    restorer: str | Restorer | Regression = "regression",
     data: Iterable[Any] | None = None,
     round_to: int = 8,
     seed: int = 0,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bequest.artifact.plan import GroupPlan
+from bequest.errors import ModelError
 from bequest.graph import surgery as operation
 from bequest.graph.chains import Bound, bind
 from bequest.graph.cuts import plan_surgery
@@ -19,7 +19,7 @@ from bequest.graph.handing import Gain, Hand, hand_on, raise_biases, without_bia
 from bequest.graph.shrunk import Shrunk
 from bequest.graph.surgery import Surgery, can_hold_bias
 from bequest.graph.trace import named_tensors
-from bequest.graph.walk import Walk
+from bequest.graph.walk import Walk, walking_precision
 from bequest.measure.progress import tracked
 from bequest.planning import Chosen, Wish, leaving_channels
 from bequest.restorers.base import Delivery, Restorer, reconstruction_error
@@ -100,38 +100,74 @@ def by_walk(
         pruned: a copy of it, which is.
         wish: the checked call, with a regression.
         samples: what both networks are fed.
+
+    Raises:
+        ModelError: a layer meets values that are not finite, or its new weights don't fit into the
+            model's half precision.
     """
     assert isinstance(wish.restorer, Regression)
     leaving = leaving_channels(channels, chosen)
     surgery = plan_surgery(channels, leaving, model)
     operation.apply(pruned, surgery)
-    # Half precision is walked in single: sums over many rows need the digits.
-    exact = torch.float64 if _double(model) else torch.float32
-    dense, working = copy.deepcopy(model).eval().to(exact), copy.deepcopy(pruned).eval().to(exact)
-    shrunk = Shrunk(channels, leaving)
-    walk = Walk(channels, shrunk, dense, working, self_calibrate=not samples.real)
+    types = {name: tensor.dtype for name, tensor in named_tensors(pruned).items()}
+    precision = walking_precision(model)
+    for tensor in _floating(pruned).values():
+        tensor.data = tensor.data.to(precision)
+    walk = Walk(channels, Shrunk(channels, leaving), model, pruned, self_calibrate=not samples.real)
     refit = Refit(walk, wish.restorer.ridge, wish.seed)
     walk.run(samples.chunks, refit, show=wish.progress)
+    for name, tensor in _floating(pruned).items():
+        source = name if name in types else f"{name.removesuffix('bias')}weight"  # a new bias
+        tensor.data = _rounded(name, tensor.data, types[source])
     surgery = replace(surgery, biases=tuple(refit.new_biases))
-    for name in refit.new_biases:
-        operation.add_bias(pruned, name)
-    pruned.load_state_dict(working.state_dict())
     fits = {fit.layer: fit for fit in refit.fits}
-    return Restored(pruned, surgery, tuple(_walked(one, fits, wish) for one in chosen))
+    groups = tuple(_walked(one, fits, walk.constant, wish) for one in chosen)
+    return Restored(pruned, surgery, groups)
 
 
-def _double(model: nn.Module) -> bool:
-    return any(parameter.dtype == torch.float64 for parameter in model.parameters())
+def _floating(model: nn.Module) -> dict[str, Tensor]:
+    tensors = named_tensors(model)
+    return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
 
 
-def _walked(one: Chosen, fits: Mapping[str, Fit], wish: Wish) -> GroupPlan:
+def _rounded(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
+    """The values in the type that the model had.
+
+    Raises:
+        ModelError: one is too large for it.
+    """
+    rounded = values.to(dtype)
+    if bool((values.isfinite() & ~rounded.isfinite()).any()):
+        raise ModelError(
+            f"expected '{name}' to fit into {str(dtype).removeprefix('torch.')}, found values up "
+            f"to {float(values.abs().max()):.3g} after the regression; prune the model in float32 "
+            "(model.float()), or raise the ridge"
+        )
+    return rounded
+
+
+def _walked(
+    one: Chosen, fits: Mapping[str, Fit], constant: Mapping[str, int], wish: Wish
+) -> GroupPlan:
     """A group's part in a walk: how well the layers that read it could be refitted."""
     met = [fits[name] for name in one.group.readers if name in fits]
     lost = [name for name in one.group.readers if name not in fits]
     notes = [f"not refitted: {', '.join(lost)}"] if lost else []
+    notes += [
+        f"{name}: {constant[name]} of its channels are constant over the inputs"
+        for name in one.group.layers
+        if name in constant
+    ]
     notes += [note for fit in met for note in fit.notes()]
-    error = max((fit.after for fit in met), default=None)
-    return _group_plan(one, wish.restorer.name if met else "none", error, tuple(notes))
+    if not met:
+        return _group_plan(one, "none", None, tuple(notes))
+    worst = max(met, key=lambda fit: fit.after)
+    return replace(
+        _group_plan(one, wish.restorer.name, worst.after, tuple(notes)),
+        unrestored_error=worst.before,
+        condition=max(fit.condition for fit in met),
+        ridge=max(fit.ridge for fit in met),
+    )
 
 
 def _plainly(one: Chosen, obstacle: str, wish: Wish) -> GroupPlan:
@@ -153,6 +189,7 @@ def _group_plan(
         restored_by=restored_by,
         reconstruction_error=error,
         notes=(*one.notes, *notes),
+        predicted_error=one.predicted_error,
     )
 
 

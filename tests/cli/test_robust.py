@@ -58,6 +58,7 @@ def test_attacks_are_counted_for_every_eps(run, net, images, form, tmp_path):
         (("--strategy", "greedy", "--input-range", "0,1", "--groups", "all"), "inner layers alone"),
         (("--strategy", "baseline", "--input-range", "0,1", "--ratio", "0.7"), "half|reaches 0.5"),
         (("--strategy", "greedy", "--input-range", "0,1", "--step", "2"), "step"),
+        (("--strategy", "greedy", "--input-range", "0,1", "--target", "macs:0.5"), "--target"),
     ],
 )
 def test_wrong_calls_of_prune_are_refused(run, net, form, words, message):

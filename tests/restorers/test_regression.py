@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -17,12 +19,12 @@ from bequest.graph.patches import (
     place_count,
     weight_rows,
 )
-from bequest.restorers import Regression
+from bequest.restorers import Regression, regression
 from bequest.restorers.regression import Moments, solve
 from bequest.statistics import samples
 from bequest.statistics.synthetic import SOURCES
 from tests.architectures.planting import PlantedFirst
-from tests.networks import NETWORKS, DepthwiseTail, Plain, Residual, randomise
+from tests.networks import NETWORKS, Decoder, DepthwiseTail, Plain, Residual, randomise
 
 LAYERS = [
     (nn.Linear(7, 5), (4, 7)),
@@ -73,7 +75,7 @@ def test_the_solution_is_that_of_a_naive_ridge_regression(layer, shape):
     with torch.no_grad():
         for x, target in zip(inputs, targets, strict=True):
             moments.add(x, target)
-        change, intercept, _ = solve(moments, ridge=0.1)
+        change, intercept, *_ = solve(moments, ridge=0.1)
     x, target = torch.cat(inputs), torch.cat(targets)
     for group, (rows, errors) in enumerate(
         zip(
@@ -245,6 +247,103 @@ def test_half_of_a_real_network_leaves_and_most_of_its_accuracy_stays(shared):
         model, torch.zeros(1, 3, 32, 32), 0.5, criterion="l1", restorer="regression", round_to=1
     )
     assert bequest.evaluate(pruned.model, images).top1 > 80
+
+
+class CastsInside(nn.Module):
+    """A softmax in single precision that is put back into the type of the network."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        y = F.relu(self.first(x))
+        return self.last(y * F.softmax(y.mean(1, keepdim=True), 0, dtype=torch.float32).to(y.dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [(Plain, (2, 3, 8, 8)), (DepthwiseTail, (2, 3, 8, 8)), (CastsInside, (2, 6))],
+)
+def test_half_precision_is_walked_in_single(network, shape, dtype):
+    model = randomise(network()).to(dtype)
+    single = copy.deepcopy(model).float()
+    restorer = Regression(images=32)
+    pruned, reference = (
+        bequest.prune(one, torch.zeros(shape, dtype=kind), 0.5, restorer=restorer, round_to=1)
+        for one, kind in ((model, dtype), (single, torch.float32))
+    )
+    expected = reference.model.state_dict()
+    for name, tensor in pruned.model.state_dict().items():
+        assert tensor.dtype == (dtype if tensor.is_floating_point() else torch.int64)
+        assert torch.equal(tensor, expected[name].to(tensor.dtype))
+    assert pruned.model(torch.randn(shape).to(dtype)).isfinite().all()
+
+
+def test_weights_that_outgrow_half_precision_are_refused():
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    model[0].weight.data.mul_(1e-4)
+    model[0].bias.data.zero_()
+    model[2].weight.data.fill_(5e4)
+    restorer = Regression(images=64, ridge=1e-6)
+    with pytest.raises(BequestError, match=r"'2.weight' to fit into float16, .*model.float"):
+        bequest.prune(model.half(), torch.zeros(1, 6).half(), 0.75, restorer=restorer, round_to=1)
+
+
+def test_values_that_overflow_on_the_way_are_reported_with_the_layer():
+    model = nn.Sequential(*(nn.Linear(8, 8) for _ in range(4)))
+    for layer in model:
+        layer.weight.data.mul_(1e15)
+    with pytest.raises(BequestError, match=r"outputs of layer '[123]', found NaN"):
+        bequest.prune(model, torch.zeros(1, 8), 0.5, restorer=Regression(images=16), round_to=1)
+
+
+def test_constant_channels_before_a_batch_norm_are_named():
+    model = randomise(Plain())
+    model.conv1.weight.data[:5] = 0
+    pruned = bequest.prune(model, torch.zeros(1, 3, 8, 8), 0.5, restorer="regression", round_to=1)
+    assert "conv1: 5 of its channels are constant over the inputs" in pruned.plan.groups[0].notes
+    assert pruned.model(torch.randn(2, 3, 8, 8)).isfinite().all()
+
+
+def test_fewer_samples_than_unknowns_raise_the_ridge():
+    layer = nn.Linear(8, 3).double()
+    moments = Moments(layer, None)
+    x, target = torch.randn(4, 8, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
+    with torch.no_grad():
+        moments.add(x, target)
+        change, *_ = solve(moments, ridge=0.1)
+        errors = target - layer(x)
+    a, e = x - x.mean(0), errors - errors.mean(0)
+    ridge = 2 * 0.1 * a.square().sum(0).mean()  # eight unknowns, four samples
+    naive = torch.linalg.solve(a.T @ a + ridge * torch.eye(8), a.T @ e)
+    torch.testing.assert_close(change[0], naive.T)
+
+
+def test_a_transposed_convolution_is_refitted():
+    model, x = randomise(Decoder()), torch.zeros(1, 3, 8, 8)
+    pruned = bequest.prune(
+        model, x, {"deep": 0.5}, restorer=Regression(images=64, ridge=1e-4), round_to=1
+    )
+    plain = bequest.prune(model, x, {"deep": 0.5}, restorer="none", round_to=1)
+    assert not any("not refitted" in note for one in pruned.plan.groups for note in one.notes)
+    assert not torch.equal(pruned.model.up.weight, plain.model.up.weight)
+    (group,) = pruned.plan.groups
+    assert group.reconstruction_error < 1
+
+
+def test_rows_that_are_gathered_in_parts_give_the_same_sums(monkeypatch):
+    layer, x = nn.Conv2d(6, 4, 3, padding=1), torch.randn(8, 6, 7, 7)
+    found = []
+    for limit in (2**26, 1):
+        monkeypatch.setattr(regression, "AT_ONCE", limit)
+        moments = Moments(layer, None)
+        with torch.no_grad():
+            moments.add(x, layer(x) + 1)
+        found.append(moments)
+    assert found[0].rows == found[1].rows == 8 * 49
+    torch.testing.assert_close(found[0].gram, found[1].gram, rtol=1e-5, atol=1e-4)
 
 
 class Positions(nn.Module):

@@ -18,11 +18,12 @@ PLAN = "plan.json"
 _LARGEST_PLAN = 256 * 2**20
 
 
-def require_empty(target: Path) -> None:
-    """Raises UsageError unless ``target`` is absent or an empty folder."""
+def require_empty(target: Path, beside: str | None = None) -> None:
+    """Raises UsageError unless ``target`` is absent or a folder with nothing but ``beside``."""
     if target.exists() and not target.is_dir():
         raise UsageError(f"save: expected a new or empty folder, found the file {target}")
-    held = sorted(item.name for item in target.iterdir()) if target.exists() else []
+    found = sorted(item.name for item in target.iterdir()) if target.exists() else []
+    held = [name for name in found if name != beside]
     if held:
         raise UsageError(
             f"save: expected a new or empty folder, found {target} holding {', '.join(held[:3])}"

@@ -18,7 +18,8 @@ WIDTH_ATTRIBUTES = HELD | frozenset(
 """The attributes of modules that a plan may change."""
 
 _GROUP_FIELDS = (
-    "name kind producers consumers size removed restored_by reconstruction_error notes".split()
+    "name kind producers consumers size removed restored_by reconstruction_error notes "
+    "unrestored_error predicted_error condition ridge".split()
 )
 
 PLAN_FIELDS = tuple("version architecture recipe versions groups refused surgery form".split())
@@ -68,8 +69,12 @@ def _form(value: object) -> Form:
 
 
 def _group(value: object, where: str) -> GroupPlan:
-    name, kind, producers, consumers, size, removed, restored_by, error, notes = fields.record(
-        value, where, *_GROUP_FIELDS
+    name, kind, producers, consumers, size, removed, restored_by, error, notes, *numbers = (
+        fields.record(value, where, *_GROUP_FIELDS)
+    )
+    unrestored, predicted, condition, ridge = (
+        _optional(number, f"{where}.{field}")
+        for number, field in zip(numbers, _GROUP_FIELDS[-4:], strict=True)
     )
     if kind not in ("inner", "residual"):
         fields.refuse(f"{where}.kind", "'inner' or 'residual'", kind)
@@ -85,11 +90,17 @@ def _group(value: object, where: str) -> GroupPlan:
         size=width,
         removed=gone,
         restored_by=fields.text(restored_by, f"{where}.restored_by"),
-        reconstruction_error=(
-            None if error is None else fields.finite(error, f"{where}.reconstruction_error")
-        ),
+        reconstruction_error=_optional(error, f"{where}.reconstruction_error"),
         notes=fields.texts(notes, f"{where}.notes"),
+        unrestored_error=unrestored,
+        predicted_error=predicted,
+        condition=condition,
+        ridge=ridge,
     )
+
+
+def _optional(value: object, where: str) -> float | None:
+    return None if value is None else fields.finite(value, where)
 
 
 def _refusal(value: object, where: str) -> Refusal:

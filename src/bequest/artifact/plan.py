@@ -28,8 +28,15 @@ class GroupPlan:
         removed: indices of the channels that leave, ascending.
         restored_by: name of the restorer that handed them on; "none" where they leave plainly.
         reconstruction_error: mean relative error of the removed filters written by kept ones (see
-            :func:`bequest.restorers.base.reconstruction_error`); None where plainly pruned.
+            :func:`bequest.restorers.base.reconstruction_error`); after a regression the relative
+            error of the outputs of the layers behind, the worst of them; None where plainly pruned.
         notes: everything worth knowing: clamped widths, why plainly pruned, inexact borders.
+        unrestored_error: after a regression, the same error had the weights stayed as they were.
+        predicted_error: the same as it was predicted from the dense network alone, where channels
+            were ranked or allocated by what layers see.
+        condition: condition number of the regression's ridged Gram, the worst of the layers behind.
+        ridge: the regression's ridge, relative to the mean variance of a layer's inputs; raised
+            where there were fewer samples than unknowns.
     """
 
     name: str
@@ -41,6 +48,10 @@ class GroupPlan:
     restored_by: str
     reconstruction_error: float | None
     notes: tuple[str, ...]
+    unrestored_error: float | None = None
+    predicted_error: float | None = None
+    condition: float | None = None
+    ridge: float | None = None
 
     @property
     def kept(self) -> int:

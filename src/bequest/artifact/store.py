@@ -11,13 +11,14 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, TypeVar, cast, overload
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from bequest.artifact import fields
 from bequest.artifact.fingerprint import fingerprint, stored_tensors
 from bequest.artifact.folder import (
     PLAN,
@@ -32,6 +33,7 @@ from bequest.artifact.folder import (
 from bequest.artifact.manifest import Manifest, TensorSpec
 from bequest.artifact.plan import Plan
 from bequest.artifact.program import load_program
+from bequest.artifact.sparse import decode, encode
 from bequest.errors import ArtifactError, ModelError, UsageError
 from bequest.graph import surgery as operation
 from bequest.graph.program import Document, Program
@@ -41,10 +43,13 @@ Model = TypeVar("Model", bound=nn.Module)
 _LISTED = 3
 
 
-def save(directory: str | os.PathLike[str], model: nn.Module, plan: Plan) -> None:
+def save(
+    directory: str | os.PathLike[str], model: nn.Module, plan: Plan, *, beside: str | None = None
+) -> None:
     """Writes ``model.safetensors`` and ``plan.json``, both or neither.
 
-    Parameters and persistent buffers are stored once each, whatever their number of names.
+    Parameters and persistent buffers are stored once each, whatever their number of names, and
+    those with many zeros as their other values and a bit per place.
     Buffers that no state dict holds are not stored: loading takes those of the fresh instance and
     replays the cuts on them.
 
@@ -52,6 +57,7 @@ def save(directory: str | os.PathLike[str], model: nn.Module, plan: Plan) -> Non
         directory: a folder that is empty or does not exist yet.
         model: the pruned model; trained further, moved or converted to another dtype as you like.
         plan: the plan that made it.
+        beside: name of something that may lie in the folder already, and stays.
 
     Raises:
         UsageError: the folder has files in it, ``directory`` is a file, ``model`` has not the
@@ -64,7 +70,7 @@ def save(directory: str | os.PathLike[str], model: nn.Module, plan: Plan) -> Non
     _require_storable(model)
     _require_pruned(tensors, plan)
     try:
-        require_empty(target)
+        require_empty(target, beside)
         with staged(target) as staging:
             _write(staging, tensors, plan, model.document if isinstance(model, Program) else None)
     except (OSError, SafetensorError) as error:
@@ -150,7 +156,7 @@ def _write(
 ) -> None:
     path = staging / TENSORS
     try:
-        save_file(_apart(tensors), path, metadata={"format": "pt"})
+        save_file(_apart(encode(tensors)), path, metadata={"format": "pt"})
     except (KeyError, ValueError, RuntimeError) as error:
         raise ModelError(
             f"the model has a tensor that safetensors can't hold (expected dense tensors with "
@@ -212,9 +218,10 @@ def _manifest(folder: Path) -> Manifest:
 
 def _read(path: Path, manifest: Manifest) -> dict[str, Tensor]:
     try:
-        values = load_file(path)
+        written = load_file(path)
     except Exception as error:  # whatever the reader of the format raises on a forged file
         raise ArtifactError(f"{path} is not a readable safetensors file: {error}") from error
+    values = decode(written, manifest.tensors)
     if found := _differences(manifest.tensors, _specs(values)):
         raise ArtifactError(f"{path} does not hold what {PLAN} says: {found}")
     return values
@@ -230,6 +237,7 @@ def _replay(folder: Path, fresh_model: Model, manifest: Manifest) -> Model:
     model = _copy(fresh_model)
     try:
         operation.apply(model, manifest.plan.surgery)
+        model = _with_forms(model, manifest.plan.recipe)
     except Exception as error:  # also what a module's own code raises when its tensors are set
         raise ArtifactError(f"{whose}: {error}; {advice}") from error
     differing = _differences(manifest.tensors, _specs(stored_tensors(model)))
@@ -242,6 +250,17 @@ def _replay(folder: Path, fresh_model: Model, manifest: Manifest) -> Model:
             "e.g. fresh_model.half()"
         )
     return model
+
+
+def _with_forms(model: Model, recipe: Mapping[str, Any]) -> Model:
+    """The model with layers of the forms that its recipe names; see :func:`rebuild`."""
+    if "forms" not in recipe:
+        return model
+    from bequest.hypersphere.structure import rebuild  # which reads this package
+
+    names = fields.mapping(recipe["forms"], "recipe.forms")
+    forms = {name: fields.text(form, f"recipe.forms.{name}") for name, form in names.items()}
+    return cast(Model, rebuild(model, forms))
 
 
 def _copy(model: Model) -> Model:

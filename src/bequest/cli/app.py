@@ -16,6 +16,7 @@ from bequest.cli.export import export
 from bequest.cli.inspect import inspect
 from bequest.cli.options import examples
 from bequest.cli.prune import prune
+from bequest.cli.train import train
 from bequest.errors import BequestError
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ app.command(
         "bequest prune my_net.py:make --size 3x224x224 --ratio 'layer*.conv1=0.5,*=0' -o out/",
         "bequest prune zoo:resnet50 --weights resnet50.pth --ratio 0.5 --groups all "
         "--data val/ --limit 5000 --html report.html -o out/",
+        "bequest prune out/ --sparsity 0.5 --recover filter -o sparse/",
     )
 )(prune)
 app.command(
@@ -67,6 +69,15 @@ app.command(
         "bequest export out/ --model my_net.py:make -o model.onnx --batch-size 8",
     )
 )(export)
+app.command(
+    epilog=examples(
+        "bequest train zoo:resnet20 --data train.npz --hyperspherical --sparsity 0.5 "
+        "--epochs 20 -o out/",
+        "bequest train zoo:resnet20 --data train.npz --epochs 20 -o out/ --resume",
+        "bequest train my_net.py:make --size 3x64x64 --mean 0.5 --std 0.25 --data images/ "
+        "--epochs 30 --accelerator cuda --devices 4 --precision bf16-mixed -o out/",
+    )
+)(train)
 
 
 def _print_version(wanted: bool) -> None:

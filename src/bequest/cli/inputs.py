@@ -111,6 +111,13 @@ class InputForm:
         dtype = None if self.vocabulary is None else torch.int64
         return torch.zeros(1, *self.size, dtype=dtype, device=device)
 
+    def value_range(self) -> tuple[float, float] | None:
+        """The lowest and highest value that a pixel in [0, 1] can become; None if unknown."""
+        if self.mean is None or self.std is None or not all(self.std):
+            return None
+        ends = [((0 - m) / s, (1 - m) / s) for m, s in zip(self.mean, self.std, strict=True)]
+        return min(low for low, _ in ends), max(high for _, high in ends)
+
     def images(self, path: Path, *, limit: int | None, offset: int, batch_size: int) -> ImageLoader:
         """The labelled images at ``path``, brought to this form.
 

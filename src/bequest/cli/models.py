@@ -109,13 +109,16 @@ _LIBRARIES = {"timm": open_timm, "torchvision": open_torchvision, "hf": open_hug
 
 
 def _open_saved(folder: Path, base: str | None, depth: int = 0) -> Opened:
-    """Rebuilds the dense network of an artefact and loads the artefact into it.
+    """Rebuilds the dense network of an artefact and loads the artefact into it; a program needs none.
 
     The plan may name a network of the zoo or of a library or, where an artefact was pruned again,
     a folder. A file of code is never run because a plan names it.
     """
-    recipe = load_plan(folder).recipe
+    plan = load_plan(folder)
+    recipe = plan.recipe
     form = InputForm.from_json(recipe["input"]) if "input" in recipe else InputForm()
+    if plan.form == "program":
+        return Opened(load(folder), str(folder.resolve()), form)
     named = recipe.get("model")
     if depth > _DEEPEST:
         raise ArtifactError(f"{folder}: expected a dense network at the end of its plan's models")

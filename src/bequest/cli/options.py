@@ -64,12 +64,29 @@ _DATA_HELP = "Labelled images: a folder per class, an .npz (x, y), IDX or .parqu
 Data = Annotated[
     Path, typer.Option(rich_help_panel=_IMAGES, metavar="PATH", show_default=False, help=_DATA_HELP)
 ]
+Target = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND:SHARE",
+        help="Instead of --ratio, what the whole network is to reach: macs:0.5 or params:0.5, the "
+        "share that stays; agreement:0.99, how often it must answer as before.",
+    ),
+]
+Calibrate = Annotated[
+    bool,
+    typer.Option(
+        "--calibrate",
+        rich_help_panel=_IMAGES,
+        help="The first 256 images of --data, without their labels, take the place of synthetic "
+        "ones; the others measure the accuracy.",
+    ),
+]
 OptionalData = Annotated[
     Path | None,
     typer.Option(
         rich_help_panel=_IMAGES,
         metavar="PATH",
-        help=f"{_DATA_HELP} Only measures the accuracy before and after; pruning needs no data.",
+        help=f"{_DATA_HELP} Measures the accuracy before and after; pruning needs no data.",
     ),
 ]
 Limit = Annotated[

@@ -3,24 +3,61 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bequest.cli import options
 from bequest.cli.output import Output
 
+if TYPE_CHECKING:
+    from bequest.report import PruningResult
+
+_SINGLE = "Single weights instead of channels"
+
 
 def prune(
     model: options.Model,
     ratio: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="R|PATTERN=R,...",
             help="Share of its channels that each layer loses, in 0..1; or shell patterns on "
-            "layers' names with their shares, of which the first match counts.",
+            "layers' names with their shares, of which the first match counts. 0.5 where there is "
+            "no --target either.",
         ),
-    ] = "0.5",
+    ] = None,
+    target: options.Target = None,
+    sparsity: Annotated[
+        float | None,
+        typer.Option(
+            rich_help_panel=_SINGLE,
+            metavar="S",
+            help="Set this share of the weights to zero instead of removing channels.",
+        ),
+    ] = None,
+    mask: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_SINGLE,
+            metavar="layer|filter|global|N:M|...",
+            help="Which weights go; a wrong name lists all.",
+        ),
+    ] = "layer",
+    recover: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_SINGLE,
+            metavar="filter|layer|signed",
+            help="Put the mean of the pruned weights in their place.",
+        ),
+    ] = None,
+    skip: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_SINGLE, metavar="PATTERN,...", help="Layers that stay whole."
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option("-o", "--out", metavar="FOLDER", help="Save here; a new or empty folder."),
@@ -28,17 +65,19 @@ def prune(
     weights: options.Weights = None,
     criterion: options.Criterion = "l2",
     restorer: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="NAME",
-            help="Who hands on what they knew: none, merge, lbyl, ...; a wrong name lists all.",
+            help="Who hands on what they knew: none, merge, lbyl, ...; a wrong name lists all. "
+            "regression where none is named, sum with --strategy.",
         ),
-    ] = "lbyl",
+    ] = None,
     groups: options.Groups = "inner",
     scope: options.Scope = "group",
     round_to: options.RoundTo = 8,
     seed: options.Seed = 0,
     data: options.OptionalData = None,
+    calibrate: options.Calibrate = False,
     size: options.Size = None,
     mean: options.Mean = None,
     std: options.Std = None,
@@ -62,18 +101,20 @@ def prune(
     from bequest.artifact.folder import require_empty
     from bequest.cli.files import require_file, write
     from bequest.cli.models import open_model
-    from bequest.cli.robust import Progressive, robust_json, robust_tables
-    from bequest.cli.steps import Settings, measure, save_with_origin
-    from bequest.cli.tables import group_table, refusal_tables, table
+    from bequest.cli.robust import Progressive
+    from bequest.cli.sparse import prune_weights, single_weights
+    from bequest.cli.steps import Settings, measure, save_with_origin, set_apart
     from bequest.cli.values import parse_device, parse_ratio
     from bequest.report import PruningResult, pruning_page
-    from bequest.report.pruning import before_and_after
 
     with Output(json) as output:
+        single = single_weights(sparsity, mask, recover, skip, seed)
         settings = Settings(groups, scope, round_to, seed)
-        shares = parse_ratio(ratio)
-        settings.check(shares, criterion, restorer)
-        progressive = Progressive.parse(strategy, input_range, step, alpha, groups)
+        shares = None if ratio is None else parse_ratio(ratio)
+        restorer = restorer or ("regression" if strategy is None else "sum")
+        settings.check(shares, criterion, restorer, target)
+        elsewhere = {"--target": target, "--sparsity": sparsity, "--calibrate": calibrate or None}
+        progressive = Progressive.parse(strategy, input_range, step, alpha, groups, elsewhere)
         if out is not None:
             require_empty(out)
         require_file(html, "--html")
@@ -81,44 +122,61 @@ def prune(
         opened = open_model(model, weights=weights, base=base, device=place)
         form = opened.form.overridden(size, mean, std)
         example = form.example(place)
-        images = None
+        images = seen = None
         if data is not None:
             images = form.images(data, limit=limit, offset=offset, batch_size=batch_size)
+        if calibrate:
+            images, seen = set_apart(images)
+
+        if single is not None:
+            prune_weights(opened, form, single, output, model, images, out, html)
+            return
 
         output.waiting(f"tracing and pruning {model}")
         if progressive is not None:
-            pruned, seconds = progressive.prune(opened.model, example, shares, restorer, seed, form)
+            share = 0.5 if shares is None else shares
+            pruned, seconds = progressive.prune(opened.model, example, share, restorer, seed, form)
         else:
             pruned, seconds = settings.prune(
-                opened.model, example, shares, criterion, restorer, progress=True
+                opened.model,
+                example,
+                shares,
+                criterion,
+                restorer,
+                target=target,
+                value_range=form.value_range(),
+                data=seen,
+                progress=True,
             )
         before, after = measure((opened.model, pruned.model), example, images)
-        recipe = pruned.plan.recipe
-        result = PruningResult(model, recipe, pruned.report, before, after, seconds)
+        result = PruningResult(model, pruned.plan.recipe, pruned.report, before, after, seconds)
         if out is not None:
             save_with_origin(pruned, out, opened.spec, form)
         if html is not None:
             write(html, pruning_page(result))
-
-        output.show(
-            group_table(pruned.report.groups),
-            *refusal_tables(pruned.report.refused),
-            *robust_tables(pruned.report),
-            table(("", "before", "after", "change"), before_and_after(result)),
-        )
-        output.document(
-            {
-                **result.to_json(),
-                **robust_json(pruned.report),
-                "saved": None if out is None else str(out),
-            }
-        )
-        output.note(f"Pruned and restored in {seconds:.1f} s.")
-        if html is not None:
-            output.note(f"Page: {html}")
+        _show(output, result, html, out)
         if out is not None:
             needed = "" if opened.base is None else f"--model {opened.base} "
-            output.note(f"Saved: {out}")
             output.note(f"Next: bequest evaluate {out} {needed}--data {data or 'PATH'}")
-        else:
-            output.note("Nothing was saved; -o FOLDER saves the pruned network.")
+
+
+def _show(output: Output, result: PruningResult, html: Path | None, out: Path | None) -> None:
+    """Tables for a person, one document for a program."""
+    from bequest.cli.robust import robust_json, robust_tables
+    from bequest.cli.tables import group_table, refusal_tables, table
+    from bequest.report.pruning import before_and_after
+
+    output.show(
+        group_table(result.report.groups),
+        *refusal_tables(result.report.refused),
+        *robust_tables(result.report),
+        table(("", "before", "after", "change"), before_and_after(result)),
+    )
+    saved = None if out is None else str(out)
+    output.document({**result.to_json(), **robust_json(result.report), "saved": saved})
+    output.note(f"Pruned and restored in {result.seconds:.1f} s.")
+    if html is not None:
+        output.note(f"Page: {html}")
+    output.note(
+        "Nothing was saved; -o FOLDER saves the pruned network." if out is None else f"Saved: {out}"
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +44,9 @@ class Progressive:
         step: float,
         alpha: float,
         groups: str,
+        elsewhere: Mapping[str, object],
     ) -> Progressive | None:
-        """None without ``--strategy``.
+        """None without ``--strategy``; ``elsewhere`` holds options that don't go with it.
 
         Raises:
             UsageError: an unknown strategy, a missing or reversed range, options that don't go
@@ -65,6 +67,9 @@ class Progressive:
             raise UsageError(
                 f"--input-range: expected two numbers, the lower one first, found {input_range!r}"
             )
+        for option, value in elsewhere.items():
+            if value is not None:
+                raise UsageError(f"--strategy and {option} don't go together; leave one out")
         if groups != "inner":
             raise UsageError("--strategy prunes inner layers alone; leave --groups out")
         return cls(chosen, *ends, step, alpha)

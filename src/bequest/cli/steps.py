@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -16,10 +16,12 @@ import bequest
 from bequest.artifact import save
 from bequest.cli.inputs import InputForm
 from bequest.data import ImageLoader
+from bequest.errors import UsageError
 from bequest.measure import Latency, cost, evaluate, latency
 from bequest.planning import Kinds, Wish
 from bequest.pruning import Pruned
 from bequest.report import Measured
+from bequest.restorers import Regression
 from bequest.selection import Ratio, Scope
 
 
@@ -32,7 +34,9 @@ class Settings:
     round_to: int
     seed: int
 
-    def check(self, ratio: Ratio, criterion: str, restorer: str) -> None:
+    def check(
+        self, ratio: Ratio | None, criterion: str, restorer: str, target: str | None = None
+    ) -> None:
         """Checks a call before anything is opened for it.
 
         Raises:
@@ -40,6 +44,7 @@ class Settings:
         """
         Wish.checked(
             ratio=ratio,
+            target=target,
             criterion=criterion,
             restorer=restorer,
             progress=False,
@@ -50,27 +55,62 @@ class Settings:
         self,
         model: nn.Module,
         example: torch.Tensor,
-        ratio: Ratio,
+        ratio: Ratio | None,
         criterion: str,
         restorer: str,
         *,
+        target: str | None = None,
+        value_range: tuple[float, float] | None = None,
+        data: Iterable[Any] | None = None,
         progress: bool = False,
     ) -> tuple[Pruned, float]:
-        """The pruned network, and the seconds that it took."""
+        """The pruned network, and the seconds that it took.
+
+        Args:
+            model: the dense network.
+            example: one input.
+            ratio: as in :func:`bequest.prune`.
+            criterion: who leaves.
+            restorer: what they leave behind.
+            target: as in :func:`bequest.prune`.
+            value_range: lowest and highest value of an input, where the network's own form tells.
+            data: images that a regression looks at, in place of synthetic ones.
+            progress: a progress bar on a terminal.
+        """
         start = time.perf_counter()
+        method = Regression(value_range=value_range) if restorer == "regression" else restorer
         pruned = bequest.prune(
             model,
             example,
             ratio,
+            target=target,
+            data=data,
             groups=cast(Kinds, self.groups),
             criterion=criterion,
             scope=cast(Scope, self.scope),
-            restorer=restorer,
+            restorer=method,
             round_to=self.round_to,
             seed=self.seed,
             progress=progress,
         )
         return pruned, time.perf_counter() - start
+
+
+def set_apart(images: ImageLoader | None) -> tuple[ImageLoader, ImageLoader]:
+    """The images that measure, and the first ones, which a regression looks at instead.
+
+    Raises:
+        UsageError: there are no images, or too few to be parted.
+    """
+    wanted = Regression().images
+    if images is None:
+        raise UsageError("--calibrate takes the first images of --data; give --data PATH")
+    if images.count <= wanted:
+        raise UsageError(
+            f"--calibrate sets {wanted} images of --data apart and measures on the others; found "
+            f"{images.count} in all"
+        )
+    return images.subset(wanted, images.count), images.subset(0, wanted)
 
 
 def measure(

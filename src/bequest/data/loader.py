@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -74,11 +74,20 @@ class ImageLoader:
         return math.ceil(self.count / self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        firsts = range(0, self.count, self.batch_size)
+        return self.batches(range(i, min(i + self.batch_size, self.count)) for i in firsts)
+
+    def batches(self, indices: Iterable[Iterable[int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches in an order of the caller's choice, decoded ahead like the loader's own.
+
+        Args:
+            indices: for each batch the numbers of its images, 0 to ``count`` - 1.
+        """
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="bequest-decode")
         pending: deque[Future[tuple[Tensor, Tensor]]] = deque()
         try:
-            for start in range(self.start, self.stop, self.batch_size):
-                pending.append(pool.submit(self._batch, start))
+            for batch in indices:
+                pending.append(pool.submit(self._batch, batch))
                 if len(pending) > self.workers:
                     yield pending.popleft().result()
             while pending:
@@ -103,8 +112,7 @@ class ImageLoader:
             stop=min(self.start + stop, self.stop),
         )
 
-    def _batch(self, start: int) -> tuple[Tensor, Tensor]:
-        indices = range(start, min(start + self.batch_size, self.stop))
-        items = [self.dataset[index] for index in indices]
+    def _batch(self, indices: Iterable[int]) -> tuple[Tensor, Tensor]:
+        items = [self.dataset[self.start + int(index)] for index in indices]
         pixels = np.stack([self.preprocessing.fit(image) for image, _ in items])
         return self.preprocessing.normalise(pixels), torch.tensor([label for _, label in items])

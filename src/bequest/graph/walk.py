@@ -26,7 +26,7 @@ from bequest.graph.ledger import Layout
 from bequest.graph.rules.norms import epsilon
 from bequest.graph.shrunk import Shrunk
 from bequest.graph.spill import Mapped, Store
-from bequest.graph.trace import named_tensors, operator_of
+from bequest.graph.trace import module_of, named_tensors, operator_of
 from bequest.measure.progress import tracked
 
 Chunks = Sequence[Any]
@@ -42,6 +42,12 @@ LAYERS = frozenset(
     "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear".split()
 )
 """Operators with a weight that can be refitted."""
+
+HALF = frozenset({torch.float16, torch.bfloat16})
+"""Types that are walked in single precision: sums over many rows need the digits."""
+
+ROUNDING = 1e-10
+"""A variance of this share of the squared mean is none."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +74,13 @@ class Walk:
         channels: the dense network's groups; its graph is traced at the chunks' batch size.
         shrunk: the graph at its new widths.
         dense: the dense model; never changed.
-        pruned: the model after the surgery.
+        pruned: the model after the surgery, in :func:`walking_precision`.
         self_calibrate: batch norms use the dense stream's statistics over all inputs, in both
             streams, in place of the stored ones. Nothing is written back.
+
+    Attributes:
+        constant: layer → how many of its outputs, of those a batch norm was calibrated on, were
+            the same for all inputs and places.
     """
 
     def __init__(
@@ -86,7 +96,12 @@ class Walk:
         self.shrunk = shrunk
         self.pruned = pruned
         self.self_calibrate = self_calibrate
-        self._dense_tensors = named_tensors(dense)
+        self.constant: dict[str, int] = {}
+        self._precision = walking_precision(dense)
+        self._dense_tensors = {
+            name: tensor.to(self._precision) if tensor.is_floating_point() else tensor
+            for name, tensor in named_tensors(dense).items()
+        }
         self._pruned_tensors = named_tensors(pruned)
         self._dense: dict[fx.Node, Chunks] = {}
         self._pruned: dict[fx.Node, Chunks] = {}
@@ -177,7 +192,7 @@ class Walk:
 
     def _operator(self, node: fx.Node, visit: Callable[[Layer], None], store: Store) -> None:
         recalibrate = self._recalibrate(node)
-        self._dense[node] = dense = store.keep(_run(node, self._dense, recalibrate))
+        self._dense[node] = dense = store.keep(self._run(node, self._dense, recalibrate))
         layer = self._layer_name(node)
         if layer is not None and (self._everywhere or self._differs(node.args[0])):
             left = Mapped(lambda i: self.shrunk.slice(node, dense[i]), len(dense))
@@ -186,7 +201,24 @@ class Walk:
             self._pruned[node] = dense
             return
         adapt = self._at_new_width(layer, recalibrate)
-        self._pruned[node] = store.keep(_run(node, self._pruned, adapt))
+        self._pruned[node] = store.keep(self._run(node, self._pruned, adapt))
+
+    def _run(self, node: fx.Node, streams: Mapping[fx.Node, Chunks], adapt: Adapt) -> Iterator[Any]:
+        """The operator on every chunk; once, where no operand depends on the inputs."""
+        operands = [streams[value] for value in node.all_input_nodes if value in streams]
+        for number in range(max(map(len, operands), default=1)):
+
+            def pick(given: Any, number: int = number) -> Any:
+                if isinstance(given, fx.Node):
+                    held = streams[given]
+                    return held[number] if len(held) > 1 else held[0]
+                return self._precision if given in HALF else given
+
+            args = list(fx.node.map_aggregate(node.args, pick))
+            kwargs: Any = dict(fx.node.map_aggregate(node.kwargs, pick))
+            if kwargs.get("device") is not None:  # of a tensor that is made; traced without data
+                kwargs["device"] = next(held[0].device for held in streams.values())
+            yield node.target(*adapt(node, args), **kwargs)  # type: ignore[operator]
 
     def _differs(self, node: Any) -> bool:
         return node in self._dense and self._dense[node] is not self._pruned[node]
@@ -208,6 +240,9 @@ class Walk:
         mean, var = (self._dense_tensors[names[one.name]] for one in held)
         if self.self_calibrate:
             mean, var = self._dense_moments(data)
+            flat = int((var <= ROUNDING * mean.square()).sum())
+            if flat:
+                self.constant[self._layer_name(data) or module_of(node)] = flat
 
         def replace(_: fx.Node, args: list[Any]) -> list[Any]:
             same = len(mean) == args[0].shape[1]
@@ -260,24 +295,6 @@ def channel_moments(chunks: Sequence[Tensor]) -> Moments:
     return centre.to(dtype), (spread / total).to(dtype)
 
 
-def _run(node: fx.Node, streams: Mapping[fx.Node, Chunks], adapt: Adapt) -> Iterator[Any]:
-    """The operator on every chunk; once, where no operand depends on the inputs."""
-    chunks = max(
-        (len(streams[value]) for value in node.all_input_nodes if value in streams), default=1
-    )
-    for number in range(chunks):
-
-        def pick(value: fx.Node, number: int = number) -> Any:
-            held = streams[value]
-            return held[number] if len(held) > 1 else held[0]
-
-        args = list(fx.map_arg(node.args, pick))
-        kwargs = dict(fx.map_arg(node.kwargs, pick))
-        if kwargs.get("device") is not None:  # of a tensor that is made; the trace was without data
-            kwargs["device"] = next(held[0].device for held in streams.values())
-        yield node.target(*adapt(node, args), **kwargs)  # type: ignore[operator]
-
-
 def _last_uses(nodes: Sequence[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
     """Node → the values that nobody reads after it."""
     last: dict[fx.Node, fx.Node] = {}
@@ -288,3 +305,9 @@ def _last_uses(nodes: Sequence[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
     for value, node in last.items():
         uses[node].append(value)
     return uses
+
+
+def walking_precision(model: nn.Module) -> torch.dtype:
+    """The floating-point type of a walk: double for a model with doubles, else single."""
+    double = any(parameter.dtype == torch.float64 for parameter in model.parameters())
+    return torch.float64 if double else torch.float32

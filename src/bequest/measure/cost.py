@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from bequest.artifact.sparse import stored_bytes
 from bequest.measure.execution import Inputs, evaluation_mode, run
 
 
@@ -18,7 +19,8 @@ class Cost:
     Attributes:
         params: number of parameters; shared ones count once.
         macs: multiply-accumulates of one forward pass over the whole of the example inputs.
-        bytes: of the tensors that saving stores: parameters and persistent buffers.
+        bytes: of the tensors that saving stores: parameters and persistent buffers, those with
+            many zeros without the zeros.
     """
 
     params: int
@@ -46,5 +48,5 @@ def cost(model: nn.Module, example_inputs: Inputs) -> Cost:
     return Cost(
         params=sum(parameter.numel() for parameter in model.parameters()),
         macs=counter.get_total_flops() // 2,
-        bytes=sum(tensor.nbytes for tensor in stored.values()),
+        bytes=stored_bytes(stored.values()),
     )

@@ -30,7 +30,7 @@ _VARIABLES = {
 }
 _MARKERS = "osD^vPX*"
 _DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))  # type: ignore[assignment]
-_STYLE: dict[Any, Any] = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "svg.hashsalt": "bequest",  # the same picture is the same file
     "text.parse_math": False,  # a $ in a layer's name is a $
@@ -49,6 +49,7 @@ _STYLE: dict[Any, Any] = {
     "legend.columnspacing": 1.3,
     "legend.handlelength": 1.6,
 }
+"""What every picture of a page is drawn with."""
 _WIDTH = 5.6
 _LONGEST_NAME = 32
 
@@ -72,7 +73,7 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], dense: float) -> 
     Returns:
         An ``<svg>`` element.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = _figure(height=3.7)
         axes.axhline(dense, color=_INK, linewidth=1, linestyle=(0, (2, 3)), label="dense")
         for number, (name, points) in enumerate(lines.items()):
@@ -94,7 +95,7 @@ def curves(lines: Mapping[str, Sequence[tuple[float, float]]], dense: float) -> 
         axes.set_ylim(top=min(102, dense + 4))
         axes.grid(axis="y", linewidth=0.8)
         figure.legend(loc="outside lower center", ncols=min(4, len(lines) + 1))
-        return _svg(figure, "Top-1 accuracy over the share of channels that leave")
+        return svg(figure, "Top-1 accuracy over the share of channels that leave")
 
 
 def layers(bars: Sequence[Bar], labels: Sequence[str]) -> str:
@@ -107,7 +108,7 @@ def layers(bars: Sequence[Bar], labels: Sequence[str]) -> str:
     Returns:
         An ``<svg>`` element.
     """
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context(STYLE):
         figure, axes = _figure(height=1.1 + 0.26 * len(bars))
         rows = range(len(bars))
         axes.barh(rows, [100] * len(bars), color=_TRACK, height=0.68)
@@ -118,14 +119,14 @@ def layers(bars: Sequence[Bar], labels: Sequence[str]) -> str:
         for row, bar in zip(rows, bars, strict=True):
             counts = " · ".join(map(str, bar.kept))
             axes.text(102, row, f"{counts} of {bar.total}", va="center", fontsize=9.5)
-        axes.set_yticks(rows, [_short(bar.name) for bar in bars], fontsize=9.5)
+        axes.set_yticks(rows, [short(bar.name) for bar in bars], fontsize=9.5)
         axes.set_ylim(len(bars) - 0.4, -0.6)
         axes.set_xlim(0, 100)
         axes.set_xticks([0, 50, 100])
         axes.set_xlabel("channels that stay (%)")
         axes.spines[["left", "bottom"]].set_visible(False)
         figure.legend(handles=_legend(labels, shade), loc="outside lower center", ncols=4)
-        return _svg(figure, "Channels that stay in every layer")
+        return svg(figure, "Channels that stay in every layer")
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:
@@ -141,7 +142,7 @@ def _ratios(lines: Mapping[str, Sequence[tuple[float, float]]]) -> list[float]:
     return sorted({ratio for points in lines.values() for ratio, _ in points})
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """The end of a long name, which tells layers apart."""
     return name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"
 
@@ -155,7 +156,8 @@ def _legend(labels: Sequence[str], shade: float) -> list[Patch]:
     return [*patches, Patch(color=_TRACK, linewidth=0, label="leave")]
 
 
-def _svg(figure: Figure, label: str) -> str:
+def svg(figure: Figure, label: str) -> str:
+    """The figure as an ``<svg>`` element in the page's colours; ``label`` is read aloud."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

@@ -89,7 +89,7 @@ def pruning_page(result: PruningResult) -> str:
     seconds = f"{result.seconds:.1f} s"
     summary = [
         f"Channels chosen by {recipe['criterion']['name']}, restored by "
-        f"{recipe['restorer']['name']}, ratio {_ratio(recipe['ratio'])}, groups "
+        f"{recipe['restorer']['name']}, {_asked(recipe)}, groups "
         f"{recipe['groups']}, widths in multiples of {recipe['round_to']}. Pruned and restored in "
         f"{seconds}, without data and without training."
     ]
@@ -136,15 +136,24 @@ def _layer_section(result: PruningResult) -> Section:
             f"{group.kept}/{group.size}",
             group.restored_by,
             wording.error(group.reconstruction_error),
+            wording.error(group.unrestored_error),
+            wording.error(group.predicted_error),
+            "-" if group.condition is None else f"{group.condition:.0e}",
             "; ".join(group.notes),
         )
         for group in groups
     ]
-    columns = ("layer", "stay", "restored by", "error", "notes")
+    columns = (
+        *("layer", "stay", "restored by", "error", "unrestored", "predicted", "condition"),
+        "notes",
+    )
     caption = "Per layer the channels that stay."
     text = (
         "Error: the mean distance of a removed filter from what was handed on for it, relative to "
-        "the filter; 0 is exact, 1 is as far as if nothing were handed on."
+        "the filter; after a regression, how far the outputs of the layer behind are from the "
+        "dense network's, relative to their spread. 0 is exact, 1 is as far as if nothing were "
+        "handed on. Unrestored: the same with the weights as they were; predicted: from the dense "
+        "network alone."
     )
     return Section(
         "Layers",
@@ -154,7 +163,10 @@ def _layer_section(result: PruningResult) -> Section:
     )
 
 
-def _ratio(ratio: float | Mapping[str, float]) -> str:
+def _asked(recipe: Mapping[str, Any]) -> str:
+    ratio, target = recipe["ratio"], recipe.get("target")
+    if target is not None:
+        return f"target {target}"
     if isinstance(ratio, Mapping):
-        return ", ".join(f"{pattern}={value:g}" for pattern, value in ratio.items())
-    return f"{ratio:g}"
+        return "ratio " + ", ".join(f"{pattern}={value:g}" for pattern, value in ratio.items())
+    return f"ratio {ratio:g}"

@@ -2,9 +2,10 @@
 
 from bequest.restorers.kim2020merging import Merge
 from bequest.restorers.lee2025lbyl import LBYL
+from bequest.restorers.moments import MomentsRegression
 from bequest.restorers.mussay2020coreset import Coreset
 from bequest.restorers.none import Plain
 from bequest.restorers.regression import Regression
 from bequest.restorers.srinivas2015sum import Sum
 
-__all__ = ["LBYL", "Coreset", "Merge", "Plain", "Regression", "Sum"]
+__all__ = ["LBYL", "Coreset", "Merge", "MomentsRegression", "Plain", "Regression", "Sum"]

@@ -16,13 +16,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, fx, linalg, nn
 
 from bequest.config import register
-from bequest.errors import UnknownNameError, UsageError
+from bequest.errors import ModelError, UnknownNameError, UsageError
 from bequest.graph.patches import (
     as_weight,
     channel_major,
@@ -97,7 +97,7 @@ class Regression:
         """
         if data is not None:
             return collect(data, example_inputs, self.images)
-        made = synthesise(example_inputs, self.images, self.source, self.value_range, seed)
+        made = synthesise(model, example_inputs, self.images, self.source, self.value_range, seed)
         return inverted(model, made, self.inversion, show=show)
 
 
@@ -117,6 +117,8 @@ class Fit:
         before: relative error ‖y + r − ŷ‖ / ‖y + r − mean‖ with the dense weights of what stays.
         after: the same after the refit.
         condition: condition number of the ridged Gram.
+        by_eigenvalues: rounding left the Gram indefinite, so that its eigenvalues were taken.
+        ridge: the ridge that was used, relative to the mean variance of the inputs.
         samples: number of rows that the regression saw.
         unknowns: number of inputs of each row.
     """
@@ -125,17 +127,23 @@ class Fit:
     before: float
     after: float
     condition: float
+    by_eigenvalues: bool
+    ridge: float
     samples: int
     unknowns: int
 
     def notes(self) -> tuple[str, ...]:
         """What should be reported of the fit."""
-        if self.samples >= self.unknowns:
-            return ()
-        return (
-            f"{self.layer}: {self.samples} samples for {self.unknowns} unknowns, held by the ridge "
-            "alone; give more images",
-        )
+        notes = []
+        if self.samples < self.unknowns:
+            notes.append(
+                f"{self.layer}: {self.samples} samples for {self.unknowns} unknowns, held by the "
+                f"ridge alone, which was raised {self.unknowns / self.samples:.3g} times; give "
+                "more images"
+            )
+        if self.by_eigenvalues:
+            notes.append(f"{self.layer}: ill-conditioned inputs, solved by eigenvalues")
+        return tuple(notes)
 
 
 class Refit:
@@ -154,9 +162,10 @@ class Refit:
         moments = Moments(module, sampled_places(module, layer, self.seed))
         for x, target in zip(layer.inputs, self._targets(layer), strict=True):
             moments.add(x, target)
-        change, intercept, condition = solve(moments, self.ridge)
-        self.fits.append(_fit(layer.name, moments, change, condition))
-        self._write(layer.name, change, intercept)
+        moments.check(layer.name)
+        solution = solve(moments, self.ridge)
+        self.fits.append(_fit(layer.name, moments, solution, self.ridge))
+        self._write(layer.name, solution.change, solution.intercept)
 
     def _write(self, name: str, change: Tensor, intercept: Tensor) -> None:
         module = self.walk.pruned.get_submodule(name)
@@ -272,6 +281,18 @@ class Moments:
         self.square += float(linalg.vector_norm(errors)) ** 2
         self.spread += _spread(outputs)
 
+    def check(self, name: str) -> None:
+        """Refuses what no regression can be made of.
+
+        Raises:
+            ModelError: the layer ``name`` reads or should write values that are not finite.
+        """
+        if not (self.gram.isfinite().all() and self.cross.isfinite().all()):
+            raise ModelError(
+                f"regression: expected finite inputs and outputs of layer '{name}', found NaN or "
+                "infinity; look for such values in the weights and batch-norm statistics before it"
+            )
+
     def centred(self) -> tuple[Tensor, Tensor]:
         """Gram of the rows (g, d, d), and their products with the errors (g, d, o), about means."""
         means = self.sums / self.rows
@@ -284,14 +305,31 @@ def _spread(outputs: Tensor) -> float:
     return float(linalg.vector_norm(outputs - outputs.mean(1, keepdim=True))) ** 2
 
 
-def solve(moments: Moments, ridge: float) -> tuple[Tensor, Tensor, float]:
-    """ΔW (g, o, d), Δb (g, o) and the condition number, by one Cholesky factorisation per group.
+class Solution(NamedTuple):
+    """A layer's regression: what its weight and bias change by.
 
-    Where rounding leaves the ridged Gram indefinite, by its eigenvalues.
+    Attributes:
+        change: ΔW, (g, o, d).
+        intercept: Δb, (g, o).
+        condition: condition number of the ridged Gram, the worst of the groups.
+        by_eigenvalues: solved by them, not by Cholesky factors.
+    """
+
+    change: Tensor
+    intercept: Tensor
+    condition: float
+    by_eigenvalues: bool
+
+
+def solve(moments: Moments, ridge: float) -> Solution:
+    """The ridge regression, by one Cholesky factorisation per group of the layer.
+
+    Where rounding leaves the ridged Gram indefinite, by its eigenvalues. With fewer rows than
+    unknowns d the ridge grows by d/rows: directions that no row reaches are no evidence.
     """
     gram, cross = moments.centred()
     scale = gram.diagonal(dim1=1, dim2=2).mean(1)
-    scale = torch.where(scale > 0, scale, 1.0)
+    scale = torch.where(scale > 0, scale, 1.0) * _raised(moments)
     system = gram.clone()
     system.diagonal(dim1=1, dim2=2).add_(ridge * scale[:, None])
     factor, failed = linalg.cholesky_ex(system)
@@ -305,15 +343,30 @@ def solve(moments: Moments, ridge: float) -> tuple[Tensor, Tensor, float]:
         diagonal = factor.diagonal(dim1=1, dim2=2)
         condition = float((diagonal.amax(1) / diagonal.amin(1)).square().max())
     intercept = (moments.errors - (moments.sums[:, None, :] @ change)[:, 0]) / moments.rows
-    return change.mT, intercept, condition
+    return Solution(change.mT, intercept, condition, bool(failed.any()))
 
 
-def _fit(name: str, moments: Moments, change: Tensor, condition: float) -> Fit:
+def _raised(moments: Moments) -> float:
+    """By how much the ridge grows: unknowns over rows, where there are fewer rows."""
+    return max(1.0, moments.gram.shape[1] / moments.rows)
+
+
+def _fit(name: str, moments: Moments, solution: Solution, ridge: float) -> Fit:
     """Relative errors before and after, from the moments alone."""
     gram, cross = moments.centred()
+    change = solution.change
     gained = 2 * (change.mT * cross).sum() - (change * (change @ gram)).sum()
     gained = gained + moments.errors.square().sum() / moments.rows
     scale = max(moments.spread, 1e-300)
     left = max(0.0, moments.square - float(gained))
     errors = (moments.square / scale) ** 0.5, (left / scale) ** 0.5
-    return Fit(name, *errors, condition, moments.rows, gram.shape[1])
+    return Fit(
+        layer=name,
+        before=errors[0],
+        after=errors[1],
+        condition=solution.condition,
+        by_eigenvalues=solution.by_eigenvalues,
+        ridge=ridge * _raised(moments),
+        samples=moments.rows,
+        unknowns=gram.shape[1],
+    )

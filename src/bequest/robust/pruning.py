@@ -84,8 +84,8 @@ def prune(
     chosen: Strategy = config.resolve("strategy", strategy, Strategy)
     _check_share("step", step, step > 0 if _is_number(step) else False, "(0, 1]")
     _check_share("alpha", alpha, alpha >= 0 if _is_number(alpha) else False, "[0, 1]")
-    wish = _wish(ratio, restorer, seed)
-    _check_reach(wish.ratio, chosen)
+    wish = checked_wish(ratio, restorer, seed)
+    _check_reach(wish.shares, chosen)
 
     run = Run(model, example_inputs, input_range, Pace(step, chosen, alpha), wish)
     restored = run.restored()
@@ -131,9 +131,15 @@ def prune(
     return Pruned(restored.model, plan, report)
 
 
-def _wish(ratio: Any, restorer: Any, seed: Any) -> Wish:
+def checked_wish(ratio: Any, restorer: Any, seed: Any) -> Wish:
+    """The arguments that progressive pruning shares with :func:`bequest.prune`.
+
+    Raises:
+        UsageError: one of them is wrong.
+    """
     return Wish.checked(
         ratio=ratio,
+        target=None,
         groups="inner",
         criterion="l1",  # not asked: the strategy takes its place
         scope="group",

@@ -21,6 +21,7 @@ from bequest.graph.rules import read
 from bequest.graph.surgery import can_hold_bias
 from bequest.graph.trace import named_tensors, trace
 from bequest.graph.verify import mismatch
+from bequest.measure.execution import at_least_single
 from bequest.planning import Chosen, Wish, leaving_channels
 from bequest.restoration import Restored, by_walk, in_weight_space
 from bequest.restorers.regression import Regression
@@ -77,7 +78,7 @@ class Run:
         self.model, self.pace, self.wish = model, pace, wish
         self.random = np.random.default_rng(wish.seed)
         self.inputs = intervals_of(example, input_range)
-        self.samples = _samples(wish, example, input_range)
+        self.samples = _samples(wish, model, example, input_range)
         fed = example if self.samples is None else self.samples.shaped_like(example)
         self.channels = group(read(trace(model, fed)))
         self.biased = _with_biases(model)
@@ -89,7 +90,7 @@ class Run:
         }
         self.refused: list[Refusal] = []
         self.notes: dict[str, None] = {}
-        self.layers = self._bearable(list(self._candidates(wish.ratio)), example)
+        self.layers = self._bearable(list(self._candidates(wish.shares)), example)
         self.first = self._values(self.dense)
 
     @property
@@ -247,7 +248,7 @@ def _with_biases(model: nn.Module) -> nn.Module:
     return biased
 
 
-def _samples(wish: Wish, example: Any, input_range: InputRange) -> Samples | None:
+def _samples(wish: Wish, model: nn.Module, example: Any, input_range: InputRange) -> Samples | None:
     """What a regression is fed: inputs within the range, where that is one for all of them."""
     if not isinstance(wish.restorer, Regression):
         return None
@@ -255,4 +256,4 @@ def _samples(wish: Wish, example: Any, input_range: InputRange) -> Samples | Non
     if restorer.value_range is None and not any(isinstance(e, Tensor) for e in input_range):
         low, high = (float(end) for end in input_range)
         restorer = replace(restorer, value_range=(low, high))
-    return restorer.samples(example, None, wish.seed)
+    return restorer.samples(at_least_single(model), example, None, wish.seed)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bequest.errors import UsageError
-from bequest.graph.trace import normalise_inputs
+from bequest.graph.trace import normalise_inputs, trace
+from bequest.graph.vocabulary import vocabularies
 from bequest.statistics.inversion import invert
 from bequest.statistics.synthetic import SOURCES
 
@@ -36,12 +37,12 @@ class Samples:
         return len(self.chunks) * len(self.chunks[0][0])
 
     def shaped_like(self, example_inputs: Any) -> Any:
-        """The first chunk in the place of the example's tensors: a tuple, or a dict."""
+        """The first chunk in the place and type of the example's tensors: a tuple, or a dict."""
         args, kwargs = normalise_inputs(example_inputs)
         tensors = iter(self.chunks[0])
 
         def swap(value: Any) -> Any:
-            return next(tensors) if isinstance(value, Tensor) else value
+            return next(tensors).to(value.dtype) if isinstance(value, Tensor) else value
 
         if kwargs:
             return {name: swap(value) for name, value in kwargs.items()}
@@ -49,6 +50,7 @@ class Samples:
 
 
 def synthesise(
+    model: nn.Module,
     example_inputs: Any,
     count: int,
     source: str,
@@ -57,8 +59,14 @@ def synthesise(
 ) -> Samples:
     """Synthetic inputs shaped like the example, whose first dimension is the batch.
 
+    * Floating-point inputs, each, come from ``source``.
+    * Integers that are looked up in a table of the network (:func:`vocabularies`), such as tokens,
+      are drawn uniformly from its rows.
+    * All other integers and booleans, such as attention masks, are ones.
+
     Args:
-        example_inputs: the network's example inputs; one floating-point tensor.
+        model: the dense network, in at least single precision.
+        example_inputs: the network's example inputs.
         count: how many inputs.
         source: a name in :data:`bequest.statistics.synthetic.SOURCES`.
         value_range: lowest and highest value that real inputs take; None = unknown: zero mean and
@@ -66,23 +74,55 @@ def synthesise(
         seed: of the draws.
 
     Raises:
-        UsageError: the network takes something else than one tensor of floating-point numbers.
+        UsageError: an input can't be made up: it has no batch dimension of the others' size, or its
+            numbers are neither real nor integers.
     """
     args, kwargs = normalise_inputs(example_inputs)
-    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-    if len(tensors) != 1 or not tensors[0].is_floating_point() or tensors[0].ndim < 2:
-        raise UsageError(
-            "regression makes inputs up for networks that take one batch of floating-point "
-            f"tensors; found inputs of {[str(value.dtype) for value in tensors]}. Give real "
-            "inputs with data=, or a weight-space restorer such as 'lbyl'"
-        )
-    (example,) = tensors
+    examples = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    _check_batch(examples)
+    rows: list[int | None] = [None] * len(examples)
+    if not all(example.is_floating_point() for example in examples):
+        rows = vocabularies(trace(model, _at_least_single(example_inputs)))
     generator = torch.Generator().manual_seed(seed)
     chunk = min(CHUNK, count)
     total = -(-count // chunk) * chunk
-    values = SOURCES[source](total, tuple(example.shape[1:]), generator, value_range)
-    values = values.to(example.device, _working(example.dtype))
-    return Samples(tuple((part,) for part in torch.split(values, chunk)), real=False)
+    columns = []
+    for example, vocabulary in zip(examples, rows, strict=True):
+        shape = tuple(example.shape[1:])
+        if example.is_floating_point():
+            values = SOURCES[source](total, shape, generator, value_range)
+            values = values.to(_working(example.dtype))
+        elif vocabulary is not None:
+            values = torch.randint(vocabulary, (total, *shape), generator=generator)
+            values = values.to(example.dtype)
+        else:
+            values = torch.ones(total, *shape, dtype=example.dtype)
+        columns.append(torch.split(values.to(example.device), chunk))
+    return Samples(tuple(zip(*columns, strict=True)), real=False)
+
+
+def _check_batch(examples: list[Tensor]) -> None:
+    sizes = {example.shape[0] if example.ndim else None for example in examples}
+    for example in examples:
+        least = 2 if example.is_floating_point() else 1
+        if example.is_complex() or example.ndim < least or len(sizes) > 1:
+            raise UsageError(
+                "regression makes inputs up for networks that take batches of real numbers, "
+                "tokens or masks, all of one batch size in dimension 0; found inputs of "
+                f"{[f'{tuple(one.shape)} {one.dtype}' for one in examples]}. Give real inputs "
+                "with data=, or a weight-space restorer such as 'lbyl'"
+            )
+
+
+def _at_least_single(example_inputs: Any) -> Any:
+    """The example in the types that the walk works in."""
+    args, kwargs = normalise_inputs(example_inputs)
+
+    def convert(value: Any) -> Any:
+        real = isinstance(value, Tensor) and value.is_floating_point()
+        return value.to(_working(value.dtype)) if real else value
+
+    return {name: convert(one) for name, one in kwargs.items()} or tuple(map(convert, args))
 
 
 def inverted(model: nn.Module, samples: Samples, steps: int, *, show: bool = False) -> Samples:

@@ -1,0 +1,115 @@
+"""From plain layers to hyperspherical ones and back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+
+from torch import nn
+
+from bequest.errors import UsageError
+from bequest.hypersphere.geometry import KINDS, Geometry
+from bequest.hypersphere.layers import CosineClassifier, Hyperspherical, Operator
+from bequest.hypersphere.prunable import prunable
+from bequest.hypersphere.pruned import has_remains
+from bequest.hypersphere.recovered import Recovered
+
+
+def convert(
+    module: nn.Module,
+    operator: Operator = "cosine",
+    *,
+    input_norm: bool = False,
+    classifier: str | None = None,
+    scale: float = 16.0,
+) -> nn.Module:
+    """Puts the filters of every linear and convolution layer on the unit sphere.
+
+    With the defaults the network computes what it computed before; its weights become directions
+    and gains. Another operator, a normalised input or a cosine classifier change the function and
+    are meant for training from there.
+
+    Args:
+        module: a network, or a single layer; it is not changed.
+        operator: how angles become responses; see :class:`Hyperspherical`.
+        input_norm: divide by the norm of what a filter reads.
+        classifier: name of the linear layer that becomes a :class:`CosineClassifier`.
+        scale: initial factor of its logits.
+
+    Returns:
+        A converted copy, in the same mode, on the same device, of the same dtype.
+
+    Raises:
+        UsageError: no such operator, or ``classifier`` names no linear layer.
+        ModelError: the module has no linear or convolution layer.
+    """
+    plain = {name: layer for name, layer in prunable(module).items() if type(layer) in KINDS}
+    if classifier is not None and not isinstance(plain.get(classifier), nn.Linear):
+        linear = [name for name, layer in plain.items() if isinstance(layer, nn.Linear)]
+        raise UsageError(
+            f"classifier: expected the name of a linear layer ({', '.join(linear) or 'none'}), "
+            f"found {classifier!r}"
+        )
+
+    def on_sphere(name: str, layer: nn.Module) -> nn.Module:
+        if name == classifier:
+            return CosineClassifier(layer, scale)  # type: ignore[arg-type]
+        return Hyperspherical(layer, operator, input_norm=input_norm)  # type: ignore[arg-type]
+
+    return replaced(module, plain, on_sphere)
+
+
+def deconvert(module: nn.Module) -> nn.Module:
+    """The plain network that computes the same.
+
+    Hyperspherical layers and recovered ones become plain layers, a cosine classifier becomes a
+    plain one behind the division by the input's norm, and pruned layers forget what they kept of
+    the pruned weights.
+
+    Args:
+        module: what :func:`convert`, :func:`prune` or :func:`recover` of this package made,
+            trained or not; it is not changed.
+
+    Raises:
+        ModelError: a layer's operator is not linear in its input, so that no plain layer computes
+            the same.
+    """
+    found = {name: part for name, part in module.named_modules() if _is_special(part)}
+    return replaced(module, found, _plain)
+
+
+def _is_special(layer: nn.Module) -> bool:
+    made_here = isinstance(layer, Hyperspherical | CosineClassifier | Recovered)
+    return made_here or has_remains(layer)
+
+
+def _plain(name: str, layer: nn.Module) -> nn.Module:
+    if isinstance(layer, CosineClassifier):
+        return layer.plain()
+    if isinstance(layer, Hyperspherical | Recovered):
+        return layer.geometry.make(layer.weight, layer.bias)
+    return Geometry.of(layer).make(layer.weight, layer.bias)  # type: ignore[arg-type]
+
+
+def replaced(
+    module: nn.Module,
+    layers: Mapping[str, nn.Module],
+    make: Callable[[str, nn.Module], nn.Module],
+) -> nn.Module:
+    """A copy of ``module`` in which ``make(name, copied layer)`` stands for each of ``layers``.
+
+    A layer that stands in several places is made once and stands in all of them. What is made is
+    in the mode of the layer before it.
+    """
+    copied = copy.deepcopy(module)
+    made: dict[int, nn.Module] = {}
+    for name in layers:
+        old = copied.get_submodule(name)
+        made[id(old)] = make(name, old).train(old.training)
+    if "" in layers:
+        return made[id(copied)]
+    for parent in list(copied.modules()):
+        for attribute, child in parent._modules.items():
+            if id(child) in made:
+                setattr(parent, attribute, made[id(child)])
+    return copied

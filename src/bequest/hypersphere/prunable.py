@@ -1,0 +1,72 @@
+"""The layers of a network whose weights can be pruned, by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+
+from torch import Tensor, nn
+
+from bequest.errors import ModelError, UsageError
+from bequest.hypersphere.geometry import KINDS, Plain
+from bequest.hypersphere.layers import CosineClassifier, Hyperspherical
+
+Prunable = Plain | Hyperspherical | CosineClassifier
+
+
+def prunable(module: nn.Module, skip: Sequence[str] = ()) -> dict[str, Prunable]:
+    """The linear and convolution layers, plain or hyperspherical, by qualified name.
+
+    A bare layer has the name "". Left out are subclasses of the plain layers, whose code may use
+    the weight in ways of its own (the projections of ``nn.MultiheadAttention``), transposed
+    convolutions, and weights that two modules share.
+
+    Args:
+        module: a network or a single layer.
+        skip: shell patterns of names to leave out.
+
+    Raises:
+        UsageError: a pattern matches no layer.
+        ModelError: no layer is left.
+    """
+    owners = Counter(
+        id(parameter) for part in module.modules() for parameter in part._parameters.values()
+    )
+    found = {
+        name: layer
+        for name, layer in module.named_modules()
+        if _is_prunable(layer) and owners[id(filters(layer))] == 1
+    }
+    for pattern in skip:
+        if not any(fnmatchcase(name, pattern) for name in found):
+            raise UsageError(
+                f"skip: the pattern '{pattern}' matches no layer; layers: {', '.join(found)}"
+            )
+    left = {
+        name: layer
+        for name, layer in found.items()
+        if not any(fnmatchcase(name, pattern) for pattern in skip)
+    }
+    if not left:
+        raise ModelError(
+            f"{type(module).__name__} has no layer that can be pruned: expected nn.Linear or "
+            "nn.Conv1d to nn.Conv3d whose weight is no other module's"
+        )
+    return left
+
+
+def filters(layer: Prunable) -> Tensor:
+    """The parameter whose rows are the filters, (out, in/groups, *kernel)."""
+    if isinstance(layer, Hyperspherical | CosineClassifier):
+        return layer.direction
+    return layer.weight
+
+
+def directions(module: nn.Module, skip: Sequence[str] = ()) -> dict[str, Tensor]:
+    """Name → filters of every prunable layer; raises as :func:`prunable` does."""
+    return {name: filters(layer) for name, layer in prunable(module, skip).items()}
+
+
+def _is_prunable(layer: nn.Module) -> bool:
+    return type(layer) in KINDS or isinstance(layer, Hyperspherical | CosineClassifier)
