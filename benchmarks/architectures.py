@@ -11,6 +11,7 @@ nothing is written.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Mapping
 
 import torch
@@ -18,6 +19,9 @@ from tests.architectures.examination import Exactness, Pruning, exactness, halve
 from tests.architectures.networks import NAMES, subject
 
 from benchmarks.record import record
+from bequest.graph.groups import group
+from bequest.graph.rules import read
+from bequest.graph.trace import trace
 
 TOLERANCE = 1e-4
 COLUMNS = (
@@ -73,10 +77,16 @@ def write(rows: list[list[object]], failures: dict[str, str]) -> None:
 
 def _row(name: str) -> list[object]:
     one = subject(name)
+    model = one.trained()
+    start = time.perf_counter()
+    network = trace(model, one.example)
+    traced = time.perf_counter()
+    group(read(network))
+    grouped = time.perf_counter()
     whole, planted = halve(one), exactness(one)
     return [
         name,
-        *(round(seconds, 1) for seconds in (whole.trace_s, whole.group_s, whole.prune_s)),
+        *(round(s, 1) for s in (traced - start, grouped - traced, whole.seconds)),
         whole.groups,
         whole.form,
         *(round(share, 3) for share in (whole.params, whole.macs)),

@@ -31,14 +31,11 @@ class Pruning:
     """A network at half of its widths.
 
     Attributes:
-        trace_s: seconds to capture the network.
-        group_s: seconds to read it and gather its channels.
-        prune_s: seconds of the whole of ``bequest.prune``.
+        seconds: of the whole of ``bequest.prune``.
         groups: number of groups that lost channels.
         form: "module" or "program": what runs the pruned network.
         params: parameters kept, as a share.
         macs: multiply-accumulates kept, as a share.
-        walls: operators without a rule that channels met, each with the number of its places.
         refused: reasons why groups stayed, without names of modules, each with the number of
             channels.
         runs: the outputs have the dense shape and are finite.
@@ -46,14 +43,11 @@ class Pruning:
         reloads: saved and loaded onto a fresh instance, the outputs are the same bits.
     """
 
-    trace_s: float
-    group_s: float
-    prune_s: float
+    seconds: float
     groups: int
     form: str
     params: float
     macs: float
-    walls: dict[str, int]
     refused: dict[str, int]
     runs: bool
     learns: bool
@@ -64,12 +58,8 @@ def halve(subject: Subject) -> Pruning:
     """Prunes at 50 % with ``lbyl`` and looks at what comes out."""
     model = subject.trained()
     start = time.perf_counter()
-    network = trace(model, subject.example)
-    traced = time.perf_counter()
-    channels = group(read(network))
-    grouped = time.perf_counter()
     pruned = bequest.prune(model, subject.example, 0.5, groups="all", progress=False)
-    done = time.perf_counter()
+    seconds = time.perf_counter() - start
     refused: Counter[str] = Counter()
     for refusal in pruned.plan.refused:
         refused[_MODULE.sub("", refusal.reason)] += refusal.size
@@ -77,14 +67,11 @@ def halve(subject: Subject) -> Pruning:
     with torch.no_grad():
         dense, slim = (outputs(one, subject.example) for one in (model, pruned.model))
     return Pruning(
-        trace_s=traced - start,
-        group_s=grouped - traced,
-        prune_s=done - grouped,
+        seconds=seconds,
         groups=len(report.groups),
         form=pruned.plan.form,
         params=report.after.params / report.before.params,
         macs=report.after.macs / report.before.macs,
-        walls=dict(Counter(_MODULE.sub("", place) for place in channels.reading.walls)),
         refused=dict(refused),
         runs=slim.shape == dense.shape and bool(slim.isfinite().all()),
         learns=_learns(model, subject) <= _learns(pruned.model, subject),

@@ -10,7 +10,7 @@ from tests.architectures.examination import exactness, halve
 from tests.architectures.networks import NAMES, TIMM, Subject, outputs, subject
 from tests.timm_support import require
 
-QUICK = ("resnet18", "convnext_atto", "vit_tiny_patch16_224", "hf-resnet", "hf-bert", "hf-llama")
+QUICK = ("resnet18", "mixer_s16_224", "hf-vit", "hf-convnext", "hf-bert", "hf-llama")
 """Tried on every run of the tests; the others by ``make test-architectures``."""
 
 
