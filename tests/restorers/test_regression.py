@@ -85,7 +85,8 @@ def test_the_solution_is_that_of_a_naive_ridge_regression(layer, shape):
         )
     ):
         a, e = rows - rows.mean(0), errors - errors.mean(0)
-        ridge = 0.1 * a.square().sum(0).mean()
+        raised = max(1, 32 * a.shape[1] / len(a))  # fewer than 32 rows per unknown
+        ridge = 0.1 * raised * a.square().sum(0).mean()
         system = a.T @ a + ridge * torch.eye(a.shape[1], dtype=torch.float64)
         naive = torch.linalg.solve(system, a.T @ e)
         torch.testing.assert_close(change[group], naive.T, rtol=1e-8, atol=1e-10)
@@ -316,7 +317,7 @@ def test_fewer_samples_than_unknowns_raise_the_ridge():
         change, *_ = solve(moments, ridge=0.1)
         errors = target - layer(x)
     a, e = x - x.mean(0), errors - errors.mean(0)
-    ridge = 2 * 0.1 * a.square().sum(0).mean()  # eight unknowns, four samples
+    ridge = 64 * 0.1 * a.square().sum(0).mean()  # half a row per unknown, where 32 are enough
     naive = torch.linalg.solve(a.T @ a + ridge * torch.eye(8), a.T @ e)
     torch.testing.assert_close(change[0], naive.T)
 

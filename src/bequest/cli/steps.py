@@ -22,6 +22,7 @@ from bequest.planning import Kinds, Wish
 from bequest.pruning import Pruned
 from bequest.report import Measured
 from bequest.restorers import Regression
+from bequest.restorers.regression import FEWEST
 from bequest.selection import Ratio, Scope
 
 
@@ -102,7 +103,7 @@ def set_apart(images: ImageLoader | None) -> tuple[ImageLoader, ImageLoader]:
     Raises:
         UsageError: there are no images, or too few to be parted.
     """
-    wanted = Regression().images
+    wanted = FEWEST
     if images is None:
         raise UsageError("--calibrate takes the first images of --data; give --data PATH")
     if images.count <= wanted:

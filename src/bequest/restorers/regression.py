@@ -34,8 +34,9 @@ from bequest.graph.patches import (
 )
 from bequest.graph.spill import Mapped
 from bequest.graph.surgery import add_bias, can_hold_bias
-from bequest.graph.trace import operator_of
+from bequest.graph.trace import normalise_inputs, operator_of
 from bequest.graph.walk import Layer, Walk
+from bequest.measure.cost import cost
 from bequest.statistics.samples import Samples, collect, inverted, synthesise
 from bequest.statistics.synthetic import SOURCES
 
@@ -46,7 +47,8 @@ class Regression:
     """Refits every layer behind a removal, over synthetic inputs or, with ``data=``, real ones.
 
     Attributes:
-        images: number of inputs.
+        images: number of inputs; None = 256, and up to 4,096 for networks so small that all of them
+            together take no more than :data:`BUDGET` multiply-accumulates.
         source: synthetic inputs: "leaves", "pink" or "white" (:mod:`bequest.statistics.synthetic`).
         value_range: lowest and highest value of real inputs, where known; matters to networks
             without batch norm. None = zero mean and unit variance per channel.
@@ -57,7 +59,7 @@ class Regression:
 
     name: ClassVar[str]
 
-    images: int = 256
+    images: int | None = None
     source: str = "leaves"
     value_range: tuple[float, float] | None = None
     inversion: int = 12
@@ -66,6 +68,8 @@ class Regression:
     def __post_init__(self) -> None:
         for name, least in (("images", 1), ("inversion", 0)):
             value = getattr(self, name)
+            if name == "images" and value is None:
+                continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise UsageError(f"regression: expected {name} ≥ {least}, found {value!r}")
         if self.source not in SOURCES:
@@ -95,14 +99,24 @@ class Regression:
             seed: of the draws.
             show: a progress bar on a terminal.
         """
+        count = self.images or _affordable(model, example_inputs)
         if data is not None:
-            return collect(data, example_inputs, self.images)
-        made = synthesise(model, example_inputs, self.images, self.source, self.value_range, seed)
+            return collect(data, example_inputs, count)
+        made = synthesise(model, example_inputs, count, self.source, self.value_range, seed)
         return inverted(model, made, self.inversion, show=show)
 
 
+FEWEST, MOST = 256, 4096
+"""Inputs that are looked at where nobody says how many."""
+
+BUDGET = 4 * 10**9
+"""Multiply-accumulates of a pass of all inputs up to which there are more than the fewest."""
+
 ROWS_PER_UNKNOWN = 128
 """Rows of a regression per input of its layer: more of them hardly tell more."""
+
+ENOUGH_ROWS = 32
+"""Rows per unknown under which the ridge is raised: fewer of them are fitted with their noise."""
 
 AT_ONCE = 2**26
 """Bytes of rows that are gathered before their products are added to the sums."""
@@ -138,8 +152,7 @@ class Fit:
         if self.samples < self.unknowns:
             notes.append(
                 f"{self.layer}: {self.samples} samples for {self.unknowns} unknowns, held by the "
-                f"ridge alone, which was raised {self.unknowns / self.samples:.3g} times; give "
-                "more images"
+                f"ridge alone, which was raised to {self.ridge:.3g}; give more images"
             )
         if self.by_eigenvalues:
             notes.append(f"{self.layer}: ill-conditioned inputs, solved by eigenvalues")
@@ -305,6 +318,15 @@ def _spread(outputs: Tensor) -> float:
     return float(linalg.vector_norm(outputs - outputs.mean(1, keepdim=True))) ** 2
 
 
+def _affordable(model: nn.Module, example_inputs: Any) -> int:
+    """How many inputs are looked at where nobody says it."""
+    args, kwargs = normalise_inputs(example_inputs)
+    tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
+    batch = max((len(value) for value in tensors if value.ndim), default=1)
+    each = cost(model, kwargs or args).macs // max(1, batch)
+    return min(MOST, max(FEWEST, BUDGET // max(1, each)))
+
+
 class Solution(NamedTuple):
     """A layer's regression: what its weight and bias change by.
 
@@ -324,8 +346,8 @@ class Solution(NamedTuple):
 def solve(moments: Moments, ridge: float) -> Solution:
     """The ridge regression, by one Cholesky factorisation per group of the layer.
 
-    Where rounding leaves the ridged Gram indefinite, by its eigenvalues. With fewer rows than
-    unknowns d the ridge grows by d/rows: directions that no row reaches are no evidence.
+    Where rounding leaves the ridged Gram indefinite, by its eigenvalues. With fewer than
+    :data:`ENOUGH_ROWS` rows per unknown the ridge grows in proportion.
     """
     gram, cross = moments.centred()
     scale = gram.diagonal(dim1=1, dim2=2).mean(1)
@@ -347,8 +369,8 @@ def solve(moments: Moments, ridge: float) -> Solution:
 
 
 def _raised(moments: Moments) -> float:
-    """By how much the ridge grows: unknowns over rows, where there are fewer rows."""
-    return max(1.0, moments.gram.shape[1] / moments.rows)
+    """By how much the ridge grows where there are few rows per unknown."""
+    return max(1.0, ENOUGH_ROWS * moments.gram.shape[1] / moments.rows)
 
 
 def _fit(name: str, moments: Moments, solution: Solution, ridge: float) -> Fit:
