@@ -59,7 +59,7 @@ def picture(name: str, network: str) -> Path:
             draw(axes, [row for row in rows if row["units"] == kind], column)
             axes.set_title(f"{kind}: {title}", fontsize=10)
     for axes in grid[-1]:
-        axes.set_xlabel(f"share of the hidden units that left, % ({network})", fontsize=9)
+        axes.set_xlabel(f"hidden units that left, % ({network})", fontsize=9)
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     target = Path(__file__).parents[1] / f"docs/assets/{name}.svg"
     figure.savefig(target, metadata={"Date": None}, facecolor="white")

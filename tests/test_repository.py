@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 import bequest
 from bequest import config
 
+_METHODS = bequest.criteria, bequest.restorers, bequest.robust  # importing them fills the registry
 ROOT = Path(__file__).resolve().parents[1]
 APACHE_2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
 """SHA-256 of the licence's text as the Apache Software Foundation publishes it."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,11 +55,12 @@ def test_the_ends_of_a_weighted_sum_are_reached():
 
 
 def test_a_weighted_sum_is_wider_than_its_own_rounding():
-    x = Interval(torch.full((4096,), 0.1).double(), torch.full((4096,), 0.1).double())
+    tenth = torch.full((4096,), 0.1, dtype=torch.float64)
+    x = Interval(tenth, tenth)
     weight = torch.randn(1, 4096, dtype=torch.float64)
 
     found = x.through(lambda values, by: values @ by.T, weight)
-    exact = sum(float(w) for w in sorted(weight[0].tolist(), key=abs)) * 0.1
+    exact = math.fsum(0.1 * w for w in weight[0].tolist())
 
     assert found.lower < exact < found.upper
 
