@@ -34,7 +34,9 @@ def main() -> None:
     )
     example = torch.zeros(1, *entry.input_shape)
 
-    def accuracy(data: Samples | Iterable[Any], ratio: float, criterion: str, **changes: Any) -> float:
+    def accuracy(
+        data: Samples | Iterable[Any], ratio: float, criterion: str, **changes: Any
+    ) -> float:
         pruned = bequest.prune(
             model,
             example,
