@@ -109,10 +109,10 @@ _LIBRARIES = {"timm": open_timm, "torchvision": open_torchvision, "hf": open_hug
 
 
 def _open_saved(folder: Path, base: str | None, depth: int = 0) -> Opened:
-    """Rebuilds the dense network of an artefact and loads the artefact into it; a program needs none.
+    """Rebuilds the dense network of an artefact and loads the artefact into it.
 
     The plan may name a network of the zoo or of a library or, where an artefact was pruned again,
-    a folder. A file of code is never run because a plan names it.
+    a folder. A file of code is never run because a plan names it. A program needs none of these.
     """
     plan = load_plan(folder)
     recipe = plan.recipe
