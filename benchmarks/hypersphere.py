@@ -121,10 +121,10 @@ def main() -> None:
         rows,
         ["training", "sparsity", "dense", "zeroed", "change", *SCOPES],
         seed=0,
-        network=f"{NETWORK}, 25,000 CIFAR-10 training images, one seed, 16 epochs, finished: 5 more",
+        network=f"{NETWORK}, 25,000 CIFAR-10 images, one seed, 16 epochs; finished: 5 more",
         mask=MASK,
         images="CIFAR-10 test, 5,000 to 9,999",
-        columns="top-1 in percent; filter, layer, signed: recovered by means of that scope",
+        units="top-1 in percent; filter, layer, signed: recovered by means of that scope",
     )
 
 

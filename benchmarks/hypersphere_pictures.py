@@ -8,6 +8,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from benchmarks.hypersphere import trained
 from benchmarks.record import RESULTS
@@ -35,7 +36,7 @@ def main() -> None:
         _save(_accuracies(), "hypersphere-accuracy.svg")
 
 
-def _accuracies() -> plt.Figure:
+def _accuracies() -> Figure:
     """A colour per training, a line style per way to fill the pruned places."""
     measured = json.loads((RESULTS / "hypersphere.json").read_text())
     figure, axes = plt.subplots(figsize=(7.2, 3.8), layout="constrained")
@@ -53,7 +54,7 @@ def _accuracies() -> plt.Figure:
     return figure
 
 
-def _save(figure: plt.Figure, name: str) -> None:
+def _save(figure: Figure, name: str) -> None:
     figure.savefig(ASSETS / name, metadata={"Date": None}, facecolor="white")
     print(ASSETS / name)
 

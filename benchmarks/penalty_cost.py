@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import get_args
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -16,6 +17,7 @@ from torch.nn.functional import cross_entropy
 import bequest
 from benchmarks.record import record
 from bequest.hypersphere import HypersphericalPenalty, convert
+from bequest.hypersphere.penalty import Form
 
 STEPS = 40
 BATCH = 128
@@ -28,10 +30,10 @@ def main() -> None:
     x, y = torch.randn(BATCH, 3, 32, 32), torch.randint(10, (BATCH,))
     rows: list[list[object]] = []
     for mask in ("layer", "global"):
-        for form in ("two-term", "cosine"):
+        for form in get_args(Form):
             model = convert(bequest.zoo.create("resnet20"))
             model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            penalty = HypersphericalPenalty(0.5, mask=mask, form=form)  # type: ignore[arg-type]
+            penalty = HypersphericalPenalty(0.5, mask=mask, form=form)
             optimiser = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
             without, alone = [], []
             for step in range(STEPS):
@@ -39,9 +41,9 @@ def main() -> None:
                 start = time.perf_counter()
                 with torch.autocast("cpu", torch.bfloat16):
                     output = model(x.contiguous(memory_format=torch.channels_last))
-                cross_entropy(output.float(), y).backward()
+                cross_entropy(output.float(), y).backward()  # type: ignore[no-untyped-call]
                 middle = time.perf_counter()
-                penalty(model).backward()
+                penalty(model).backward()  # type: ignore[no-untyped-call]
                 end = time.perf_counter()
                 optimiser.step()
                 if step >= STEPS // 4:

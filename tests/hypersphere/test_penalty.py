@@ -36,7 +36,7 @@ def test_the_cosine_form_is_the_formula():
         T = torch.where(v.abs() >= v.abs().sort(descending=True).values[5], v.sign(), 0.0)
         total += 1 - float(T / T.norm() @ v)
     found = penalty(layer, 0.4, mask="filter")
-    assert float(found) == pytest.approx(total / 3, abs=1e-14)
+    assert found.item() == pytest.approx(total / 3, abs=1e-14)
 
 
 def test_the_two_terms_are_the_formula():
