@@ -13,6 +13,7 @@ import torch
 import bequest
 from benchmarks.record import record
 from benchmarks.subjects import subject
+from bequest.restorers import Regression
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
 RESTORERS = ("none", "sum", "coreset", "merge", "lbyl", "regression")
@@ -24,13 +25,20 @@ def main() -> None:
         "resnet56", "resnet56_cifar10.safetensors", "cifar10/test.npz", offset=5000, limit=5000
     )
     example = torch.zeros(1, *entry.input_shape)
+    samples = Regression().samples(model, example, None, 0)  # as every call would make them
     rows = []
     for criterion in ("l1", "l2"):
         for ratio in RATIOS:
             row: list[object] = [criterion, ratio]
             for restorer in RESTORERS:
                 pruned = bequest.prune(
-                    model, example, ratio, criterion=criterion, restorer=restorer, round_to=1
+                    model,
+                    example,
+                    ratio,
+                    criterion=criterion,
+                    restorer=restorer,
+                    data=samples if restorer == "regression" else None,
+                    round_to=1,
                 )
                 row.append(round(bequest.evaluate(pruned.model, images).top1, 2))
             before, after = pruned.report.before, pruned.report.after
