@@ -78,6 +78,7 @@ def compare(
             criteria=criteria,
             restorers=handing,
             settings=settings,
+            value_range=form.value_range(),
         )
         if out is not None:
             write(out, encode(comparison, out.suffix.lower()))

@@ -32,7 +32,7 @@ from bequest.report import Cell, Comparison, comparison_page
 REPORT = "report.html"
 _DENSE, _PRUNED, _HELD_OUT = "dense.safetensors", "pruned", "held-out.npz"
 _RATIOS = (0.3, 0.5, 0.7)
-_CRITERION, _RESTORER, _RATIO = "l2", "lbyl", 0.5
+_CRITERION, _RESTORER, _RATIO = "l2", "regression", 0.5
 _SETTINGS = Settings(groups="inner", scope="group", round_to=1, seed=0)
 
 
@@ -102,9 +102,12 @@ def demonstrate(out: Path, output: Output) -> Outcome:
             criteria=[_CRITERION],
             restorers=_restorers(),
             settings=_SETTINGS,
+            value_range=form.value_range(),
         )
         _write(out, digits, network, comparison, training)
-        pruned, _ = _SETTINGS.prune(network, example, _RATIO, _CRITERION, _RESTORER)
+        pruned, _ = _SETTINGS.prune(
+            network, example, _RATIO, _CRITERION, _RESTORER, value_range=form.value_range()
+        )
         save_with_origin(pruned, out / _PRUNED, f"zoo:{NETWORK}", form)
         reloaded = evaluate(bequest.load(out / _PRUNED, zoo.create(NETWORK)), images)
         saved = comparison.cell(_CRITERION, _RESTORER, _RATIO)

@@ -11,10 +11,13 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
+from bequest import config
 from bequest.cli.steps import Settings
 from bequest.data import ImageLoader
 from bequest.measure import cost, evaluate
+from bequest.measure.execution import at_least_single
 from bequest.report import Cell, Comparison
+from bequest.restorers import Regression
 
 
 def compare_all(
@@ -28,8 +31,11 @@ def compare_all(
     criteria: Sequence[str],
     restorers: Sequence[str],
     settings: Settings,
+    value_range: tuple[float, float] | None,
 ) -> Comparison:
     """Prunes and measures once for every cell; the dense network is measured once.
+
+    Synthetic images are made once: those that every cell would make for itself.
 
     Args:
         model: the dense network.
@@ -41,7 +47,13 @@ def compare_all(
         criteria: registered names.
         restorers: registered names.
         settings: what all cells share.
+        value_range: lowest and highest value of an input, where it is known.
     """
+    observing = {name: config.resolve("criterion", name).observes for name in criteria}
+    seen = None
+    if "regression" in restorers or any(observing.values()):
+        regression = Regression(value_range=value_range)
+        seen = regression.samples(at_least_single(model), example, None, settings.seed, show=True)
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         runs = 1 + len(criteria) * len(restorers) * len(ratios)
@@ -56,7 +68,10 @@ def compare_all(
         cells = []
         for criterion, restorer, ratio in product(criteria, restorers, ratios):
             bar.update(task, description=f"{criterion}, {restorer}, {100 * ratio:g} %")
-            pruned, seconds = settings.prune(model, example, ratio, criterion, restorer)
+            looks = restorer == "regression" or observing[criterion]
+            pruned, seconds = settings.prune(
+                model, example, ratio, criterion, restorer, data=seen if looks else None
+            )
             cell = Cell(
                 criterion=criterion,
                 restorer=restorer,

@@ -24,6 +24,7 @@ from bequest.report import Measured
 from bequest.restorers import Regression
 from bequest.restorers.regression import FEWEST
 from bequest.selection import Ratio, Scope
+from bequest.statistics.samples import Samples
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Settings:
         *,
         target: str | None = None,
         value_range: tuple[float, float] | None = None,
-        data: Iterable[Any] | None = None,
+        data: Samples | Iterable[Any] | None = None,
         progress: bool = False,
     ) -> tuple[Pruned, float]:
         """The pruned network, and the seconds that it took.
