@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from bequest.restorers import regression
+
 
 @pytest.fixture
 def shared() -> Path:
@@ -17,6 +19,13 @@ def shared() -> Path:
     if not (folder / "weights").is_dir():
         pytest.skip(f"no real weights and images at {folder}; set BEQUEST_SHARED")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a test doesn't say how many images a regression looks at, a few will do."""
+    monkeypatch.setattr(regression, "FEWEST", 64)
+    monkeypatch.setattr(regression, "MOST", 64)
 
 
 @pytest.fixture(autouse=True)

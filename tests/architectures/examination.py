@@ -58,7 +58,9 @@ def halve(subject: Subject) -> Pruning:
     """Prunes at 50 % with ``lbyl`` and looks at what comes out."""
     model = subject.trained()
     start = time.perf_counter()
-    pruned = bequest.prune(model, subject.example, 0.5, groups="all", progress=False)
+    pruned = bequest.prune(
+        model, subject.example, 0.5, groups="all", restorer="lbyl", progress=False
+    )
     seconds = time.perf_counter() - start
     refused: Counter[str] = Counter()
     for refusal in pruned.plan.refused:

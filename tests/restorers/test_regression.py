@@ -245,7 +245,12 @@ def test_half_of_a_real_network_leaves_and_most_of_its_accuracy_stays(shared):
         limit=500,
     )
     pruned = bequest.prune(
-        model, torch.zeros(1, 3, 32, 32), 0.5, criterion="l1", restorer="regression", round_to=1
+        model,
+        torch.zeros(1, 3, 32, 32),
+        0.5,
+        criterion="l1",
+        restorer=Regression(images=128),
+        round_to=1,
     )
     assert bequest.evaluate(pruned.model, images).top1 > 80
 
