@@ -10,8 +10,10 @@ import torch
 import bequest
 from benchmarks.record import record
 from benchmarks.subjects import subject
-from bequest.restorers import LBYL, Merge
+from bequest.restorers import LBYL, Merge, Regression
 
+RANGE = (-1.0, 1.0)  # of the normalised inputs: without batch norm it's worth saying
+REGRESSIONS = ("l2 regression, known range", "l2 regression, known range, 1/f noise")
 LAMBDA2 = {0.5: 0.3, 0.6: 0.6, 0.7: 0.3, 0.8: 1e-6}
 PUBLISHED = {
     "l2 none": (87.86, 83.03, 71.21, 63.90),
@@ -47,14 +49,16 @@ def main() -> None:
             "l1 none": accuracy(ratio, "l1", "none"),
             "l1 merge": accuracy(ratio, "l1", Merge(threshold=0.45)),
         }
-        own = accuracy(ratio, "l2", "lbyl"), accuracy(ratio, "l1", "lbyl")
+        own = [accuracy(ratio, "l2", "lbyl"), accuracy(ratio, "l1", "lbyl")]
+        own += [accuracy(ratio, "l2", Regression(value_range=RANGE))]
+        own += [accuracy(ratio, "l2", Regression(source="pink", value_range=RANGE))]
         pairs = [v for name, value in found.items() for v in (PUBLISHED[name][number], value)]
         rows.append([ratio, *pairs, *own])
     headings = [f"{name}, {kind}" for name in PUBLISHED for kind in ("published", "ours")]
     record(
         "lenet_published",
         rows,
-        ["ratio", *headings, "l2 lbyl, default", "l1 lbyl, default"],
+        ["ratio", *headings, "l2 lbyl, default", "l1 lbyl, default", *REGRESSIONS],
         seed=0,
         dense=round(bequest.evaluate(model, images).top1, 2),
         images="Fashion-MNIST test, all 10,000",

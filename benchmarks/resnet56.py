@@ -1,7 +1,7 @@
 """How much accuracy does each restorer keep on ResNet-56 (CIFAR-10), without data?
 
-Inner channels of every block, ratios 0.1 to 0.7, criteria l1 and l2, the main restorers with
-their defaults. Reported here are test images 5,000 to 9,999. A search over images 0 to 4,999 chooses
+Inner channels of every block, ratios 0.1 to 0.7, criteria l1 and l2, the main restorers
+with their defaults. Reported here are test images 5,000 to 9,999. A search over 0 to 4,999 chooses
 the default λ of ``lbyl``; while it was built, some values were looked at on later images too.
 Needs the real weights and images in ``$BEQUEST_SHARED``.
 """

@@ -25,7 +25,7 @@ def test_json_says_what_happened(run, net, images, form):
     document = result.json
     (group,) = document["groups"]
     assert (group["name"], group["kept"], group["total"]) == ("first", 12, 16)
-    assert group["restored_by"] == "lbyl"
+    assert group["restored_by"] == "regression"
     assert document["recipe"]["ratio"] == {"first": 0.25, "*": 0.0}
     assert document["before"]["accuracy"] is None
     # 16→12 channels: 3·16·9 + 16 and 16·12·9 lose a quarter
