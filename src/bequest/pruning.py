@@ -22,7 +22,7 @@ from bequest.graph.emission import emit
 from bequest.graph.groups import group
 from bequest.graph.program import Program
 from bequest.graph.rules import read
-from bequest.graph.trace import trace
+from bequest.graph.trace import require_runnable, trace
 from bequest.measure.cost import Cost
 from bequest.measure.execution import at_least_single
 from bequest.planning import (
@@ -147,6 +147,8 @@ def prune(
         seed=seed,
         progress=progress,
     )
+    if isinstance(wish.restorer, Regression) or wish.observes:
+        require_runnable(model, example_inputs)  # before it is run for its inputs
     exact = at_least_single(model)
     samples = _samples(wish, exact, example_inputs, data)
     inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)

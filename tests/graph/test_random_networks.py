@@ -152,7 +152,7 @@ def test_planted_duplicates_leave_exactly(network, shift):
         for tensor in tensors:
             tensor[:half] = tensor[view.size - half :].roll(shift, 0)
     ratio = {view.name: (view.size // 2) / view.size for view in views} or 0.0
-    pruned = bequest.prune(model, x, ratio, criterion=FirstLeave(), round_to=1)
+    pruned = bequest.prune(model, x, ratio, criterion=FirstLeave(), restorer="lbyl", round_to=1)
     plainly = [one.name for one in pruned.plan.groups if one.restored_by != "lbyl"]
     assert not plainly
     assert len(pruned.plan.groups) + len(pruned.plan.refused) == len(views)

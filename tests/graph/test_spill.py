@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 
 import numpy as np
@@ -144,35 +142,3 @@ def test_the_pruned_network_is_the_same_to_the_bit(network, monkeypatch):
         found.append(pruned.model.state_dict())
     spilled = found[1]
     assert all(torch.equal(spilled[name], tensor) for name, tensor in found[0].items())
-
-
-LARGE_MAPS = """
-import resource, sys
-import torch
-from torch import nn
-import bequest
-from bequest.graph import spill
-from bequest.restorers import Regression
-from bequest.statistics import samples
-
-spill.LIMIT, samples.CHUNK = int(sys.argv[1]), 2
-torch.manual_seed(0)
-layers = [nn.Conv2d(3 if i == 0 else 16, 16, 1) for i in range(6)]
-model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1))
-x = torch.zeros(1, 3, 160, 160)
-bequest.prune(model, x, 0.5, restorer=Regression(images=4))  # whatever is loaded on the way
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-bequest.prune(model, x, 0.5, restorer=Regression(images=32))
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads ru_maxrss in KiB")
-def test_the_limit_bounds_the_memory_of_the_process():
-    value = 32 * 16 * 160**2 * 4
-    free, bounded = (
-        int(subprocess.check_output([sys.executable, "-c", LARGE_MAPS, str(limit)]))
-        for limit in (spill.LIMIT, value // 4)
-    )
-    assert free > 2.5 * value  # in two streams, what an operator reads and what it writes
-    assert bounded < 1.5 * value

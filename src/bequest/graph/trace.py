@@ -121,6 +121,12 @@ def trace(model: nn.Module, example_inputs: Any) -> Network:
         ) from error
 
 
+def require_runnable(model: nn.Module, example_inputs: Any) -> None:
+    """Raises what :func:`trace` would, as far as that shows without tracing."""
+    admit(model)
+    _refuse_inputs(model, normalise_inputs(example_inputs))
+
+
 def trace_shapes(
     model: nn.Module, example_inputs: Any, change: Callable[[nn.Module], None] | None = None
 ) -> Network:

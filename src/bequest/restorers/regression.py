@@ -37,6 +37,7 @@ from bequest.graph.surgery import add_bias, can_hold_bias
 from bequest.graph.trace import normalise_inputs, operator_of
 from bequest.graph.walk import Layer, Walk
 from bequest.measure.cost import cost
+from bequest.measure.execution import device_of, dtype_of, placed
 from bequest.statistics.samples import Samples, collect, inverted, synthesise
 from bequest.statistics.synthetic import SOURCES
 
@@ -323,7 +324,8 @@ def _affordable(model: nn.Module, example_inputs: Any) -> int:
     args, kwargs = normalise_inputs(example_inputs)
     tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
     batch = max((len(value) for value in tensors if value.ndim), default=1)
-    each = cost(model, kwargs or args).macs // max(1, batch)
+    inputs = placed(kwargs or args, device_of(model), dtype_of(model))
+    each = cost(model, inputs).macs // max(1, batch)
     return min(MOST, max(FEWEST, BUDGET // max(1, each)))
 
 
