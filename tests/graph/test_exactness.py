@@ -13,7 +13,7 @@ import bequest
 from bequest.graph.groups import Channels, Group, group
 from bequest.graph.rules import read
 from bequest.graph.trace import named_tensors, trace
-from tests.networks import NETWORKS, GatedMLP, LiteralSlice, Norms, randomise
+from tests.networks import NETWORKS, GatedMLP, GroupedBottleneck, LiteralSlice, Norms, randomise
 
 SILENT = {network: "all" for network in NETWORKS if network is not Norms} | {GatedMLP: "inner"}
 """Networks with the groups in which a dead channel leaves no trace: not those that group and layer
