@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bequest import config
 from bequest._version import __version__
 from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.plan import GroupPlan, Plan, Refusal
@@ -23,6 +24,7 @@ from bequest.graph.groups import group
 from bequest.graph.program import Program
 from bequest.graph.rules import read
 from bequest.graph.trace import require_runnable, trace
+from bequest.latency_target import meet_latency
 from bequest.measure.cost import Cost
 from bequest.measure.execution import at_least_single
 from bequest.planning import (
@@ -117,7 +119,9 @@ def prune(
         target: instead of a ratio, what the whole network is to reach: "params:0.5" or "macs:0.5",
             the share of the dense network's that stays; "agreement:0.99", the share of inputs to
             which the pruned network gives the dense one's answer, with as much pruned as that
-            allows. Each group then loses as much as costs the least predicted error.
+            allows. Each group then loses as much as costs the least predicted error. "latency:0.5",
+            the share of the dense network's time on ``example_inputs``, measured: all groups lose
+            the same share, and ``plan.recipe["timed"]`` holds the milliseconds.
         groups: "inner" (between two layers of one branch) or "all" (residual streams too).
         criterion: who leaves; a name or a config object.
         scope: channels are ranked within their "group", or over all groups ("global").
@@ -156,7 +160,7 @@ def prune(
 
     choices, refused, form = select(exact, inputs, channels, wish, samples)
 
-    def restored(chosen: list[Chosen]) -> Restored:
+    def restored(chosen: list[Chosen], wish: Wish = wish) -> Restored:
         pruned = copy.deepcopy(model)
         if isinstance(wish.restorer, Regression):
             assert samples is not None
@@ -169,7 +173,18 @@ def prune(
             return replace(result, model=program.train(model.training))
         return result
 
-    if wish.target is not None:
+    recipe = wish.to_json()
+    if wish.target is not None and wish.target.kind == "latency":
+        plainly = replace(wish, restorer=config.resolve("restorer", "none"), progress=False)
+
+        def cut(chosen: list[Chosen]) -> nn.Module:
+            if form == "module":
+                require_sound(model, inputs, channels, chosen)
+            return restored(chosen, plainly).model
+
+        choices, timed = meet_latency(wish, choices, model, example_inputs, cut)
+        recipe["timed"] = timed.to_json()
+    elif wish.target is not None:
         assert samples is not None
         subject = Subject(model, channels, samples)
         choices = meet(wish, choices, subject, lambda chosen: restored(chosen).model)
@@ -179,7 +194,7 @@ def prune(
     result = restored(chosen)
     plan = Plan(
         architecture=fingerprint(model),
-        recipe=wish.to_json(),
+        recipe=recipe,
         versions={
             "bequest": __version__,
             "torch": torch.__version__,
@@ -198,11 +213,11 @@ def _samples(
     wish: Wish, model: nn.Module, example_inputs: Any, data: Samples | Iterable[Any] | None
 ) -> Samples | None:
     """What layers are observed with; None where weights alone are read."""
-    config = wish.restorer if isinstance(wish.restorer, Regression) else None
-    if config is None and wish.observes:
-        config = Regression()
-    if config is not None:
-        return config.samples(model, example_inputs, data, wish.seed, show=wish.progress)
+    method = wish.restorer if isinstance(wish.restorer, Regression) else None
+    if method is None and wish.observes:
+        method = Regression()
+    if method is not None:
+        return method.samples(model, example_inputs, data, wish.seed, show=wish.progress)
     if data is not None:
         raise UsageError(
             f"data: the criterion '{wish.criterion.name}' and the restorer "

@@ -31,6 +31,6 @@ def test_a_loop_that_is_unrolled_too_far_is_refused(monkeypatch):
     model = Recurrent()
     bequest.prune(model, torch.zeros(2, 4, 8), 0.5, groups="all", restorer="none")
     with pytest.raises(
-        ModelError, match="Recurrent: expected .* at most 300 operators.* fewer steps"
+        ModelError, match=r"Recurrent: expected .* at most 300 operators.* fewer steps"
     ):
         bequest.prune(model, torch.zeros(2, 400, 8), 0.5, groups="all", restorer="none")
