@@ -1,6 +1,7 @@
 """Pages: self-contained, escaped, with the numbers that were measured."""
 
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 
 import pytest
@@ -18,7 +19,7 @@ from bequest.report import (
 )
 from bequest.report.comparison import cost_rows
 from bequest.report.page import Page, Section, Table, render
-from bequest.report.pruning import before_and_after
+from bequest.report.pruning import AS_PROGRAM, before_and_after
 
 
 class Reader(HTMLParser):
@@ -160,6 +161,14 @@ def test_before_and_after():
     assert rows["channels of pruned layers"] == ("16", "12", "-25.0 %")
     assert rows["latency, cpu, 1 thread"] == ("10 ms", "5 ms", "-50.0 %")
     assert rows["top-1, 1,000 images"] == ("90.00 %", "88.50 %", "-1.50")
+
+
+def test_a_network_that_became_a_program_is_said_to_be_one():
+    program = replace(pruned(), form="program")
+    assert ("runs as", "its class", "a program", "") in before_and_after(program)
+    assert AS_PROGRAM in unescape(pruning_page(program))
+    assert AS_PROGRAM not in unescape(pruning_page(pruned()))
+    assert program.to_json()["form"] == "program"
 
 
 def test_a_pruning_is_on_its_page():

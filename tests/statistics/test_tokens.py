@@ -118,6 +118,55 @@ def test_hidden_channels_leave_without_data(network, inputs, _, layer):
     assert errors[0] < 0.8 * errors[1]
 
 
+class Looked(nn.Module):
+    """A table whose rows are picked in one way or another, and a hidden layer."""
+
+    def __init__(self, pick):
+        super().__init__()
+        self.table = nn.Embedding(50, WIDTH)
+        self.places = nn.Embedding(13, WIDTH)
+        self.register_buffer("order", torch.arange(12))
+        self.up, self.down = nn.Linear(WIDTH, 40), nn.Linear(40, WIDTH)
+        self.pick = pick
+
+    def forward(self, numbers):
+        return self.down(F.gelu(self.up(self.pick(self, numbers))))
+
+
+LOOKED_UP = {
+    "brackets": (lambda m, numbers: m.table.weight[numbers], 50),
+    "index_select": (lambda m, numbers: m.table.weight.index_select(0, numbers[:, 0]), 50),
+    "positions counted from a mask": (
+        lambda m, mask: m.places(mask.cumsum(1) * mask) * (mask == 1)[..., None],
+        None,
+    ),
+}
+
+
+@pytest.mark.parametrize(("pick", "rows"), LOOKED_UP.values(), ids=LOOKED_UP)
+def test_ways_to_look_up(pick, rows):
+    assert vocabularies(trace(Looked(pick), TOKENS)) == [rows]
+
+
+UNCLEAR = {
+    "add": lambda m, tokens: m.table(tokens + 3),
+    "clamp": lambda m, tokens: m.table(tokens.clamp(min=0)),
+    "remainder": lambda m, tokens: m.table.weight[tokens % 50],
+    "lt": lambda m, lengths: m.places(m.order) * (m.order < lengths[:, :1])[..., None],
+    "eq": lambda m, tokens: F.one_hot(tokens, WIDTH).float(),
+}
+
+
+@pytest.mark.parametrize(("operator", "pick"), UNCLEAR.items(), ids=UNCLEAR)
+def test_numbers_that_cannot_be_known_are_refused_by_name(operator, pick):
+    model = Looked(pick).eval()
+    with pytest.raises(UsageError, match=f"input 'numbers' up: it goes through {operator} "):
+        bequest.prune(model, TOKENS, {"up": 0.5})
+    tokens = torch.randint(0, 12, (64, 12), generator=torch.Generator().manual_seed(0))
+    pruned = bequest.prune(model, TOKENS, {"up": 0.5}, data=[tokens], round_to=1)
+    assert pruned.model.up.out_features == 20
+
+
 def test_a_dict_of_inputs():
     names = ("tokens", "segments", "mask")
     inputs = dict(zip(names, MODELS[0][1], strict=True))

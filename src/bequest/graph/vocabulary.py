@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from torch import Tensor, fx
 
-from bequest.graph.trace import Network, operator_of
+from bequest.errors import UsageError
+from bequest.graph.trace import Network, operator_of, place_of
 
 _MOVES = frozenset(
     "_to_copy _unsafe_view alias clone contiguous detach expand flatten permute reshape select "
@@ -12,38 +15,104 @@ _MOVES = frozenset(
 )
 """Operators that move indices about, or change their type, and leave them what they are."""
 
+_COUNTS = frozenset(("cumsum", "sum"))
+_COMPARISONS = frozenset("eq ne lt le gt ge".split())
+
 
 def vocabularies(network: Network) -> list[int | None]:
     """Rows of the smallest table that each input tensor is looked up in; None = in no table.
 
-    An input counts as indices where it reaches an ``embedding``, or an ``index_select`` from rows,
-    by moves alone. What is computed from it before (positions from the sum of a mask) does not.
+    An input counts as indices where it reaches a look-up (``embedding``, ``index``,
+    ``index_select``, ``gather``) by moves alone. Positions that are counted from a mask don't make
+    indices of it.
 
     Args:
         network: the traced model.
 
     Returns:
         One entry per tensor among the model's inputs, in order.
+
+    Raises:
+        UsageError: it can't be told what numbers an input holds: they are changed before they are
+            looked up, or compared with numbers of the network's own. The message names the operator.
     """
-    inputs = [node for node in network.nodes if node.op == "placeholder"]
-    return [
-        min(_tables(node), default=None)
-        for node in inputs
-        if node.name in network.inputs and isinstance(node.meta.get("val"), Tensor)
-    ]
+    found: list[int | None] = []
+    for node in network.nodes:
+        if node.op != "placeholder" or node.name not in network.inputs:
+            continue
+        value = node.meta.get("val")
+        if not isinstance(value, Tensor):
+            continue
+        rows = min(_tables(node), default=None)
+        if rows is None and not value.is_floating_point():
+            _require_mask(node, network)
+        found.append(rows)
+    return found
 
 
 def _tables(node: fx.Node) -> list[int]:
     """Rows of all tables that the node's values are looked up in."""
-    found: list[int] = []
+    found = [table.meta["val"].shape[dim] for table, dim in _looked_up(node)]
+    for user in node.users:
+        if operator_of(user) in _MOVES and user.args[0] is node:
+            found.extend(_tables(user))
+    return found
+
+
+def _looked_up(node: fx.Node) -> Iterator[tuple[fx.Node, int]]:
+    """Each table in which the node is an index, and along which dimension."""
     for user in node.users:
         name, args = operator_of(user), user.args
-        if name in _MOVES and args[0] is node:
-            found.extend(_tables(user))
-        elif (name == "embedding" and args[1] is node) or (
-            name == "index_select" and args[1:3] == (0, node)
-        ):
-            table = args[0]
-            assert isinstance(table, fx.Node)
-            found.append(int(table.meta["val"].shape[0]))
-    return found
+        table: fx.Node = args[0]  # type: ignore[assignment]
+        if name == "embedding" and args[1] is node:
+            yield table, 0
+        elif name in ("index_select", "gather") and args[2] is node:
+            yield table, int(args[1])  # type: ignore[arg-type]
+        elif name == "index" and node in args[1]:  # type: ignore[operator]
+            yield table, args[1].index(node)  # type: ignore[union-attr]
+
+
+def _require_mask(start: fx.Node, network: Network) -> None:
+    """Raises UsageError where an input that is no index itself still decides what is looked up."""
+    pending: list[tuple[fx.Node, fx.Node | None]] = [(start, None)]
+    seen = {start}
+    changed: fx.Node | None = None
+    while pending:
+        node, change = pending.pop()
+        if change is not None and any(_looked_up(node)):
+            changed = change
+        for user in node.users:
+            name = operator_of(user)
+            if name in _COUNTS:
+                return  # of a mask: its ones are counted
+            if name in _COMPARISONS and _own_numbers(user, network):
+                changed = user
+            value = user.meta.get("val")
+            if user in seen or not isinstance(value, Tensor) or value.is_floating_point():
+                continue
+            seen.add(user)
+            pending.append((user, change if name in _MOVES else change or user))
+    if changed is not None:
+        raise UsageError(
+            f"regression can't make the input '{start.name}' up: it goes through "
+            f"{place_of(changed)} before the network uses it, which leaves open what numbers it "
+            "may hold. Give real inputs with data=, or a weight-space restorer such as 'lbyl'"
+        )
+
+
+def _own_numbers(comparison: fx.Node, network: Network) -> bool:
+    """Whether an operand holds several numbers that no input of the network decides."""
+    operands = comparison.all_input_nodes
+    return any(one.meta["val"].numel() > 1 and not _depends(one, network) for one in operands)
+
+
+def _depends(node: fx.Node, network: Network) -> bool:
+    """Whether an input of the network reaches the node."""
+    pending, seen = [node], {node}
+    while pending:
+        one = pending.pop()
+        if one.op == "placeholder" and one.name in network.inputs:
+            return True
+        pending += [source for source in one.all_input_nodes if source not in seen]
+        seen.update(one.all_input_nodes)
+    return False

@@ -15,7 +15,6 @@ from bequest.report.comparison import group_json, refusal_section
 from bequest.report.figures import Bar, layers
 from bequest.report.page import Page, Picture, Section, Table, render
 
-
 AS_PROGRAM = (
     "Sizes in the model's code don't let its class hold the new widths, so the pruned network is a "
     "program, its traced operators: it needs no class, and takes inputs of the traced size."
