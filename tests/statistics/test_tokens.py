@@ -136,6 +136,7 @@ class Looked(nn.Module):
 LOOKED_UP = {
     "brackets": (lambda m, numbers: m.table.weight[numbers], 50),
     "index_select": (lambda m, numbers: m.table.weight.index_select(0, numbers[:, 0]), 50),
+    "one_hot": (lambda m, numbers: F.one_hot(numbers, WIDTH).float(), WIDTH),
     "positions counted from a mask": (
         lambda m, mask: m.places(mask.cumsum(1) * mask) * (mask == 1)[..., None],
         None,
@@ -153,7 +154,7 @@ UNCLEAR = {
     "clamp": lambda m, tokens: m.table(tokens.clamp(min=0)),
     "remainder": lambda m, tokens: m.table.weight[tokens % 50],
     "lt": lambda m, lengths: m.places(m.order) * (m.order < lengths[:, :1])[..., None],
-    "eq": lambda m, tokens: F.one_hot(tokens, WIDTH).float(),
+    "eq": lambda m, tokens: (tokens[..., None] == m.order).float() @ m.places.weight[:12],
 }
 
 

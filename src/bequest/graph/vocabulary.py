@@ -22,7 +22,7 @@ _COMPARISONS = frozenset("eq ne lt le gt ge".split())
 def vocabularies(network: Network) -> list[int | None]:
     """Rows of the smallest table that each input tensor is looked up in; None = in no table.
 
-    An input counts as indices where it reaches a look-up (``embedding``, ``index``,
+    An input counts as indices where it reaches a look-up (``embedding``, ``index``, ``one_hot``,
     ``index_select``, ``gather``) by moves alone. Positions that are counted from a mask don't make
     indices of it.
 
@@ -34,7 +34,8 @@ def vocabularies(network: Network) -> list[int | None]:
 
     Raises:
         UsageError: it can't be told what numbers an input holds: they are changed before they are
-            looked up, or compared with numbers of the network's own. The message names the operator.
+            looked up, or compared with numbers of the network's own; the message names the
+            operator.
     """
     found: list[int | None] = []
     for node in network.nodes:
@@ -60,7 +61,7 @@ def _tables(node: fx.Node) -> list[int]:
 
 
 def _looked_up(node: fx.Node) -> Iterator[tuple[fx.Node, int]]:
-    """Each table in which the node is an index, and along which dimension."""
+    """Each table in which the node is an index, and the dimension that it picks from."""
     for user in node.users:
         name, args = operator_of(user), user.args
         table: fx.Node = args[0]  # type: ignore[assignment]
@@ -70,6 +71,8 @@ def _looked_up(node: fx.Node) -> Iterator[tuple[fx.Node, int]]:
             yield table, int(args[1])  # type: ignore[arg-type]
         elif name == "index" and node in args[1]:  # type: ignore[operator]
             yield table, args[1].index(node)  # type: ignore[union-attr]
+        elif name == "one_hot":
+            yield user, -1
 
 
 def _require_mask(start: fx.Node, network: Network) -> None:
