@@ -1,9 +1,9 @@
 """Is a network of half the width faster by what its multiply-accumulates say?
 
 ResNet-50 and ViT-tiny at 50 % of every group, on the CPU: dense time / pruned time against dense
-MACs / pruned MACs. Both networks are timed in turn, and of several rounds the fastest median
-counts, so that a busy machine disturbs as little as may be. Where less than 0.8 of the expected
-factor arrives, a profile says which operators the pruned network's time goes to.
+MACs / pruned MACs. Both networks are timed in turn, pass by pass, and the medians are compared, so
+that a busy machine disturbs as little as may be. Where less than 0.8 of the expected factor
+arrives, a profile says which operators the pruned network's time goes to.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from torch.profiler import ProfilerActivity, profile
 
 import bequest
 from benchmarks.record import record
+from bequest.measure.latency import latencies
 
 WANTED = 0.8
-ROUNDS = 5
+REPEATS = 25
 SEED = 0
 
 
@@ -39,7 +40,8 @@ def main() -> None:
         expected = pruned.report.before.macs / pruned.report.after.macs
         for batch in (1, 8):
             inputs = torch.randn(batch, 3, 224, 224)
-            before, after = _times([dense, pruned.model], inputs)
+            both = latencies([dense, pruned.model], inputs, repeats=REPEATS, warmup=3)
+            before, after = (found.median for found in both)
             reached = before / after / expected
             note = "" if reached >= WANTED else _profile(pruned.model, inputs)
             figures = (expected, before, after, before / after, reached)
@@ -59,18 +61,10 @@ def main() -> None:
             "where the pruned network's time goes",
         ],
         ratio="0.5 of every group, residual streams too, widths are multiples of 8",
-        rounds=f"fastest median of {ROUNDS}",
+        timing=f"medians of {REPEATS} passes of each network, in turn",
         threads=2,
         seed=SEED,
     )
-
-
-def _times(models: list[nn.Module], inputs: Tensor) -> list[float]:
-    rounds = [
-        [bequest.latency(model, inputs, repeats=9, warmup=2).median for model in models]
-        for _ in range(ROUNDS)
-    ]
-    return [min(times) for times in zip(*rounds, strict=True)]
 
 
 def _profile(model: nn.Module, inputs: Tensor) -> str:

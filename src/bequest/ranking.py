@@ -69,8 +69,10 @@ def rank_observed(
         unit = replace(bind(channels, member, tensors).unit, readers=readers)
         try:
             scores = _scores(criterion, unit, seed)
-            order = np.argsort(scores, kind="stable").tolist()
-            losses = np.sort(OBS().losses(unit, order).cpu().numpy())
+            losses = np.sort(scores)  # those of the same elimination, where it was asked for
+            if criterion != OBS():
+                order = np.argsort(scores, kind="stable").tolist()
+                losses = np.sort(OBS().losses(unit, order).cpu().numpy())
         except Unscorable as finding:
             refused.append(Refusal(member.name, member.size, finding.reason))
         else:
