@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, fx
 
@@ -63,14 +64,14 @@ def _tables(node: fx.Node) -> list[int]:
 def _looked_up(node: fx.Node) -> Iterator[tuple[fx.Node, int]]:
     """Each table in which the node is an index, and the dimension that it picks from."""
     for user in node.users:
-        name, args = operator_of(user), user.args
-        table: fx.Node = args[0]  # type: ignore[assignment]
+        name = operator_of(user)
+        args: tuple[Any, ...] = user.args
         if name == "embedding" and args[1] is node:
-            yield table, 0
+            yield args[0], 0
         elif name in ("index_select", "gather") and args[2] is node:
-            yield table, int(args[1])  # type: ignore[arg-type]
-        elif name == "index" and node in args[1]:  # type: ignore[operator]
-            yield table, args[1].index(node)  # type: ignore[union-attr]
+            yield args[0], args[1]
+        elif name == "index" and node in args[1]:
+            yield args[0], args[1].index(node)
         elif name == "one_hot":
             yield user, -1
 
