@@ -24,7 +24,7 @@ from bequest.graph.program import Program
 from bequest.graph.rules import read
 from bequest.graph.trace import require_runnable, trace
 from bequest.measure.cost import Cost
-from bequest.measure.execution import at_least_single
+from bequest.measure.precision import at_least_single
 from bequest.planning import (
     Chosen,
     Kinds,

@@ -37,7 +37,7 @@ from bequest.graph.surgery import add_bias, can_hold_bias
 from bequest.graph.trace import normalise_inputs, operator_of
 from bequest.graph.walk import Layer, Walk
 from bequest.measure.cost import cost
-from bequest.measure.execution import device_of, dtype_of, placed
+from bequest.measure.execution import placed
 from bequest.statistics.samples import Samples, collect, inverted, synthesise
 from bequest.statistics.synthetic import SOURCES
 
@@ -324,8 +324,7 @@ def _affordable(model: nn.Module, example_inputs: Any) -> int:
     args, kwargs = normalise_inputs(example_inputs)
     tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
     batch = max((len(value) for value in tensors if value.ndim), default=1)
-    inputs = placed(kwargs or args, device_of(model), dtype_of(model))
-    each = cost(model, inputs).macs // max(1, batch)
+    each = cost(model, placed(kwargs or args, model)).macs // max(1, batch)
     return min(MOST, max(FEWEST, BUDGET // max(1, each)))
 
 

@@ -21,7 +21,7 @@ from bequest.graph.rules import read
 from bequest.graph.surgery import can_hold_bias
 from bequest.graph.trace import named_tensors, trace
 from bequest.graph.verify import mismatch
-from bequest.measure.execution import at_least_single
+from bequest.measure.precision import at_least_single
 from bequest.planning import Chosen, Wish, leaving_channels
 from bequest.restoration import Restored, by_walk, in_weight_space
 from bequest.restorers.regression import Regression

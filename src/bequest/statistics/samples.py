@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from bequest.errors import DataError, UsageError
 from bequest.graph.trace import normalise_inputs, trace
 from bequest.graph.vocabulary import vocabularies
+from bequest.measure.execution import placed
+from bequest.measure.precision import working_dtype
 from bequest.statistics.inversion import invert
 from bequest.statistics.synthetic import SOURCES
 
@@ -126,7 +128,7 @@ def synthesise(
     _check_batch(examples)
     rows: list[int | None] = [None] * len(examples)
     if not all(example.is_floating_point() for example in examples):
-        rows = vocabularies(trace(model, _at_least_single(example_inputs)))
+        rows = vocabularies(trace(model, placed(kwargs or args, model)))
     generator = torch.Generator().manual_seed(seed)
     chunk = min(CHUNK, count)
     total = -(-count // chunk) * chunk
@@ -135,7 +137,7 @@ def synthesise(
         shape = tuple(example.shape[1:])
         if example.is_floating_point():
             values = SOURCES[source](total, shape, generator, value_range)
-            values = values.to(_working(example.dtype))
+            values = values.to(working_dtype(example.dtype))
         elif vocabulary is not None:
             values = torch.randint(vocabulary, (total, *shape), generator=generator)
             values = values.to(example.dtype)
@@ -156,17 +158,6 @@ def _check_batch(examples: list[Tensor]) -> None:
                 f"{[f'{tuple(one.shape)} {one.dtype}' for one in examples]}. Give real inputs "
                 "with data=, or a weight-space restorer such as 'lbyl'"
             )
-
-
-def _at_least_single(example_inputs: Any) -> Any:
-    """The example in the types that the walk works in."""
-    args, kwargs = normalise_inputs(example_inputs)
-
-    def convert(value: Any) -> Any:
-        real = isinstance(value, Tensor) and value.is_floating_point()
-        return value.to(_working(value.dtype)) if real else value
-
-    return {name: convert(one) for name, one in kwargs.items()} or tuple(map(convert, args))
 
 
 def inverted(model: nn.Module, samples: Samples, steps: int, *, show: bool = False) -> Samples:
@@ -221,8 +212,7 @@ def collect(data: Samples | Iterable[Any], example_inputs: Any, most: int) -> Sa
             )
         if whole.is_floating_point() and not bool(whole.isfinite().all()):
             raise UsageError("data: expected finite inputs, found NaN or infinite values")
-        dtype = _working(example.dtype) if example.is_floating_point() else example.dtype
-        columns.append(torch.split(whole.to(example.device, dtype), chunk))
+        columns.append(torch.split(whole.to(example.device, working_dtype(example.dtype)), chunk))
     return Samples(tuple(zip(*columns, strict=True)), real=True)
 
 
@@ -249,8 +239,3 @@ def _tensors(batch: Any, kwargs: Mapping[str, Any], count: int) -> list[Tensor]:
     if len(found) != count:
         raise UsageError(f"data: expected batches of {count} input tensors, found {len(found)}")
     return found
-
-
-def _working(dtype: torch.dtype) -> torch.dtype:
-    """Half precision is walked in single."""
-    return dtype if dtype == torch.float64 else torch.float32
