@@ -89,10 +89,13 @@ class Regression:
         Args:
             model: the dense network, in at least single precision.
             example_inputs: whose shapes and types they get.
-            data: batches of real inputs, or None.
+            data: batches of real inputs, or the samples of an earlier call, which are all taken;
+                None = they are made up.
             seed: of the draws.
             show: a progress bar on a terminal.
         """
+        if isinstance(data, Samples):
+            return data.placed_like(example_inputs)
         count = self.images or _affordable(model, example_inputs)
         if data is not None:
             return collect(data, example_inputs, count)

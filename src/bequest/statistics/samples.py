@@ -94,6 +94,23 @@ class Samples:
             return {name: swap(value) for name, value in kwargs.items()}
         return tuple(swap(value) for value in args)
 
+    def placed_like(self, example_inputs: Any) -> Samples:
+        """All of them, on the devices of the example's tensors.
+
+        Raises:
+            UsageError: they are inputs of another network: their shapes are not the example's.
+        """
+        examples = _tensors_of(example_inputs)
+        shapes = [tuple(part.shape[1:]) for part in self.chunks[0]]
+        wanted = [tuple(example.shape[1:]) for example in examples]
+        if shapes != wanted:
+            raise UsageError(f"data: expected inputs of the shapes {wanted}, found {shapes}")
+        chunks = tuple(
+            tuple(part.to(one.device) for part, one in zip(chunk, examples, strict=True))
+            for chunk in self.chunks
+        )
+        return Samples(chunks, self.real)
+
 
 def synthesise(
     model: nn.Module,
@@ -123,11 +140,11 @@ def synthesise(
         UsageError: an input can't be made up: it has no batch dimension of the others' size, or its
             numbers are neither real nor integers.
     """
-    args, kwargs = normalise_inputs(example_inputs)
-    examples = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    examples = _tensors_of(example_inputs)
     _check_batch(examples)
     rows: list[int | None] = [None] * len(examples)
     if not all(example.is_floating_point() for example in examples):
+        args, kwargs = normalise_inputs(example_inputs)
         rows = vocabularies(trace(model, placed(kwargs or args, model)))
     generator = torch.Generator().manual_seed(seed)
     chunk = min(CHUNK, count)
@@ -173,23 +190,20 @@ def inverted(model: nn.Module, samples: Samples, steps: int, *, show: bool = Fal
     return Samples(tuple((part,) for part in torch.split(fitted, chunk)), real=False)
 
 
-def collect(data: Samples | Iterable[Any], example_inputs: Any, most: int) -> Samples:
+def collect(data: Iterable[Any], example_inputs: Any, most: int) -> Samples:
     """The first ``most`` inputs of an iterable of batches, rechunked.
 
     Args:
         data: batches as loaders give them: a tensor, or a tuple or list whose first item is one
-            (labels behind it are not read), or a mapping of tensors; or the :class:`Samples` of an
-            earlier call, of which all are taken.
+            (labels behind it are not read), or a mapping of tensors.
         example_inputs: the network's example inputs, whose number of tensors decides.
         most: how many inputs at most.
 
     Raises:
         UsageError: there is no data, or its shape is not that of the example inputs.
     """
-    args, kwargs = normalise_inputs(example_inputs)
-    examples = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-    if isinstance(data, Samples):
-        return _fitting(data, examples)
+    examples = _tensors_of(example_inputs)
+    _, kwargs = normalise_inputs(example_inputs)
     gathered: list[list[Tensor]] = [[] for _ in examples]
     found = 0
     for batch in data:
@@ -216,17 +230,9 @@ def collect(data: Samples | Iterable[Any], example_inputs: Any, most: int) -> Sa
     return Samples(tuple(zip(*columns, strict=True)), real=True)
 
 
-def _fitting(samples: Samples, examples: list[Tensor]) -> Samples:
-    """The samples, on the example's device, if they are inputs of the same network."""
-    shapes = [tuple(part.shape[1:]) for part in samples.chunks[0]]
-    wanted = [tuple(example.shape[1:]) for example in examples]
-    if shapes != wanted:
-        raise UsageError(f"data: expected inputs of the shapes {wanted}, found {shapes}")
-    placed = tuple(
-        tuple(part.to(one.device) for part, one in zip(chunk, examples, strict=True))
-        for chunk in samples.chunks
-    )
-    return Samples(placed, samples.real)
+def _tensors_of(example_inputs: Any) -> list[Tensor]:
+    args, kwargs = normalise_inputs(example_inputs)
+    return [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
 
 
 def _tensors(batch: Any, kwargs: Mapping[str, Any], count: int) -> list[Tensor]:
