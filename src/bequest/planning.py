@@ -18,6 +18,7 @@ from bequest.graph.cuts import plan_surgery
 from bequest.graph.emission import NotEmittable, check_emittable
 from bequest.graph.groups import Channels, Group
 from bequest.graph.verify import mismatch
+from bequest.measure.precision import at_least_single
 from bequest.ranking import rank, rank_observed
 from bequest.restorers.base import Restorer
 from bequest.restorers.regression import Regression
@@ -93,6 +94,11 @@ class Wish:
         """Whether it must be known what layers see, to rank channels or groups."""
         return self.criterion.observes or self.target is not None
 
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether the network is run over inputs: to know what layers see, or to refit them."""
+        return self.observes or isinstance(self.restorer, Regression)
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -129,7 +135,7 @@ def select(
     written down as one either, the groups concerned are refused.
 
     Args:
-        model: the dense model; where ``wish.observes``, in at least single precision.
+        model: the dense model.
         example_inputs: what it was traced with.
         channels: its groups.
         wish: the checked call.
@@ -141,7 +147,7 @@ def select(
         choices, unscored = rank_observed(
             channels,
             candidates,
-            model,
+            at_least_single(model),
             wish.criterion,
             samples,
             seed=wish.seed,

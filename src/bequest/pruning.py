@@ -147,14 +147,11 @@ def prune(
         seed=seed,
         progress=progress,
     )
-    if isinstance(wish.restorer, Regression) or wish.observes:
-        require_runnable(model, example_inputs)  # before it is run for its inputs
-    exact = at_least_single(model)
-    samples = _samples(wish, exact, example_inputs, data)
+    samples = _samples(wish, model, example_inputs, data)
     inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
     channels = group(read(trace(model, inputs)))
 
-    choices, refused, form = select(exact, inputs, channels, wish, samples)
+    choices, refused, form = select(model, inputs, channels, wish, samples)
 
     def restored(chosen: list[Chosen]) -> Restored:
         pruned = copy.deepcopy(model)
@@ -198,11 +195,11 @@ def _samples(
     wish: Wish, model: nn.Module, example_inputs: Any, data: Samples | Iterable[Any] | None
 ) -> Samples | None:
     """What layers are observed with; None where weights alone are read."""
-    config = wish.restorer if isinstance(wish.restorer, Regression) else None
-    if config is None and wish.observes:
-        config = Regression()
-    if config is not None:
-        return config.samples(model, example_inputs, data, wish.seed, show=wish.progress)
+    if wish.needs_inputs:
+        require_runnable(model, example_inputs)
+        config = wish.restorer if isinstance(wish.restorer, Regression) else Regression()
+        exact = at_least_single(model)
+        return config.samples(exact, example_inputs, data, wish.seed, show=wish.progress)
     if data is not None:
         raise UsageError(
             f"data: the criterion '{wish.criterion.name}' and the restorer "

@@ -281,6 +281,7 @@ def test_half_precision_is_walked_in_single(network, shape, dtype):
         bequest.prune(one, torch.zeros(shape, dtype=kind), 0.5, restorer=restorer, round_to=1)
         for one, kind in ((model, dtype), (single, torch.float32))
     )
+    assert pruned.plan.form == reference.plan.form == "module"
     expected = reference.model.state_dict()
     for name, tensor in pruned.model.state_dict().items():
         assert tensor.dtype == (dtype if tensor.is_floating_point() else torch.int64)
