@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.folder import require_empty
+from bequest.atomic import replacing
 from bequest.data import ImageLoader
 from bequest.errors import BequestError, DataError, MissingExtraError, UsageError
 from bequest.hypersphere.augmentation import Augmentation
@@ -335,9 +336,8 @@ class _Run:
 
     def _log(self) -> None:
         lines = [json.dumps(asdict(record)) for record in self.progress.history]
-        partial = self.folder / f".{LOG}.partial"
-        partial.write_text("\n".join(lines) + "\n")
-        partial.replace(self.folder / LOG)
+        with replacing(self.folder / LOG) as partial:
+            partial.write_text("\n".join(lines) + "\n")
 
 
 def _laid_out(module: nn.Module, memory_format: torch.memory_format) -> nn.Module:

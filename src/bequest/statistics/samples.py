@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from bequest.atomic import replacing
 from bequest.errors import DataError, UsageError
 from bequest.graph.trace import normalise_inputs, trace
 from bequest.graph.vocabulary import vocabularies
@@ -52,12 +53,10 @@ class Samples:
             for number, column in enumerate(zip(*self.chunks, strict=True))
         }
         facts = {"chunk": str(len(self.chunks[0][0])), "real": str(self.real)}
-        draft = Path(path).with_name(Path(path).name + ".part")
         try:
-            draft.write_bytes(to_bytes(columns, metadata=facts))
-            draft.replace(path)
+            with replacing(Path(path)) as partial:
+                partial.write_bytes(to_bytes(columns, metadata=facts))
         except OSError as error:
-            draft.unlink(missing_ok=True)
             raise DataError(f"{path}: the inputs could not be written: {error}") from error
 
     @classmethod
