@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import copy
-import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
-from bequest._version import __version__
 from bequest.artifact.fingerprint import fingerprint
-from bequest.artifact.plan import GroupPlan, Plan, Refusal
+from bequest.artifact.plan import GroupPlan, Plan, Refusal, versions
 from bequest.artifact.store import save
 from bequest.criteria.base import Criterion
 from bequest.errors import UsageError
@@ -177,11 +174,7 @@ def prune(
     plan = Plan(
         architecture=fingerprint(model),
         recipe=wish.to_json(),
-        versions={
-            "bequest": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        versions=versions(),
         groups=result.groups,
         refused=refused,
         surgery=result.surgery,

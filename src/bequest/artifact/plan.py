@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
+from bequest._version import __version__
 from bequest.graph.surgery import Surgery
 
 Form = Literal["module", "program"]
 
 VERSION = 1
 """Version of the JSON form of a plan."""
+
+
+def versions() -> dict[str, str]:
+    """Of bequest, torch and Python, as a plan that is made now records them."""
+    return {
+        "bequest": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 @dataclass(frozen=True)
