@@ -16,7 +16,12 @@ from bequest.graph.surgery import Surgery
 Form = Literal["module", "program"]
 
 VERSION = 1
-"""Version of the JSON form of a plan."""
+"""Version of the JSON form of a plan: 1 is that of the first release, 0.1.
+
+A reader takes the fields of its own version, all of them and no others, so that it never guesses
+at what a field that it misses or doesn't know would change. Once a form is released, a field that
+is added, removed or read in another way takes the next number.
+"""
 
 
 def versions() -> dict[str, str]:
