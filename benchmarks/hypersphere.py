@@ -24,7 +24,7 @@ from benchmarks.record import record, shared_folder
 from bequest import hypersphere
 from bequest.data import ImageLoader
 from bequest.hypersphere import Recipe
-from bequest.hypersphere.training import CHECKPOINT
+from bequest.hypersphere.run import CHECKPOINT
 
 NETWORK = "resnet20"
 SPARSITIES = (0.3, 0.5, 0.7, 0.9)
