@@ -46,8 +46,9 @@ class Regression:
         source: synthetic inputs: "leaves", "pink" or "white" (:mod:`bequest.statistics.synthetic`).
         value_range: lowest and highest value of real inputs, where known; matters to networks
             without batch norm. None = zero mean and unit variance per channel.
-        inversion: steps by which images are fitted to the statistics of the network's batch norms
-            (:mod:`bequest.statistics.inversion`); each takes a forward and a backward pass.
+        inversion: steps by which images are fitted to the statistics of the network's batch norms,
+            or, where it has none, to its classes (:mod:`bequest.statistics.inversion`); each takes
+            a forward and a backward pass.
         ridge: penalty on the change of the weights, relative to the mean variance of the inputs.
     """
 
@@ -100,7 +101,7 @@ class Regression:
         if data is not None:
             return collect(data, example_inputs, count)
         made = synthesise(model, example_inputs, count, self.source, self.value_range, seed)
-        return inverted(model, made, self.inversion, show=show)
+        return inverted(model, made, self.inversion, self.value_range, seed, show=show)
 
 
 FEWEST, MOST = 256, 4096

@@ -176,15 +176,23 @@ def _check_batch(examples: list[Tensor]) -> None:
             )
 
 
-def inverted(model: nn.Module, samples: Samples, steps: int, *, show: bool = False) -> Samples:
-    """The same images, fitted to what the model's batch norms have stored.
+def inverted(
+    model: nn.Module,
+    samples: Samples,
+    steps: int,
+    value_range: tuple[float, float] | None,
+    seed: int,
+    *,
+    show: bool = False,
+) -> Samples:
+    """The same images, fitted to what the model has learnt: see :func:`invert`.
 
     Networks that take anything else than one batch of images or sequences are left as they are.
     """
     columns = list(zip(*samples.chunks, strict=True))
     if len(columns) != 1 or columns[0][0].ndim < 3 or not columns[0][0].is_floating_point():
         return samples
-    fitted = invert(model, torch.cat(columns[0]), steps, show=show)
+    fitted = invert(model, torch.cat(columns[0]), steps, value_range, seed, show=show)
     chunk = len(columns[0][0])
     return Samples(tuple((part,) for part in torch.split(fitted, chunk)), real=False)
 
