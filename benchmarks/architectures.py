@@ -4,31 +4,38 @@
 50 % the networks must run, learn and reload to the same bits; and where duplicates and dead units
 were planted and precisely those are pruned, the outputs must be the dense ones to 1e-4.
 
-``python -m benchmarks.architectures [NAME ...]``; with names only these are tried and printed, and
-nothing is written.
+``python -m benchmarks.architectures [NAME ...]``. Every row is kept in build/architectures.json as
+soon as it is there: a run that was cut off goes on where it stopped, names measure these networks
+anew, and the table is written once there is a row, or a failure of this run, for every network.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import torch
 from tests.architectures.examination import Exactness, Pruning, exactness, halve
 from tests.architectures.networks import NAMES, subject
+from torch import nn
 
 from benchmarks.record import record
 from bequest.graph.groups import group
 from bequest.graph.rules import read
 from bequest.graph.trace import trace
 
+ROWS = Path(__file__).parents[1] / "build" / "architectures.json"
 TOLERANCE = 1e-4
 COLUMNS = (
     "network",
-    "trace (s)",
-    "group (s)",
-    "prune (s)",
+    "trace (CPU s)",
+    "trace (wall s)",
+    "group (CPU s)",
+    "prune (CPU s)",
+    "prune (wall s)",
     "groups",
     "form",
     "params",
@@ -41,23 +48,33 @@ COLUMNS = (
     "channels that stayed",
 )
 
+Row = list[object]
+
 
 def main() -> None:
     """Tries each network in turn."""
-    rows: list[list[object]] = []
+    rows: dict[str, Row] = json.loads(ROWS.read_text()) if ROWS.exists() else {}
+    if set(NAMES) <= rows.keys() and not sys.argv[1:]:
+        rows = {}  # the last run came to its end: this is another
     failures: dict[str, str] = {}
-    for name in sys.argv[1:] or NAMES:
+    trace(nn.Linear(1, 1), torch.zeros(1, 1))  # imports what tracing needs: no network's own time
+    for name in sys.argv[1:] or [name for name in NAMES if name not in rows]:
+        rows.pop(name, None)
         try:
-            rows.append(_row(name))
-            print(*rows[-1], flush=True)
+            rows[name] = _row(name)
+            print(*rows[name], flush=True)
         except Exception as error:  # a table of what works says also what doesn't
             failures[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
             print(name, failures[name], flush=True)
-    if not sys.argv[1:]:
-        write(rows, failures)
+        _keep(rows)
+    missing = [name for name in NAMES if name not in rows.keys() | failures.keys()]
+    if missing:
+        print("no table yet; still to come:", *missing)
+    else:
+        write([rows[name] for name in NAMES if name in rows], failures)
 
 
-def write(rows: list[list[object]], failures: dict[str, str]) -> None:
+def write(rows: list[Row], failures: dict[str, str]) -> None:
     """The table, and what it means."""
     record(
         "architectures",
@@ -65,6 +82,7 @@ def write(rows: list[list[object]], failures: dict[str, str]) -> None:
         COLUMNS,
         failures=failures or "none",
         ratio="0.5, groups all, round to 8, lbyl",
+        seconds="CPU: of the processor, all threads; wall: on the clock, others' work included",
         params_and_MACs="kept, as a share",
         form="the network's own class, or a program: its traced operators",
         planted="a quarter of each group, half of it duplicates where lbyl hands on, else dead",
@@ -75,18 +93,26 @@ def write(rows: list[list[object]], failures: dict[str, str]) -> None:
     )
 
 
-def _row(name: str) -> list[object]:
+def _keep(rows: Mapping[str, Row]) -> None:
+    ROWS.parent.mkdir(exist_ok=True)
+    draft = ROWS.with_name(ROWS.name + ".part")
+    draft.write_text(json.dumps(rows, indent=2) + "\n")
+    draft.replace(ROWS)
+
+
+def _row(name: str) -> Row:
     one = subject(name)
     model = one.trained()
-    start = time.perf_counter()
+    wall, start = time.perf_counter(), time.process_time()
     network = trace(model, one.example)
-    traced = time.perf_counter()
+    waited, traced = time.perf_counter(), time.process_time()
     group(read(network))
-    grouped = time.perf_counter()
+    grouped = time.process_time()
+    seconds = traced - start, waited - wall, grouped - traced
     whole, planted = halve(one), exactness(one)
     return [
         name,
-        *(round(s, 1) for s in (traced - start, grouped - traced, whole.seconds)),
+        *(round(s, 1) for s in (*seconds, whole.seconds, whole.wall)),
         whole.groups,
         whole.form,
         *(round(share, 3) for share in (whole.params, whole.macs)),

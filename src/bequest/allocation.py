@@ -21,7 +21,7 @@ from bequest.graph.groups import Channels, Group
 from bequest.graph.trace import operator_of
 from bequest.selection import Choice
 
-KINDS = ("params", "macs", "agreement")
+KINDS = ("params", "macs", "agreement", "latency")
 Counts = NDArray[np.int64]
 """How many channels each group loses."""
 
@@ -33,7 +33,8 @@ class Target:
     Attributes:
         kind: "params" or "macs": ``value`` is the share of the dense network's that may stay;
             "agreement": the share of inputs to which the pruned network must give the dense
-            network's answer, and as much as possible is pruned.
+            network's answer, and as much as possible is pruned; "latency": the share of the dense
+            network's time on the example inputs, measured.
         value: in (0, 1).
     """
 

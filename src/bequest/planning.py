@@ -92,7 +92,8 @@ class Wish:
     @property
     def observes(self) -> bool:
         """Whether it must be known what layers see, to rank channels or groups."""
-        return self.criterion.observes or self.target is not None
+        allocates = self.target is not None and self.target.kind != "latency"
+        return self.criterion.observes or allocates
 
     @property
     def needs_inputs(self) -> bool:

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import nn
 
+from bequest import config
 from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.plan import GroupPlan, Plan, Refusal, versions
 from bequest.artifact.store import save
@@ -20,6 +21,7 @@ from bequest.graph.groups import group
 from bequest.graph.program import Program
 from bequest.graph.rules import read
 from bequest.graph.trace import require_runnable, trace
+from bequest.latency_target import meet_latency
 from bequest.measure.cost import Cost
 from bequest.measure.precision import at_least_single
 from bequest.planning import (
@@ -114,7 +116,9 @@ def prune(
         target: instead of a ratio, what the whole network is to reach: "params:0.5" or "macs:0.5",
             the share of the dense network's that stays; "agreement:0.99", the share of inputs to
             which the pruned network gives the dense one's answer, with as much pruned as that
-            allows. Each group then loses as much as costs the least predicted error.
+            allows. Each group then loses as much as costs the least predicted error. "latency:0.5",
+            the share of the dense network's time on ``example_inputs``, measured: all groups lose
+            the same share, and ``plan.recipe["timed"]`` holds the milliseconds.
         groups: "inner" (between two layers of one branch) or "all" (residual streams too).
         criterion: who leaves; a name or a config object.
         scope: channels are ranked within their "group", or over all groups ("global").
@@ -150,7 +154,7 @@ def prune(
 
     choices, refused, form = select(model, inputs, channels, wish, samples)
 
-    def restored(chosen: list[Chosen]) -> Restored:
+    def restored(chosen: list[Chosen], wish: Wish = wish) -> Restored:
         pruned = copy.deepcopy(model)
         if isinstance(wish.restorer, Regression):
             assert samples is not None
@@ -163,7 +167,18 @@ def prune(
             return replace(result, model=program.train(model.training))
         return result
 
-    if wish.target is not None:
+    recipe = wish.to_json()
+    if wish.target is not None and wish.target.kind == "latency":
+        plainly = replace(wish, restorer=config.resolve("restorer", "none"), progress=False)
+
+        def cut(chosen: list[Chosen]) -> nn.Module:
+            if form == "module":
+                require_sound(model, inputs, channels, chosen)
+            return restored(chosen, plainly).model
+
+        choices, timed = meet_latency(wish, choices, model, example_inputs, cut)
+        recipe["timed"] = timed.to_json()
+    elif wish.target is not None:
         assert samples is not None
         subject = Subject(model, channels, samples)
         choices = meet(wish, choices, subject, lambda chosen: restored(chosen).model)
@@ -173,7 +188,7 @@ def prune(
     result = restored(chosen)
     plan = Plan(
         architecture=fingerprint(model),
-        recipe=wish.to_json(),
+        recipe=recipe,
         versions=versions(),
         groups=result.groups,
         refused=refused,
@@ -190,9 +205,9 @@ def _samples(
     """What layers are observed with; None where weights alone are read."""
     if wish.needs_inputs:
         require_runnable(model, example_inputs)
-        config = wish.restorer if isinstance(wish.restorer, Regression) else Regression()
+        method = wish.restorer if isinstance(wish.restorer, Regression) else Regression()
         exact = at_least_single(model)
-        return config.samples(exact, example_inputs, data, wish.seed, show=wish.progress)
+        return method.samples(exact, example_inputs, data, wish.seed, show=wish.progress)
     if data is not None:
         raise UsageError(
             f"data: the criterion '{wish.criterion.name}' and the restorer "

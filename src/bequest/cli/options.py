@@ -69,7 +69,8 @@ Target = Annotated[
     typer.Option(
         metavar="KIND:SHARE",
         help="Instead of --ratio, what the whole network is to reach: macs:0.5 or params:0.5, the "
-        "share that stays; agreement:0.99, how often it must answer as before.",
+        "share that stays; latency:0.5, of the measured time; agreement:0.99, how often it must "
+        "answer as before.",
     ),
 ]
 Calibrate = Annotated[

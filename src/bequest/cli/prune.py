@@ -150,7 +150,8 @@ def prune(
                 progress=True,
             )
         before, after = measure((opened.model, pruned.model), example, images)
-        result = PruningResult(model, pruned.plan.recipe, pruned.report, before, after, seconds)
+        plan = pruned.plan
+        result = PruningResult(model, plan.recipe, pruned.report, before, after, seconds, plan.form)
         if out is not None:
             save_with_origin(pruned, out, opened.spec, form)
         if html is not None:
@@ -165,7 +166,7 @@ def _show(output: Output, result: PruningResult, html: Path | None, out: Path | 
     """Tables for a person, one document for a program."""
     from bequest.cli.robust import robust_json, robust_tables
     from bequest.cli.tables import group_table, refusal_tables, table
-    from bequest.report.pruning import before_and_after
+    from bequest.report.pruning import AS_PROGRAM, before_and_after
 
     output.show(
         group_table(result.report.groups),
@@ -176,6 +177,14 @@ def _show(output: Output, result: PruningResult, html: Path | None, out: Path | 
     saved = None if out is None else str(out)
     output.document({**result.to_json(), **robust_json(result.report), "saved": saved})
     output.note(f"Pruned and restored in {result.seconds:.1f} s.")
+    if result.form == "program":
+        output.note(AS_PROGRAM)
+    if timed := result.recipe.get("timed"):
+        output.note(
+            f"Timed to meet the target, before restoring: {timed['pruned_ms']:.3g} of "
+            f"{timed['dense_ms']:.3g} ms ({timed['device']}, threads: {timed['threads']}), every "
+            f"group asked to lose {timed['ratio']:.3f}."
+        )
     if html is not None:
         output.note(f"Page: {html}")
     output.note(

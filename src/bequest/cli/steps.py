@@ -17,7 +17,8 @@ from bequest.artifact import save
 from bequest.cli.inputs import InputForm
 from bequest.data import ImageLoader
 from bequest.errors import UsageError
-from bequest.measure import Latency, cost, evaluate, latency
+from bequest.measure import Latency, cost, evaluate
+from bequest.measure.latency import latencies
 from bequest.planning import Kinds, Wish
 from bequest.pruning import Pruned
 from bequest.report import Measured
@@ -129,12 +130,9 @@ def timed(models: Sequence[nn.Module], example: torch.Tensor) -> list[Latency]:
     """Latencies that a busy machine disturbs as little as may be.
 
     On the CPU one thread works, as several wait for one another where others want the cores too.
-    Each network is timed in turn, three times over, and the fastest of its medians counts.
+    The networks are timed in turn, three times over, and the fastest of the medians counts.
     """
-    rounds = [
-        [latency(model, example, repeats=9, warmup=3, threads=1) for model in models]
-        for _ in range(3)
-    ]
+    rounds = [latencies(models, example, repeats=9, warmup=3, threads=1) for _ in range(3)]
     return [min(found, key=lambda one: one.median) for found in zip(*rounds, strict=True)]
 
 

@@ -8,13 +8,15 @@ that write to a residual stream.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
-from bequest.graph.ledger import Labels
+from bequest.graph.ledger import Balance, Labels
 from bequest.graph.rules import Read, Reading, Write
 
 Index = NDArray[np.int64]
@@ -105,15 +107,14 @@ def group(reading: Reading) -> Channels:
     ledger = reading.ledger
     channel_of = ledger.components().astype(np.int64)
     reasons = _frozen_channels(reading, channel_of)
-    members = _gather(reading, channel_of)
+    found = _gather(reading, channel_of)
     marked = {
         "outputs": _marked(ledger.outputs, channel_of),
         # Heads are added to (biases, rotated halves), and are still no stream of branches.
         "streams": _marked(ledger.streams, channel_of) - _marked(ledger.batches, channel_of),
     }
     groups = [
-        _group(reading, channel_of, writes, reasons, marked["outputs"], marked["streams"])
-        for writes in members
+        _group(channel_of, one, reasons, marked["outputs"], marked["streams"]) for one in found
     ]
     return Channels(reading, channel_of, tuple(groups))
 
@@ -131,66 +132,84 @@ def _marked(marks: list[Labels], channel_of: Index) -> set[int]:
     return {int(c) for labels in marks for c in np.unique(channel_of[labels])}
 
 
-def _gather(reading: Reading, channel_of: Index) -> list[list[Write]]:
-    """Producers that share channels, as lists in order of execution."""
-    home: dict[int, int] = {}
-    members: dict[int, list[Write]] = {}
-    for number, write in enumerate(reading.writes):
-        channels = {int(c) for c in channel_of[write.labels]}
-        met = sorted({home[c] for c in channels if c in home})
-        target = met[0] if met else number
-        merged = [w for key in met for w in members.pop(key)]
-        members[target] = [*merged, write]
-        moved = channels.union(*({int(c) for c in channel_of[w.labels]} for w in merged))
-        home.update(dict.fromkeys(moved, target))
-    return sorted(members.values(), key=lambda writes: reading.writes.index(writes[0]))
+@dataclass
+class _Statements:
+    """What the rules said of the channels of one group, in order of execution."""
+
+    writes: list[Write] = field(default_factory=list)
+    reads: list[Read] = field(default_factory=list)
+    literals: list[str] = field(default_factory=list)
+    segments: list[Labels] = field(default_factory=list)
+    balances: list[Balance] = field(default_factory=list)
+
+
+def _gather(reading: Reading, channel_of: Index) -> list[_Statements]:
+    """Producers that share channels, and what else was said of these; each is looked at once."""
+    writes = [np.unique(channel_of[write.labels]) for write in reading.writes]
+    count = len(writes)
+    left = np.repeat(np.arange(count), [len(channels) for channels in writes])
+    right = count + np.concatenate([*writes, np.zeros(0, np.int64)])
+    size = count + int(channel_of.max(initial=-1)) + 1
+    edges = coo_array((np.ones(len(left), np.int8), (left, right)), (size, size))
+    component = connected_components(edges, directed=False)[1]
+    found: dict[int, _Statements] = {}
+    for write, home in zip(reading.writes, component[:count].tolist(), strict=True):
+        found.setdefault(home, _Statements()).writes.append(write)
+
+    def concerned(labels: Labels) -> list[_Statements]:
+        homes = np.unique(component[count + channel_of[labels]]).tolist()
+        return [found[home] for home in homes if home in found]
+
+    ledger = reading.ledger
+    for read in reading.reads:
+        for one in concerned(read.labels):
+            one.reads.append(read)
+    for labels, place in ledger.literals:
+        for one in concerned(labels):
+            one.literals.append(place)
+    for labels in ledger.segments:
+        for one in concerned(labels):
+            one.segments.append(labels)
+    for balance in ledger.balances:
+        for one in concerned(balance.labels):
+            one.balances.append(balance)
+    return list(found.values())
 
 
 def _group(
-    reading: Reading,
     channel_of: Index,
-    writes: list[Write],
+    said: _Statements,
     reasons: dict[int, str],
     outputs: set[int],
     streams: set[int],
 ) -> Group:
-    order = np.concatenate([channel_of[write.labels] for write in writes])
+    order = np.concatenate([channel_of[write.labels] for write in said.writes])
     _, first = np.unique(order, return_index=True)
     channels = order[np.sort(first)]
     inside = {int(c) for c in channels}
-    blocks, conflict = _blocks(reading, channel_of, channels)
+    blocks, conflict = _blocks(said.balances, channel_of, channels)
     fixed = np.array([c in reasons for c in channels])
     why = dict.fromkeys(reasons[int(c)] for c in channels if int(c) in reasons)
     if conflict:
         fixed, why = np.ones(len(channels), bool), {**why, conflict: None}
-    consumers = {
-        read.node: read for read in reading.reads if inside & set(channel_of[read.labels].tolist())
-    }
-    literal = dict.fromkeys(
-        place
-        for labels, place in reading.ledger.literals
-        if inside & set(channel_of[labels].tolist())
-    )
-    producers = tuple({(w.weight or w.node.name): w for w in writes}.values())
+    producers = tuple({(w.weight or w.node.name): w for w in said.writes}.values())
     return Group(
-        name=_name(writes[0]),
+        name=_name(said.writes[0]),
         channels=channels,
         producers=producers,
         parts=tuple(
             np.flatnonzero(np.isin(channels, channel_of[write.labels])) for write in producers
         ),
-        consumers=tuple(consumers.values()),
+        consumers=tuple({read.node: read for read in said.reads}.values()),
         kind="residual" if inside & streams else "inner",
         fixed=fixed,
         reasons=tuple(why),
         segments=tuple(
-            np.flatnonzero(np.isin(channels, channel_of[labels]))
-            for labels in reading.ledger.segments
-            if inside & set(channel_of[labels].tolist())
+            np.flatnonzero(np.isin(channels, channel_of[labels])) for labels in said.segments
         ),
         blocks=blocks,
         is_output=bool(inside & outputs),
-        literal=tuple(literal),
+        literal=tuple(dict.fromkeys(said.literals)),
     )
 
 
@@ -201,7 +220,9 @@ def _name(write: Write) -> str:
     return owner if attribute == "weight" and owner else write.weight
 
 
-def _blocks(reading: Reading, channel_of: Index, channels: Index) -> tuple[Index | None, str]:
+def _blocks(
+    balances: list[Balance], channel_of: Index, channels: Index
+) -> tuple[Index | None, str]:
     """Block number per channel from all the balances that meet the group.
 
     Several balances agree when one of them, the finest, refines all others. A balance that reaches
@@ -210,10 +231,8 @@ def _blocks(reading: Reading, channel_of: Index, channels: Index) -> tuple[Index
     position = {int(c): i for i, c in enumerate(channels)}
     found: dict[int, Index] = defaultdict(lambda: np.full(len(channels), -1))
     places: list[str] = []
-    for number, balance in enumerate(reading.ledger.balances):
+    for number, balance in enumerate(balances):
         at = [position.get(int(c), -1) for c in channel_of[balance.labels]]
-        if max(at) < 0:
-            continue
         places.append(balance.place)
         blocks = np.repeat(np.arange(balance.blocks), len(at) // balance.blocks)
         if min(at) < 0:

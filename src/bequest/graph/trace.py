@@ -21,12 +21,17 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec
 
-from bequest.errors import ModelError, UsageError
+from bequest.errors import BequestError, ModelError, UsageError
 from bequest.graph.admission import admit
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+MOST_OPERATORS = 20_000
+"""Tensors that a network may make while it is traced, which takes about a minute then. Tracing
+unrolls loops, so there must be an end; networks of timm have up to some 2,500."""
 
 
 @dataclass(frozen=True)
@@ -105,13 +110,13 @@ def trace(model: nn.Module, example_inputs: Any) -> Network:
 
     Raises:
         ModelError: the model is refused by name (scripted, quantised, ...) or can't be exported;
-            the message says where.
+            the message says where. Or it makes more than :data:`MOST_OPERATORS` tensors.
         UsageError: the inputs do not fit the model.
     """
     admit(model)
     try:
         return trace_shapes(model, example_inputs)
-    except UsageError:
+    except BequestError:
         raise
     except Exception as error:
         _refuse_inputs(model, normalise_inputs(example_inputs))
@@ -140,6 +145,8 @@ def trace_shapes(
         network = _export(_changed(meta_copy(model), change), to_meta(inputs))
         _place(network, inputs)
         return network
+    except BequestError:
+        raise
     except Exception:  # any failure: the real copy either works or gives the error to report
         return _export(_changed(copy.deepcopy(model).eval(), change), inputs)
 
@@ -201,7 +208,9 @@ def to_meta(inputs: Inputs) -> Inputs:
 def _export(model: nn.Module, inputs: Inputs) -> Network:
     args, kwargs = inputs
     with _quiet_export(), torch.no_grad():
-        program = torch.export.export(model, args, kwargs).run_decompositions({})
+        with _Limit(type(model).__name__):
+            program = torch.export.export(model, args, kwargs)
+        program = program.run_decompositions({})
     held = named_tensors(model)
     first: dict[int, str] = {}
     for name, tensor in held.items():
@@ -222,6 +231,30 @@ def _export(model: nn.Module, inputs: Inputs) -> Network:
         constants=constants,
         returns=program.call_spec.out_spec if pure else None,
     )
+
+
+class _Limit(TorchFunctionMode):
+    """Ends the export of a network that runs too many operators.
+
+    Raises:
+        ModelError: at the first tensor above :data:`MOST_OPERATORS`.
+    """
+
+    def __init__(self, model: str) -> None:
+        super().__init__()
+        self.model = model
+        self.made = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.made += isinstance(result, Tensor)  # sizes, types and the like are asked for, too
+        if self.made > MOST_OPERATORS:
+            raise ModelError(
+                f"{self.model}: expected a forward pass of at most {MOST_OPERATORS:,} operators, "
+                "found more; tracing unrolls every loop, so give example_inputs with fewer steps "
+                "(a shorter sequence, a smaller image)"
+            )
+        return result
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,6 +58,29 @@ def latency(
     Raises:
         UsageError: ``repeats`` or ``threads`` below 1, or ``warmup`` below 0.
     """
+    return latencies([model], example_inputs, repeats=repeats, warmup=warmup, threads=threads)[0]
+
+
+def latencies(
+    models: Sequence[nn.Module],
+    example_inputs: Inputs,
+    *,
+    repeats: int = 30,
+    warmup: int = 5,
+    threads: int | None = None,
+) -> list[Latency]:
+    """Times several networks in turn, pass by pass, so that a busy machine slows all of them.
+
+    Args:
+        models: any modules, all on one device.
+        example_inputs: as in :func:`latency`, of all of them.
+        repeats: timed passes of each.
+        warmup: passes of each before them.
+        threads: as in :func:`latency`.
+
+    Raises:
+        UsageError: as in :func:`latency`.
+    """
     threads = torch.get_num_threads() if threads is None else threads
     for name, value, least in (
         ("repeats", repeats, 1),
@@ -66,14 +89,17 @@ def latency(
     ):
         if value < least:
             raise UsageError(f"{name}: expected at least {least}, found {value}")
-    device = device_of(model)
+    device = device_of(models[0])
     timed_pass = _timed_on_cuda if device.type == "cuda" else _timed_by_clock
-    with evaluation_mode(model), _fixed_threads(threads):
+    with ExitStack() as modes, _fixed_threads(threads):
+        for model in models:
+            modes.enter_context(evaluation_mode(model))
         for _ in range(warmup):
-            run(model, example_inputs)
-        times = [timed_pass(model, example_inputs) for _ in range(repeats)]
-    p10, median, p90 = (float(value) for value in np.percentile(times, (10, 50, 90)))
-    return Latency(median, p10, p90, repeats, threads, str(device))
+            for model in models:
+                run(model, example_inputs)
+        times = [[timed_pass(model, example_inputs) for model in models] for _ in range(repeats)]
+    found = np.percentile(times, (10, 50, 90), axis=0).T.tolist()
+    return [Latency(median, p10, p90, repeats, threads, str(device)) for p10, median, p90 in found]
 
 
 @contextmanager

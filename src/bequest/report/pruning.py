@@ -7,12 +7,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bequest.artifact.plan import Form
 from bequest.measure import Accuracy, Cost, Latency
 from bequest.pruning import Report
 from bequest.report import wording
 from bequest.report.comparison import group_json, refusal_section
 from bequest.report.figures import Bar, layers
 from bequest.report.page import Page, Picture, Section, Table, render
+
+AS_PROGRAM = (
+    "Sizes in the model's code don't let its class hold the new widths, so the pruned network is a "
+    "program, its traced operators: it needs no class, and takes inputs of the traced size."
+)
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,7 @@ class PruningResult:
         before: the dense network.
         after: the pruned network.
         seconds: time to prune and restore.
+        form: "program" where sizes in the model's code don't let its class hold the pruned network.
     """
 
     model: str
@@ -47,6 +54,7 @@ class PruningResult:
     before: Measured
     after: Measured
     seconds: float
+    form: Form = "module"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -58,6 +66,7 @@ class PruningResult:
             "before": self.before.to_json(),
             "after": self.after.to_json(),
             "seconds": self.seconds,
+            "form": self.form,
         }
 
 
@@ -80,6 +89,8 @@ def before_and_after(result: PruningResult) -> list[tuple[str, str, str, str]]:
     ]
     if before.accuracy is not None and after.accuracy is not None:
         rows += _accuracy_rows(before.accuracy, after.accuracy)
+    if result.form == "program":
+        rows.append(("runs as", "its class", "a program", ""))
     return rows
 
 
@@ -93,6 +104,8 @@ def pruning_page(result: PruningResult) -> str:
         f"{recipe['groups']}, widths in multiples of {recipe['round_to']}. Pruned and restored in "
         f"{seconds}, without data and without training."
     ]
+    if result.form == "program":
+        summary.append(AS_PROGRAM)
     rows = before_and_after(result)
     sections = [
         Section("Before and after", tables=[Table(("", "before", "after", "change"), rows)])
