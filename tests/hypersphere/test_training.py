@@ -224,6 +224,15 @@ def test_recipes_out_of_range_are_refused(field, value):
         replace(RECIPE, **{field: value})
 
 
+def test_on_the_hypersphere_the_learning_rate_is_higher_unless_it_is_given():
+    rates = [
+        Recipe(epochs=1, hyperspherical=on, lr=given).peak
+        for on, given in ((True, None), (False, None), (True, 0.1), (False, 0.25))
+    ]
+    assert rates == [0.25, 0.1, 0.1, 0.25]
+    assert Recipe(epochs=1).to_json() == Recipe(epochs=1, lr=0.25).to_json()
+
+
 def test_the_learning_rate_rises_and_falls_to_zero():
     recipe = Recipe(epochs=1, lr=0.1, warmup=0.1)
     rates = [recipe.learning_rate(step, 100) for step in range(100)]
