@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 import bequest
+from bequest.atomic import replacing
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -78,6 +79,5 @@ def _cpu() -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    draft = path.with_name(path.name + ".part")
-    draft.write_text(text)
-    draft.replace(path)
+    with replacing(path) as partial:
+        partial.write_text(text)

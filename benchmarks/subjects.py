@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import nn
 
 import bequest
@@ -11,13 +13,13 @@ from bequest.zoo import Entry
 
 
 def subject(
-    name: str, weights: str, data: str, *, offset: int = 0, limit: int | None = None
+    name: str, weights: str | Path, data: str, *, offset: int = 0, limit: int | None = None
 ) -> tuple[nn.Module, Entry, ImageLoader]:
     """A trained network of the zoo with images in its own preprocessing.
 
     Args:
         name: the zoo's name.
-        weights: file below ``weights/``.
+        weights: file below ``weights/``, or an absolute path.
         data: file below ``data/``.
         offset: the first image.
         limit: how many; None = all that follow.

@@ -11,7 +11,8 @@ from __future__ import annotations
 import torch
 
 import bequest
-from benchmarks.record import record, shared_folder
+from benchmarks.record import record
+from benchmarks.subjects import subject
 from benchmarks.train_reference import weights
 from bequest.restorers import Regression
 
@@ -27,17 +28,8 @@ PUBLISHED = {  # dense 93.70: pruned plainly, Neuron Merging, LBYL (Lee et al. 2
 
 def main() -> None:
     """Measures the table and writes results/vgg16.{json,md}."""
-    model, entry = bequest.zoo.create("vgg16-cifar").eval(), bequest.zoo.entry("vgg16-cifar")
-    bequest.zoo.load_weights(model, weights("vgg16-cifar"))
-    images = bequest.data.open_images(
-        shared_folder() / "data/cifar10/test.npz",
-        mean=entry.mean,
-        std=entry.std,
-        size=entry.input_shape,
-        batch_size=500,
-        offset=5000,
-        limit=2500,
-    )
+    name, data = "vgg16-cifar", "cifar10/test.npz"
+    model, entry, images = subject(name, weights(name), data, offset=5000, limit=2500)
     example = torch.zeros(1, *entry.input_shape)
     samples = Regression().samples(model, example, None, 0)
 

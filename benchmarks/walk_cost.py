@@ -23,7 +23,7 @@ import bequest
 from benchmarks.record import record
 from bequest.graph.walk import Walk
 from bequest.restorers import Regression, regression
-from bequest.restorers.regression import Moments
+from bequest.statistics.moments import Moments
 
 
 class Clock:

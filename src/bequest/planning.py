@@ -18,6 +18,7 @@ from bequest.graph.cuts import plan_surgery
 from bequest.graph.emission import NotEmittable, check_emittable
 from bequest.graph.groups import Channels, Group
 from bequest.graph.verify import mismatch
+from bequest.measure.precision import at_least_single
 from bequest.ranking import rank, rank_observed
 from bequest.restorers.base import Restorer
 from bequest.restorers.regression import Regression
@@ -94,6 +95,11 @@ class Wish:
         allocates = self.target is not None and self.target.kind != "latency"
         return self.criterion.observes or allocates
 
+    @property
+    def needs_inputs(self) -> bool:
+        """Whether the network is run over inputs: to know what layers see, or to refit them."""
+        return self.observes or isinstance(self.restorer, Regression)
+
 
 @dataclass(frozen=True)
 class Chosen:
@@ -130,7 +136,7 @@ def select(
     written down as one either, the groups concerned are refused.
 
     Args:
-        model: the dense model; where ``wish.observes``, in at least single precision.
+        model: the dense model.
         example_inputs: what it was traced with.
         channels: its groups.
         wish: the checked call.
@@ -142,7 +148,7 @@ def select(
         choices, unscored = rank_observed(
             channels,
             candidates,
-            model,
+            at_least_single(model),
             wish.criterion,
             samples,
             seed=wish.seed,
@@ -154,7 +160,7 @@ def select(
         )
     refused.extend(unscored)
     chosen = chosen_from(choices, wish)
-    problem = _try_out(model, example_inputs, channels, chosen)
+    problem = try_out(model, example_inputs, channels, chosen)
     form: Form = "module"
     if problem is not None:
         try:
@@ -172,20 +178,31 @@ def _candidates(channels: Channels, wish: Wish) -> tuple[list[tuple[Group, float
     """Groups that the call asks for, and why others that it asks for can't lose channels."""
     candidates: list[tuple[Group, float]] = []
     refused: list[Refusal] = []
-    ratio = wish.shares
-    unused = set(ratio) if isinstance(ratio, Mapping) else set()
-    for member in channels.groups:
-        share, pattern = ratio_of(member, ratio)
-        unused.discard(str(pattern))
-        if not share:
-            continue
+    asked, unmatched = asked_for(channels.groups, wish.shares)
+    for member, share, pattern in asked:
         reason = _reason_to_stay(member, pattern, wish)
         if reason is None:
             candidates.append((member, share))
         elif not (member.is_output and pattern is None):
             refused.append(Refusal(member.name, member.size, reason))
-    refused.extend(Refusal(p, 0, "the pattern matches no layer") for p in sorted(unused))
-    return candidates, refused
+    return candidates, [*refused, *unmatched]
+
+
+def asked_for(
+    groups: Iterable[Group], ratio: Ratio
+) -> tuple[list[tuple[Group, float, str | None]], list[Refusal]]:
+    """Groups that a ratio asks to lose channels, with their shares and the patterns that said so.
+
+    The refusals are of patterns that match no layer.
+    """
+    asked = []
+    unused = set(ratio) if isinstance(ratio, Mapping) else set()
+    for member in groups:
+        share, pattern = ratio_of(member, ratio)
+        unused.discard(str(pattern))
+        if share:
+            asked.append((member, share, pattern))
+    return asked, [Refusal(p, 0, "the pattern matches no layer") for p in sorted(unused)]
 
 
 def _reason_to_stay(member: Group, pattern: str | None, wish: Wish) -> str | None:
@@ -235,14 +252,15 @@ def require_sound(
     Raises:
         ModelError: it doesn't.
     """
-    problem = _try_out(model, example_inputs, channels, chosen)
+    problem = try_out(model, example_inputs, channels, chosen)
     if problem is not None:
         raise ModelError(f"the pruned network would not run as planned: {problem}")
 
 
-def _try_out(
+def try_out(
     model: nn.Module, example_inputs: Any, channels: Channels, chosen: list[Chosen]
 ) -> str | None:
+    """What keeps the network from running without the chosen channels; None where it runs."""
     leaving = leaving_channels(channels, chosen)
     surgery = plan_surgery(channels, leaving, model)
     return mismatch(model, example_inputs, channels, leaving, surgery)
@@ -263,7 +281,7 @@ def _without_misfits(
         if not pending:
             break
         some = pending.pop()
-        found = _try_out(model, example_inputs, channels, [*sound, *some])
+        found = try_out(model, example_inputs, channels, [*sound, *some])
         if found is None:
             sound += some
         elif len(some) > 1:

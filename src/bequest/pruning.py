@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import copy
-import platform
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from bequest import config
-from bequest._version import __version__
 from bequest.artifact.fingerprint import fingerprint
-from bequest.artifact.plan import GroupPlan, Plan, Refusal
+from bequest.artifact.plan import GroupPlan, Plan, Refusal, versions
 from bequest.artifact.store import save
 from bequest.criteria.base import Criterion
 from bequest.errors import UsageError
@@ -26,7 +23,7 @@ from bequest.graph.rules import read
 from bequest.graph.trace import require_runnable, trace
 from bequest.latency_target import meet_latency
 from bequest.measure.cost import Cost
-from bequest.measure.execution import at_least_single
+from bequest.measure.precision import at_least_single
 from bequest.planning import (
     Chosen,
     Kinds,
@@ -151,14 +148,11 @@ def prune(
         seed=seed,
         progress=progress,
     )
-    if isinstance(wish.restorer, Regression) or wish.observes:
-        require_runnable(model, example_inputs)  # before it is run for its inputs
-    exact = at_least_single(model)
-    samples = _samples(wish, exact, example_inputs, data)
+    samples = _samples(wish, model, example_inputs, data)
     inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
     channels = group(read(trace(model, inputs)))
 
-    choices, refused, form = select(exact, inputs, channels, wish, samples)
+    choices, refused, form = select(model, inputs, channels, wish, samples)
 
     def restored(chosen: list[Chosen], wish: Wish = wish) -> Restored:
         pruned = copy.deepcopy(model)
@@ -195,11 +189,7 @@ def prune(
     plan = Plan(
         architecture=fingerprint(model),
         recipe=recipe,
-        versions={
-            "bequest": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        versions=versions(),
         groups=result.groups,
         refused=refused,
         surgery=result.surgery,
@@ -213,11 +203,11 @@ def _samples(
     wish: Wish, model: nn.Module, example_inputs: Any, data: Samples | Iterable[Any] | None
 ) -> Samples | None:
     """What layers are observed with; None where weights alone are read."""
-    method = wish.restorer if isinstance(wish.restorer, Regression) else None
-    if method is None and wish.observes:
-        method = Regression()
-    if method is not None:
-        return method.samples(model, example_inputs, data, wish.seed, show=wish.progress)
+    if wish.needs_inputs:
+        require_runnable(model, example_inputs)
+        method = wish.restorer if isinstance(wish.restorer, Regression) else Regression()
+        exact = at_least_single(model)
+        return method.samples(exact, example_inputs, data, wish.seed, show=wish.progress)
     if data is not None:
         raise UsageError(
             f"data: the criterion '{wish.criterion.name}' and the restorer "

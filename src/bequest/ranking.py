@@ -69,10 +69,7 @@ def rank_observed(
         unit = replace(bind(channels, member, tensors).unit, readers=readers)
         try:
             scores = _scores(criterion, unit, seed)
-            losses = np.sort(scores)  # those of the same elimination, where it was asked for
-            if criterion != OBS():
-                order = np.argsort(scores, kind="stable").tolist()
-                losses = np.sort(OBS().losses(unit, order).cpu().numpy())
+            losses = np.sort(scores if criterion == OBS() else _losses(unit, scores))
         except Unscorable as finding:
             refused.append(Refusal(member.name, member.size, finding.reason))
         else:
@@ -81,6 +78,13 @@ def rank_observed(
     groups = [member for member, _ in candidates]
     calibrate(channels, groups, model, samples, score, seed=seed, show=progress)
     return [choices[member.name] for member in groups if member.name in choices], refused
+
+
+def _losses(unit: Unit, scores: np.ndarray) -> np.ndarray:
+    """What has mounted up when each channel leaves in the order of the scores, (n,)."""
+    order = np.argsort(scores, kind="stable").tolist()
+    losses: np.ndarray = OBS().losses(unit, order).cpu().numpy()
+    return losses
 
 
 def _scores(criterion: Criterion, unit: Unit, seed: int) -> np.ndarray:

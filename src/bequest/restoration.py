@@ -19,7 +19,8 @@ from bequest.graph.handing import Gain, Hand, hand_on, raise_biases, without_bia
 from bequest.graph.shrunk import Shrunk
 from bequest.graph.surgery import Surgery, can_hold_bias
 from bequest.graph.trace import named_tensors
-from bequest.graph.walk import Walk, walking_precision
+from bequest.graph.walk import Walk
+from bequest.measure.precision import working_precision
 from bequest.measure.progress import tracked
 from bequest.planning import Chosen, Wish, leaving_channels
 from bequest.restorers.base import Delivery, Restorer, reconstruction_error
@@ -110,7 +111,7 @@ def by_walk(
     surgery = plan_surgery(channels, leaving, model)
     operation.apply(pruned, surgery)
     types = {name: tensor.dtype for name, tensor in named_tensors(pruned).items()}
-    precision = walking_precision(model)
+    precision = working_precision(model)
     for tensor in _floating(pruned).values():
         tensor.data = tensor.data.to(precision)
     walk = Walk(channels, Shrunk(channels, leaving), model, pruned, self_calibrate=not samples.real)

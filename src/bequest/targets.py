@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from bequest.allocation import Allocation, largest, within_budget
 from bequest.errors import UsageError
@@ -18,8 +16,8 @@ from bequest.graph.cuts import plan_surgery
 from bequest.graph.groups import Channels
 from bequest.graph.shrunk import Shrunk
 from bequest.graph.trace import meta_copy, named_tensors, normalise_inputs, to_meta
-from bequest.measure.cost import Cost, cost
-from bequest.measure.execution import evaluation_mode
+from bequest.measure.cost import Cost, cost, count_macs
+from bequest.measure.execution import evaluation_mode, placed, run
 from bequest.planning import Chosen, Wish, chosen_from, leaving_channels
 from bequest.selection import Choice, Mask
 from bequest.statistics.samples import Samples
@@ -100,8 +98,7 @@ def cost_without_data(model: nn.Module, example_inputs: Any) -> Cost:
 
 
 def _answer(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
-    dtype = next((p.dtype for p in model.parameters()), torch.float32)
-    output = model(*(x.to(dtype) if x.is_floating_point() else x for x in inputs))
+    output = run(model, placed(inputs, model))
     if not isinstance(output, Tensor) or output.ndim < 2:
         raise UsageError(
             "target 'agreement': expected a network whose output is one tensor of (inputs, "
@@ -113,24 +110,26 @@ def _answer(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
 def _cost_after(subject: Subject, leaving: Mask, kind: str) -> int:
     """Parameters or multiply-accumulates that are left; counted on tensors without data.
 
-    The operators of the graph are run, not the model's code, which may not bear other widths.
+    Multiply-accumulates are those of the graph: the model's code may not bear other widths.
     """
     model = meta_copy(subject.model)
     operation.apply(model, plan_surgery(subject.channels, leaving, subject.model))
     if kind == "params":
         return sum(parameter.numel() for parameter in model.parameters())
-    network, shrunk = subject.channels.reading.network, Shrunk(subject.channels, leaving)
-    tensors, values = named_tensors(model), dict[fx.Node, Any]()
-    counter = FlopCounterMode(display=False)
-    with counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad():
-        for node in network.nodes:
-            if node.op == "placeholder":
-                held = tensors.get(network.tensors.get(node.name, ""), node.meta.get("val"))
-                values[node] = held.to("meta") if isinstance(held, Tensor) else held
-            elif node.op == "call_function":
-                args = list(fx.map_arg(node.args, values.__getitem__))
-                kwargs = dict(fx.map_arg(node.kwargs, values.__getitem__))
-                if kwargs.get("device") is not None:
-                    kwargs["device"] = "meta"
-                values[node] = node.target(*shrunk.arguments(node, args), **kwargs)  # type: ignore[operator]
-    return counter.get_total_flops() // 2
+    shrunk = Shrunk(subject.channels, leaving)
+    return count_macs(lambda: _run_operators(subject.channels, shrunk, named_tensors(model)))
+
+
+def _run_operators(channels: Channels, shrunk: Shrunk, tensors: Mapping[str, Tensor]) -> None:
+    """The operators of the graph at their new widths, on tensors without data."""
+    network, values = channels.reading.network, dict[fx.Node, Any]()
+    for node in network.nodes:
+        if node.op == "placeholder":
+            held = tensors.get(network.tensors.get(node.name, ""), node.meta.get("val"))
+            values[node] = held.to("meta") if isinstance(held, Tensor) else held
+        elif node.op == "call_function":
+            args = list(fx.map_arg(node.args, values.__getitem__))
+            kwargs = dict(fx.map_arg(node.kwargs, values.__getitem__))
+            if kwargs.get("device") is not None:
+                kwargs["device"] = "meta"
+            values[node] = node.target(*shrunk.arguments(node, args), **kwargs)  # type: ignore[operator]

@@ -59,6 +59,11 @@ def test_attacks_are_counted_for_every_eps(run, net, images, form, tmp_path):
         (("--strategy", "baseline", "--input-range", "0,1", "--ratio", "0.7"), "half|reaches 0.5"),
         (("--strategy", "greedy", "--input-range", "0,1", "--step", "2"), "step"),
         (("--strategy", "greedy", "--input-range", "0,1", "--target", "macs:0.5"), "--target"),
+        (("--strategy", "greedy", "--input-range", "0,1", "--criterion", "l2"), "and --criterion"),
+        (("--strategy", "greedy", "--input-range", "0,1", "--scope", "global"), "and --scope"),
+        (("--strategy", "greedy", "--input-range", "0,1", "--round-to", "4"), "and --round-to"),
+        (("--step", "0.5"), "--step goes with --strategy"),
+        (("--alpha", "0.5"), "--alpha goes with --strategy"),
     ],
 )
 def test_wrong_calls_of_prune_are_refused(run, net, form, words, message):

@@ -211,6 +211,7 @@ def test_mode_dtype_and_random_state_stay():
     assert model.training
     assert pruned.model.training
     assert {p.dtype for p in pruned.model.parameters()} == {torch.float16}
+    assert pruned.plan.form == "module"
 
 
 @pytest.mark.parametrize("restorer", ["lbyl", "merge", "sum"])

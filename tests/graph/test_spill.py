@@ -142,3 +142,27 @@ def test_the_pruned_network_is_the_same_to_the_bit(network, monkeypatch):
         found.append(pruned.model.state_dict())
     spilled = found[1]
     assert all(torch.equal(spilled[name], tensor) for name, tensor in found[0].items())
+
+
+def test_what_a_walk_over_large_images_holds_stays_within_the_limit(monkeypatch):
+    limit, held, spilled = 16 * 2**20, [], []
+    put = Store._put
+
+    def watch(store, value):
+        kept = put(store, value)
+        held.append(store.held)
+        spilled.append(isinstance(kept, Spilled))
+        return kept
+
+    monkeypatch.setattr(Store, "_put", watch)
+    monkeypatch.setattr(spill, "LIMIT", limit)
+    model = bequest.zoo.create("resnet50").eval()
+    pruned = bequest.prune(
+        model,
+        torch.zeros(1, 3, 224, 224),
+        {"layer4.2.conv2": 0.5},
+        restorer=Regression(images=4, inversion=0),
+    )
+    assert pruned.plan.groups[0].kept == 256
+    assert any(spilled)
+    assert limit / 2 < max(held) <= limit

@@ -9,7 +9,7 @@ from torch import nn
 
 from bequest.errors import ArtifactError, DataError, UsageError
 from bequest.hypersphere import Recipe, penalty, train
-from bequest.hypersphere.training import CHECKPOINT, LOG, STOPPED, NonFiniteLossError
+from bequest.hypersphere.run import CHECKPOINT, LOG, STOPPED, NonFiniteLossError, Run
 from bequest.measure import evaluate
 from tests.hypersphere.networks import Net
 
@@ -74,18 +74,16 @@ def test_an_interrupted_run_ends_as_one_that_was_not(images, tmp_path, network, 
 
 
 def test_a_run_goes_on_from_the_middle_of_an_epoch(images, tmp_path, monkeypatch):
-    from bequest.hypersphere import training
-
     model = Net()
     whole = train(model, images, RECIPE, tmp_path / "whole")
-    step = training._Run._step
+    step = Run._step
 
     def dies_at_the_sixth(self, x, y):
         if self.progress.step == 5:
             raise KilledError
         step(self, x, y)
 
-    monkeypatch.setattr(training._Run, "_step", dies_at_the_sixth)
+    monkeypatch.setattr(Run, "_step", dies_at_the_sixth)
     with pytest.raises(KilledError):
         train(model, images, RECIPE, tmp_path / "run", checkpoint_every=2)
     monkeypatch.undo()
@@ -224,6 +222,15 @@ def test_images_that_do_not_fit_are_refused(images, tmp_path):
 def test_recipes_out_of_range_are_refused(field, value):
     with pytest.raises(UsageError, match=f"{field}: expected"):
         replace(RECIPE, **{field: value})
+
+
+def test_on_the_hypersphere_the_learning_rate_is_higher_unless_it_is_given():
+    rates = [
+        Recipe(epochs=1, hyperspherical=on, lr=given).peak
+        for on, given in ((True, None), (False, None), (True, 0.1), (False, 0.25))
+    ]
+    assert rates == [0.25, 0.1, 0.1, 0.25]
+    assert Recipe(epochs=1).to_json() == Recipe(epochs=1, lr=0.25).to_json()
 
 
 def test_the_learning_rate_rises_and_falls_to_zero():

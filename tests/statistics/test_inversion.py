@@ -60,10 +60,37 @@ def test_the_model_is_left_alone_and_the_same_bits_come_out_twice():
     assert torch.equal(images, make_images())
 
 
+def classifier():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 16), nn.ReLU(), nn.Linear(16, 3))
+
+
+def test_without_batch_norms_images_come_nearer_to_classes_drawn_and_stay_in_range():
+    model, images = classifier(), make_images(200).clamp(-1, 1)
+    classes = torch.randint(3, (200,), generator=torch.Generator().manual_seed(7))
+    losses = []
+    for values in (images, invert(model, images, 10, (-1.0, 1.0), seed=7)):
+        losses.append(nn.functional.cross_entropy(model(values), classes).item())
+        assert -1 <= values.min() < values.max() <= 1
+    assert losses[1] < 0.7 * losses[0]
+
+
+def test_each_image_is_fitted_to_its_class_for_itself():
+    model, images = classifier(), make_images(70)
+    drawn = torch.randint(3, (70,), generator=torch.Generator().manual_seed(0))
+    x = images[:1].clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(nn.functional.cross_entropy(model(x), drawn[:1]), [x])
+    first = inversion.RATE * float(images.std()) * gradient.sign()
+    fitted = invert(model, images, 1)
+    torch.testing.assert_close(fitted[:1], images[:1] - first, atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(
-    "model", [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(3, track_running_stats=False)], ids=type
+    "model",
+    [nn.Conv2d(3, 4, 3), nn.BatchNorm2d(3, track_running_stats=False), nn.Flatten(2)],
+    ids=type,
 )
-def test_without_stored_statistics_nothing_changes(model):
+def test_without_stored_statistics_or_logits_nothing_changes(model):
     images = make_images()
     assert torch.equal(invert(model, images, 5), images)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 import bequest
 from bequest.errors import DataError, UsageError
@@ -28,6 +29,14 @@ def test_inputs_can_be_saved_and_reused(tmp_path):
     ]
     for name, tensor in states[0].items():
         assert all(torch.equal(tensor, other[name]) for other in states[1:])
+
+
+def test_inputs_of_an_earlier_call_are_taken_without_running_the_network():
+    x = torch.zeros(1, 3, 8, 8)
+    samples = QUICK.samples(randomise(Plain()), x, None, 0)
+    taken = Regression().samples(nn.Module(), x, samples, 0)  # which has no forward
+    assert taken.count == 64
+    assert torch.equal(taken.chunks[0][0], samples.chunks[0][0])
 
 
 def test_inputs_of_another_network_are_refused():

@@ -10,7 +10,6 @@ import importlib
 import io
 import logging
 import os
-import secrets
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bequest.atomic import replacing
 from bequest.errors import MissingExtraError, ModelError, UsageError
 from bequest.graph.trace import normalise_inputs
 from bequest.measure.execution import evaluation_mode
@@ -62,8 +62,7 @@ def export(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) 
     if size > _LARGEST:
         raise ModelError(f"export: expected at most 2 GB of tensors, found {size / 1e9:.1f} GB")
     args, kwargs = _inputs(example_inputs)
-    partial = target.with_name(f".{secrets.token_hex(8)}.partial.onnx")
-    try:
+    with replacing(target) as partial:
         with evaluation_mode(model), _quiet():
             expected = _floating(model(*args, **kwargs))
             _write(model, args, kwargs, partial)
@@ -73,9 +72,6 @@ def export(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) 
                 f"export: onnxruntime computes something else than PyTorch: the outputs differ by "
                 f"{difference:.1e}, expected at most {TOLERANCE:.0e}. No file was written"
             )
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
     return difference
 
 

@@ -23,8 +23,11 @@ def refuse(where: str, expected: str, found: object) -> NoReturn:
 def record(value: object, where: str, *names: str) -> list[object]:
     """The values of an object that has exactly these fields, in the order of ``names``."""
     held = mapping(value, where)
-    if held.keys() != set(names):
-        refuse(where, f"the fields {', '.join(names)}", list(held))
+    missing = [name for name in names if name not in held]
+    unknown = [name for name in held if name not in names]
+    if missing or unknown:
+        found = {"missing": missing, "unknown": unknown}
+        refuse(where, f"the fields {', '.join(names)}", found)
     return [held[name] for name in names]
 
 

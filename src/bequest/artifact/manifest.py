@@ -11,7 +11,7 @@ from typing import NoReturn
 from torch import Tensor
 
 from bequest.artifact import fields
-from bequest.artifact.parse import PLAN_FIELDS, parse_plan
+from bequest.artifact.parse import PLAN_FIELDS, parse_plan, require_version
 from bequest.artifact.plan import Plan
 from bequest.errors import ArtifactError, UsageError
 
@@ -99,6 +99,7 @@ class Manifest:
                 "the file was truncated or altered"
             )
         held = fields.mapping(body, "the document")
+        require_version(held)
         missing = [name for name in (*PLAN_FIELDS, *_FILE_FIELDS) if name not in held]
         if missing:
             fields.refuse("the document", f"the fields {', '.join(missing)}", list(held))

@@ -6,6 +6,8 @@ only shrink, and attributes from a closed list.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from bequest.artifact import fields
 from bequest.artifact.plan import VERSION, Form, GroupPlan, Plan, Refusal
 from bequest.graph.constants import HELD
@@ -32,11 +34,7 @@ def parse_plan(value: object) -> Plan:
         ArtifactError: another version, or a field is missing, unknown, of another type or out of
             range. What depends on the model is checked when the surgery is replayed.
     """
-    version = fields.mapping(value, "the plan").get("version")
-    if type(version) is not int or version != VERSION:
-        fields.refuse(
-            "version", f"{VERSION} (another one is read by the bequest that wrote it)", version
-        )
+    require_version(fields.mapping(value, "the plan"))
     _, architecture, recipe, versions, groups, refused, surgery, form = fields.record(
         value, "the plan", *PLAN_FIELDS
     )
@@ -60,6 +58,15 @@ def parse_plan(value: object) -> Plan:
         surgery=_surgery(surgery),
         form=_form(form),
     )
+
+
+def require_version(document: Mapping[str, object]) -> None:
+    """Raises ArtifactError where a plan is of another version, whatever its fields are there."""
+    version = document.get("version")
+    if type(version) is not int or version != VERSION:
+        fields.refuse(
+            "version", f"{VERSION} (another one is read by the bequest that wrote it)", version
+        )
 
 
 def _form(value: object) -> Form:

@@ -3,16 +3,34 @@
 from __future__ import annotations
 
 import dataclasses
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
+
+from bequest._version import __version__
 from bequest.graph.surgery import Surgery
 
 Form = Literal["module", "program"]
 
 VERSION = 1
-"""Version of the JSON form of a plan."""
+"""Version of the JSON form of a plan: 1 is that of the first release, 0.1.
+
+A reader takes the fields of its own version, all of them and no others, so that it never guesses
+at what a field that it misses or doesn't know would change. Once a form is released, a field that
+is added, removed or read in another way takes the next number.
+"""
+
+
+def versions() -> dict[str, str]:
+    """Of bequest, torch and Python, as a plan that is made now records them."""
+    return {
+        "bequest": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
 
 
 @dataclass(frozen=True)

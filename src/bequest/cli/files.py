@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 
+from bequest.atomic import replacing
 from bequest.errors import BequestError, UsageError
 
 
@@ -25,16 +25,14 @@ def require_file(path: Path | None, option: str, *suffixes: str) -> None:
 
 
 def write(path: Path, content: bytes | str) -> None:
-    """Writes a file through a temporary one beside it.
+    """Replaces a file as a whole.
 
     Raises:
         BequestError: it can't be written; nothing is left behind.
     """
     data = content.encode() if isinstance(content, str) else content
-    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
-        partial.write_bytes(data)
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_bytes(data)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise BequestError(f"{path} can't be written: {error}") from error

@@ -15,7 +15,7 @@ from bequest import config
 from bequest.cli.steps import Settings
 from bequest.data import ImageLoader
 from bequest.measure import cost, evaluate
-from bequest.measure.execution import at_least_single
+from bequest.measure.precision import at_least_single
 from bequest.report import Cell, Comparison
 from bequest.restorers import Regression
 

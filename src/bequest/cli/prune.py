@@ -17,6 +17,7 @@ _SINGLE = "Single weights instead of channels"
 
 
 def prune(
+    context: typer.Context,
     model: options.Model,
     ratio: Annotated[
         str | None,
@@ -104,17 +105,17 @@ def prune(
     from bequest.cli.robust import Progressive
     from bequest.cli.sparse import prune_weights, single_weights
     from bequest.cli.steps import Settings, measure, save_with_origin, set_apart
-    from bequest.cli.values import parse_device, parse_ratio
+    from bequest.cli.values import options_given, parse_device, parse_ratio
     from bequest.report import PruningResult, pruning_page
 
     with Output(json) as output:
-        single = single_weights(sparsity, mask, recover, skip, seed)
+        given = options_given(context)
+        single = single_weights(sparsity, mask, recover, skip, seed, given)
         settings = Settings(groups, scope, round_to, seed)
         shares = None if ratio is None else parse_ratio(ratio)
         restorer = restorer or ("regression" if strategy is None else "sum")
         settings.check(shares, criterion, restorer, target)
-        elsewhere = {"--target": target, "--sparsity": sparsity, "--calibrate": calibrate or None}
-        progressive = Progressive.parse(strategy, input_range, step, alpha, groups, elsewhere)
+        progressive = Progressive.parse(strategy, input_range, step, alpha, groups, given)
         if out is not None:
             require_empty(out)
         require_file(html, "--html")

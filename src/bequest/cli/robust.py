@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from bequest import config, robust
 from bequest.cli.inputs import InputForm
 from bequest.cli.tables import table, titled
-from bequest.cli.values import parse_numbers
+from bequest.cli.values import parse_numbers, refuse_beside
 from bequest.data import ImageLoader
 from bequest.errors import UnknownNameError, UsageError
 from bequest.measure.attacks import ATTACKS, Robustness, robustness
@@ -24,6 +23,9 @@ from bequest.pruning import Pruned, Report
 from bequest.report import wording
 from bequest.robust import RobustReport, Strategy
 from bequest.selection import Ratio
+
+_REPLACED = ("--target", "--sparsity", "--calibrate", "--criterion", "--scope", "--round-to")
+"""What a strategy decides by itself, or can't follow."""
 
 
 @dataclass(frozen=True)
@@ -44,18 +46,20 @@ class Progressive:
         step: float,
         alpha: float,
         groups: str,
-        elsewhere: Mapping[str, object],
+        given: frozenset[str],
     ) -> Progressive | None:
-        """None without ``--strategy``; ``elsewhere`` holds options that don't go with it.
+        """None without ``--strategy``; ``given`` are the options on the command line.
 
         Raises:
             UsageError: an unknown strategy, a missing or reversed range, options that don't go
                 together.
         """
         if strategy is None:
-            if input_range is not None:
-                raise UsageError("--input-range goes with --strategy, e.g. --strategy stochastic")
+            for option in ("--input-range", "--step", "--alpha"):
+                if option in given:
+                    raise UsageError(f"{option} goes with --strategy, e.g. --strategy stochastic")
             return None
+        refuse_beside("--strategy", _REPLACED, given)
         chosen = config.resolve("strategy", strategy, Strategy)
         if input_range is None:
             raise UsageError(
@@ -67,9 +71,6 @@ class Progressive:
             raise UsageError(
                 f"--input-range: expected two numbers, the lower one first, found {input_range!r}"
             )
-        for option, value in elsewhere.items():
-            if value is not None:
-                raise UsageError(f"--strategy and {option} don't go together; leave one out")
         if groups != "inner":
             raise UsageError("--strategy prunes inner layers alone; leave --groups out")
         return cls(chosen, *ends, step, alpha)

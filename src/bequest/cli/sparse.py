@@ -19,7 +19,7 @@ from bequest.cli.inputs import InputForm
 from bequest.cli.models import Opened
 from bequest.cli.output import Output
 from bequest.cli.tables import table, titled
-from bequest.cli.values import parse_names
+from bequest.cli.values import parse_names, refuse_beside
 from bequest.data import ImageLoader
 from bequest.errors import UsageError
 from bequest.hypersphere.masks import check_mask, check_sparsity
@@ -28,6 +28,12 @@ from bequest.hypersphere.spectrum import SpectralChange
 from bequest.hypersphere.storage import LayerStorage
 from bequest.measure import Accuracy, evaluate
 from bequest.report import wording
+
+_OF_CHANNELS = (
+    *("--ratio", "--target", "--criterion", "--restorer", "--groups", "--scope", "--round-to"),
+    *("--calibrate", "--strategy"),
+)
+"""What says which channels leave, and who takes over for them."""
 
 
 @dataclass(frozen=True)
@@ -64,25 +70,28 @@ class Wish:
 
 
 def single_weights(
-    sparsity: float | None, mask: str, scope: str | None, skip: str | None, seed: int
+    sparsity: float | None,
+    mask: str,
+    scope: str | None,
+    skip: str | None,
+    seed: int,
+    given: frozenset[str],
 ) -> Wish | None:
     """What the options ask for; None where they ask for none of it.
 
     Raises:
-        UsageError: a value is out of range, or options that need ``--sparsity`` stand without it.
+        UsageError: a value is out of range, or options that need ``--sparsity`` stand without it,
+            or such as choose channels beside it; ``given`` are those on the command line.
     """
+    refuse_beside("--sparsity", _OF_CHANNELS, given)
     if sparsity is not None:
         patterns = () if skip is None else parse_names(skip, "--skip")
         return Wish(sparsity, mask, scope, patterns, seed)
-    for option, value in (
-        ("--recover", scope),
-        ("--skip", skip),
-        ("--mask", None if mask == "layer" else mask),
-    ):
-        if value is not None:
+    for option in ("--recover", "--skip", "--mask"):
+        if option in given:
             raise UsageError(
-                f"{option} goes with --sparsity S, which prunes single weights; found {option} "
-                f"{value} without it"
+                f"{option} goes with --sparsity S, which prunes single weights; leave it out, or "
+                "say how many of them go"
             )
     return None
 

@@ -66,12 +66,18 @@ def train(
         int, typer.Option(rich_help_panel=_TRAINING, metavar="N", help="Images per step.")
     ] = 128,
     lr: Annotated[
-        float, typer.Option(rich_help_panel=_TRAINING, metavar="R", help="Highest learning rate.")
-    ] = 0.1,
+        float | None,
+        typer.Option(
+            rich_help_panel=_TRAINING,
+            metavar="R",
+            help="Highest learning rate; 0.25 on the hypersphere, 0.1 off it.",
+            show_default=False,
+        ),
+    ] = None,
     penalty: Annotated[
         float,
         typer.Option(rich_help_panel=_TRAINING, metavar="L", help="Highest weight of the penalty."),
-    ] = 0.5,
+    ] = 0.3,
     form: Annotated[
         str,
         typer.Option(

@@ -3,10 +3,34 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
+import typer
 
 from bequest.errors import UsageError
+
+
+def options_given(context: typer.Context) -> frozenset[str]:
+    """The long names of the options that stand on the command line, such as ``--ratio``."""
+    sources = {
+        max(option.opts, key=len): context.get_parameter_source(option.name or "")
+        for option in context.command.params
+    }
+    return frozenset(
+        name for name, source in sources.items() if source and source.name == "COMMANDLINE"
+    )
+
+
+def refuse_beside(option: str, others: Iterable[str], given: frozenset[str]) -> None:
+    """Refuses options that ``option`` takes the place of, where that one is given.
+
+    Raises:
+        UsageError: one of them is given, too.
+    """
+    for other in others:
+        if option in given and other in given:
+            raise UsageError(f"{option} and {other} don't go together; leave one out")
 
 
 def parse_ratio(text: str) -> float | dict[str, float]:

@@ -183,8 +183,7 @@ def _only_producer(channels: Channels, group: Group) -> Write:
         raise _ObstacleError("its weight is computed from other tensors")
     if sum(other.weight == write.weight for other in channels.reading.writes) > 1:
         raise _ObstacleError(f"'{group.name}' is called more than once")
-    arguments = list(write.node.args)
-    if operator_of(write.node).startswith("conv") and arguments[6:7] not in ([], [1]):
+    if write.groups > 1:
         raise _ObstacleError("a grouped convolution writes it: its filters read different inputs")
     if len(write.labels) != group.size:
         raise _ObstacleError("some of its channels leave in bundles")

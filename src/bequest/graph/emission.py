@@ -1,37 +1,28 @@
 """Writes a pruned network down as a program: the traced graph with its constants at new widths.
 
-A trace holds the batch size as a constant, too. So the network is traced again with more
-samples, which shows the constants that follow; where one doesn't do so in proportion the program
-keeps the batch size of the example.
+Constants that follow the batch size (:mod:`bequest.graph.batches`) are written in proportion to it;
+where one doesn't follow in proportion the program keeps the batch size of the example.
 """
 
 from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.utils._pytree import TreeSpec
 
 from bequest.errors import ModelError
-from bequest.graph.groups import Channels, group
+from bequest.graph.batches import at_other_batches
+from bequest.graph.groups import Channels
 from bequest.graph.program import Document, Program, build, resolve
-from bequest.graph.rules import read
 from bequest.graph.shrunk import Shrunk
-from bequest.graph.trace import (
-    Network,
-    named_tensors,
-    normalise_inputs,
-    operator_of,
-    place_of,
-    trace_shapes,
-)
-from bequest.graph.twins import VIEWS, kind, without_copies
+from bequest.graph.trace import Network, named_tensors, normalise_inputs, operator_of, place_of
+from bequest.graph.twins import VIEWS, without_copies
 
 _NORM = "_native_batch_norm_legit_no_training"
 _ASSERTIONS = frozenset({"_assert_tensor_metadata", "_assert_async", "_assert_scalar"})
@@ -61,7 +52,7 @@ def emit(
         NotEmittable: the network has an operator without a rule, or takes or returns something
             else than tensors; the message names it.
     """
-    several = _several(model, example_inputs, channels, leaving)
+    several = at_other_batches(model, example_inputs, channels, leaving)
     if several is None:
         network, shrunk, twins = channels.reading.network, Shrunk(channels, leaving), None
     else:
@@ -277,81 +268,6 @@ def _input_names(model: nn.Module, example_inputs: Any) -> list[str]:
     plain = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][: len(args)]
     plain += [f"input_{i}" for i in range(len(plain), len(args))]
     return [*plain, *kwargs]
-
-
-_Several = tuple[Network, Shrunk, Mapping[fx.Node, fx.Node]]
-
-
-def _several(
-    model: nn.Module, example_inputs: Any, channels: Channels, leaving: NDArray[Any]
-) -> _Several | None:
-    """A trace, its widths, and its nodes' twins in a trace of more samples.
-
-    Of a single sample some networks skip operators; then two and three times as many are compared.
-    None where the model's code doesn't run at other batch sizes, or does something else there.
-    """
-    once = channels.reading.network
-    try:
-        two = trace_shapes(model, _repeated(example_inputs, 2))
-        twins = _twins(once, two, 2)
-        if twins is not None:
-            return once, Shrunk(channels, leaving), twins
-        twins = _twins(two, trace_shapes(model, _repeated(example_inputs, 3)), 3 / 2)
-    except Exception:  # whatever the model's code says to another batch size
-        return None
-    if twins is None:
-        return None
-    other = group(read(two))
-    return two, Shrunk(other, _carried(channels, leaving, other)), twins
-
-
-def _twins(few: Network, many: Network, times: float) -> dict[fx.Node, fx.Node] | None:
-    """Node → the same node in a trace of so many times the samples; None where others run there."""
-    here, _ = without_copies(few)
-    there, _ = without_copies(many)
-    if [kind(node) for node in here] != [kind(node) for node in there]:
-        return None
-    twins = dict(zip(here, there, strict=True))
-    return twins if all(_in_proportion(*pair, times) for pair in twins.items()) else None
-
-
-def _repeated(example_inputs: Any, times: int) -> Any:
-    """The same inputs with several times as many samples."""
-    args, kwargs = normalise_inputs(example_inputs)
-    batch = next(v.shape[0] for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.ndim)
-
-    def repeat(value: Any) -> Any:
-        counts = isinstance(value, Tensor) and value.ndim and value.shape[0] == batch
-        return torch.cat([value] * times) if counts else value
-
-    return {k: repeat(v) for k, v in kwargs.items()} or tuple(repeat(v) for v in args)
-
-
-def _carried(channels: Channels, leaving: NDArray[Any], other: Channels) -> NDArray[Any]:
-    """The channels that leave in another reading of the same network: those of the same weights."""
-    carried = np.zeros(int(other.channel_of.max(initial=0)) + 1, bool)
-    for slot, labels in channels.reading.ledger.slots.items():
-        gone = leaving[channels.channel_of[labels]]
-        carried[other.channel_of[other.reading.ledger.slots[slot][gone]]] = True
-    return carried
-
-
-def _in_proportion(here: fx.Node, there: fx.Node, times: float) -> bool:
-    """Whether every number of a node is the same for more samples, or as many times larger."""
-    if operator_of(here) in (*VIEWS, "expand"):
-        pairs: Iterable[Any] = zip(here.meta["val"].shape, there.meta["val"].shape, strict=True)
-    else:
-        pairs = zip(_numbers(here), _numbers(there), strict=False)
-    return all(other in (one, times * one) for one, other in pairs)
-
-
-def _numbers(node: fx.Node) -> list[float]:
-    found: list[float] = []
-    fx.node.map_aggregate(
-        (node.args, node.kwargs),
-        lambda value: found.append(value) if isinstance(value, int | float) else None,
-    )
-    return found
 
 
 def _filled(args: Sequence[Any], count: int) -> list[Any]:

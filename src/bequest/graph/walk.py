@@ -27,6 +27,7 @@ from bequest.graph.rules.norms import epsilon
 from bequest.graph.shrunk import Shrunk
 from bequest.graph.spill import Mapped, Store
 from bequest.graph.trace import module_of, named_tensors, operator_of
+from bequest.measure.precision import HALF, working_precision
 from bequest.measure.progress import tracked
 
 Chunks = Sequence[Any]
@@ -42,9 +43,6 @@ LAYERS = frozenset(
     "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear".split()
 )
 """Operators with a weight that can be refitted."""
-
-HALF = frozenset({torch.float16, torch.bfloat16})
-"""Types that are walked in single precision: sums over many rows need the digits."""
 
 ROUNDING = 1e-10
 """A variance of this share of the squared mean is none."""
@@ -74,7 +72,7 @@ class Walk:
         channels: the dense network's groups; its graph is traced at the chunks' batch size.
         shrunk: the graph at its new widths.
         dense: the dense model; never changed.
-        pruned: the model after the surgery, in :func:`walking_precision`.
+        pruned: the model after the surgery, in its working precision.
         self_calibrate: batch norms use the dense stream's statistics over all inputs, in both
             streams, in place of the stored ones. Nothing is written back.
 
@@ -97,7 +95,7 @@ class Walk:
         self.pruned = pruned
         self.self_calibrate = self_calibrate
         self.constant: dict[str, int] = {}
-        self._precision = walking_precision(dense)
+        self._precision = working_precision(dense)
         self._dense_tensors = {
             name: tensor.to(self._precision) if tensor.is_floating_point() else tensor
             for name, tensor in named_tensors(dense).items()
@@ -311,9 +309,3 @@ def _last_uses(nodes: Sequence[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
     for value, node in last.items():
         uses[node].append(value)
     return uses
-
-
-def walking_precision(model: nn.Module) -> torch.dtype:
-    """The floating-point type of a walk: double for a model with doubles, else single."""
-    double = any(parameter.dtype == torch.float64 for parameter in model.parameters())
-    return torch.float64 if double else torch.float32

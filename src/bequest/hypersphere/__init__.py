@@ -13,10 +13,11 @@ from bequest.hypersphere.penalty import HypersphericalPenalty, penalty
 from bequest.hypersphere.recipe import Recipe
 from bequest.hypersphere.recovered import Recovered
 from bequest.hypersphere.recovery import prune, recover
+from bequest.hypersphere.run import Trained
 from bequest.hypersphere.saving import save
 from bequest.hypersphere.spectrum import spectral_report
 from bequest.hypersphere.storage import storage
-from bequest.hypersphere.training import Trained, train
+from bequest.hypersphere.training import train
 
 __all__ = [
     "CosineClassifier",

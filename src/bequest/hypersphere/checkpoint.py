@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from bequest.artifact import fields
+from bequest.atomic import replacing
 from bequest.errors import ArtifactError, UsageError
 
 _VERSION = 1
@@ -84,15 +84,13 @@ def write_checkpoint(
         "progress": asdict(progress),
         "checksum": _checksum(held),
     }
-    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A copy each: safetensors refuses tensors that share memory.
         copies = {name: tensor.clone() for name, tensor in held.items()}
-        partial.write_bytes(to_safetensors(copies, metadata={"bequest": json.dumps(document)}))
-        partial.replace(path)
+        with replacing(path) as partial:
+            partial.write_bytes(to_safetensors(copies, metadata={"bequest": json.dumps(document)}))
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
         raise ArtifactError(f"{path} can't be written: {error}") from error
 
 

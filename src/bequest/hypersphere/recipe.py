@@ -25,7 +25,8 @@ class Recipe:
     Attributes:
         epochs: passes over the images.
         batch_size: images per step, over all processes together.
-        lr: the highest learning rate.
+        lr: the highest learning rate; None = 0.25 on the hypersphere, 0.1 off it. On CIFAR-10 a
+            ResNet-20 with the penalty ends higher with 0.25 than with 0.05 or 0.1.
         momentum: of the gradient.
         weight_decay: on everything but the filters' directions, which have no length to decay.
         warmup: share of the steps over which the learning rate rises.
@@ -47,7 +48,7 @@ class Recipe:
 
     epochs: int
     batch_size: int = 128
-    lr: float = 0.1
+    lr: float | None = None
     momentum: float = 0.9
     weight_decay: float = 5e-4
     warmup: float = 0.05
@@ -69,8 +70,12 @@ class Recipe:
             value = getattr(self, name)
             if value < least:
                 raise UsageError(f"{name}: expected at least {least}, found {value}")
-        for name in ("lr", "weight_decay", "penalty", "push"):
-            value = getattr(self, name)
+        for name, value in (
+            ("lr", self.peak),
+            ("weight_decay", self.weight_decay),
+            ("penalty", self.penalty),
+            ("push", self.push),
+        ):
             if not 0 <= value < math.inf:
                 raise UsageError(f"{name}: expected a finite number of at least 0, found {value}")
         for name in ("momentum", "warmup", "penalty_warmup"):
@@ -89,14 +94,21 @@ class Recipe:
         if self.mask not in SCOPES:
             parse_block(self.mask)
 
+    @property
+    def peak(self) -> float:
+        """The highest learning rate."""
+        if self.lr is None:
+            return 0.25 if self.hyperspherical else 0.1
+        return self.lr
+
     def learning_rate(self, step: int, steps: int) -> float:
         """At ``step`` of ``steps``."""
         rising = self.warmup * steps
         if step < rising:
-            return self.lr * (step + 1) / (rising + 1)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
+            return self.peak * (step + 1) / (rising + 1)
+        return self.peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / (steps - rising)))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
-        held = dataclasses.asdict(self)
+        held = dataclasses.asdict(self) | {"lr": self.peak}
         return {key: list(v) if isinstance(v, tuple) else v for key, v in held.items()}

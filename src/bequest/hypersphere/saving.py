@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import platform
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
-from bequest._version import __version__
 from bequest.artifact import store
 from bequest.artifact.fingerprint import fingerprint
-from bequest.artifact.plan import Plan
+from bequest.artifact.plan import Plan, versions
 from bequest.graph.surgery import Surgery
 from bequest.hypersphere.convert import deconvert
 from bequest.hypersphere.layers import CosineClassifier, Hyperspherical
@@ -50,11 +47,7 @@ def save(
     plan = Plan(
         architecture=fingerprint(deconvert(module)),
         recipe={**(recipe or {}), "forms": forms_of(module)},
-        versions={
-            "bequest": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        versions=versions(),
         groups=(),
         refused=(),
         surgery=Surgery((), (), ()),

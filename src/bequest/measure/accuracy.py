@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bequest.errors import DataError, ModelError, UsageError
-from bequest.measure.execution import device_of, dtype_of, evaluation_mode, is_on, placed, run
+from bequest.measure.execution import evaluation_mode, is_on, placed, run
 from bequest.measure.progress import tracked
 
 
@@ -66,7 +66,7 @@ def evaluate(
     count = classes = 0
     with evaluation_mode(model):
         for inputs, labels in tracked(pairs(loader), "evaluating", loader, progress):
-            logits = logits_of(run(model, placed(inputs, device_of(model), dtype_of(model))))
+            logits = logits_of(run(model, placed(inputs, model)))
             classes = logits.shape[1]
             total += _scores(logits, checked_labels(labels, logits).to(logits.device)).cpu()
             count += len(logits)

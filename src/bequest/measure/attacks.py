@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from bequest.errors import DataError, UnknownNameError, UsageError
 from bequest.measure.accuracy import checked_labels, logits_of, pairs
-from bequest.measure.execution import device_of, dtype_of, evaluation_mode, is_on, placed, run
+from bequest.measure.execution import evaluation_mode, is_on, placed, run
 from bequest.measure.progress import tracked
 
 Meaning = Literal["logits", "probabilities"]
@@ -96,7 +96,7 @@ def robustness(
         for number, (inputs, labels) in enumerate(
             tracked(pairs(loader), f"attacking ({attack})", loader, progress)
         ):
-            x = placed(inputs, device_of(model), dtype_of(model))
+            x = placed(inputs, model)
             if not isinstance(x, Tensor) or not x.is_floating_point():
                 raise UsageError("robustness: expected inputs that are one floating-point tensor")
             space = _Space.around(x, eps, input_range)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,22 +33,32 @@ class Cost:
 def cost(model: nn.Module, example_inputs: Inputs) -> Cost:
     """Counts parameters, multiply-accumulates and bytes; the model stays as it is.
 
-    MACs are half the FLOPs of :class:`torch.utils.flop_counter.FlopCounterMode`, which counts
-    matrix products, convolutions and attention and takes element-wise operations and norms as
-    free. They grow with the batch: give a batch of one for the number that papers state.
+    MACs are as in :func:`count_macs`. They grow with the batch: give a batch of one for the number
+    that papers state.
 
     Args:
         model: any module.
         example_inputs: a tensor, or a tuple or dict of arguments, on the model's device.
     """
-    # The fused attention kernels of the CPU have no entry in the counter; the plain one is made
-    # of matrix products, which have.
-    counter = FlopCounterMode(display=False)
-    with evaluation_mode(model), sdpa_kernel(SDPBackend.MATH), counter:
-        run(model, example_inputs)
+    with evaluation_mode(model):
+        macs = count_macs(lambda: run(model, example_inputs))
     stored = {id(t): t for t in model.state_dict(keep_vars=True).values() if isinstance(t, Tensor)}
     return Cost(
         params=sum(parameter.numel() for parameter in model.parameters()),
-        macs=counter.get_total_flops() // 2,
+        macs=macs,
         bytes=stored_bytes(stored.values()),
     )
+
+
+def count_macs(work: Callable[[], object]) -> int:
+    """Multiply-accumulates of the operators that ``work`` runs.
+
+    Half the FLOPs of :class:`torch.utils.flop_counter.FlopCounterMode`, which counts matrix
+    products, convolutions and attention and takes element-wise operations and norms as free.
+    """
+    counter = FlopCounterMode(display=False)
+    # The fused attention kernels of the CPU have no entry in the counter; the plain one is made
+    # of matrix products, which have.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        work()
+    return counter.get_total_flops() // 2

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -28,17 +27,6 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             module.training = True
 
 
-def at_least_single(model: nn.Module) -> nn.Module:
-    """The model itself, or a single precision copy of one in half precision.
-
-    Sums over many rows, and gradients, need the digits.
-    """
-    halves = (torch.float16, torch.bfloat16)
-    if any(tensor.dtype in halves for tensor in (*model.parameters(), *model.buffers())):
-        return copy.deepcopy(model).float()
-    return model
-
-
 def device_of(model: nn.Module) -> torch.device:
     """The device of the first parameter or buffer; the CPU for a model without any."""
     first = next(chain(model.parameters(), model.buffers()), None)
@@ -56,15 +44,20 @@ def dtype_of(model: nn.Module) -> torch.dtype | None:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), None)
 
 
-def placed(inputs: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
-    """The inputs on ``device``; floating-point tensors cast to ``dtype`` where it isn't None."""
-    if isinstance(inputs, Tensor):
-        return inputs.to(device, dtype if inputs.is_floating_point() else None)
-    if isinstance(inputs, Mapping):
-        return {name: placed(value, device, dtype) for name, value in inputs.items()}
-    if isinstance(inputs, tuple | list):
-        return tuple(placed(value, device, dtype) for value in inputs)
-    return inputs
+def placed(inputs: Any, model: nn.Module) -> Any:
+    """The inputs on the model's device, floating-point tensors in its dtype if it has one."""
+    device, dtype = device_of(model), dtype_of(model)
+
+    def place(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return value.to(device, dtype if value.is_floating_point() else None)
+        if isinstance(value, Mapping):
+            return {name: place(each) for name, each in value.items()}
+        if isinstance(value, tuple | list):
+            return tuple(map(place, value))
+        return value
+
+    return place(inputs)
 
 
 def run(model: nn.Module, inputs: Inputs) -> Any:

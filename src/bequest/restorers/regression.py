@@ -22,22 +22,15 @@ import torch
 from torch import Tensor, fx, linalg, nn
 
 from bequest.config import register
-from bequest.errors import ModelError, UnknownNameError, UsageError
-from bequest.graph.patches import (
-    as_weight,
-    channel_major,
-    outputs_at,
-    patches,
-    place_count,
-    row_length,
-    weight_rows,
-)
+from bequest.errors import UnknownNameError, UsageError
+from bequest.graph.patches import as_weight
 from bequest.graph.spill import Mapped
 from bequest.graph.surgery import add_bias, can_hold_bias
 from bequest.graph.trace import normalise_inputs, operator_of
 from bequest.graph.walk import Layer, Walk
 from bequest.measure.cost import cost
-from bequest.measure.execution import device_of, dtype_of, placed
+from bequest.measure.execution import placed
+from bequest.statistics.moments import Moments, sampled_places
 from bequest.statistics.samples import Samples, collect, inverted, synthesise
 from bequest.statistics.synthetic import SOURCES
 
@@ -53,8 +46,9 @@ class Regression:
         source: synthetic inputs: "leaves", "pink" or "white" (:mod:`bequest.statistics.synthetic`).
         value_range: lowest and highest value of real inputs, where known; matters to networks
             without batch norm. None = zero mean and unit variance per channel.
-        inversion: steps by which images are fitted to the statistics of the network's batch norms
-            (:mod:`bequest.statistics.inversion`); each takes a forward and a backward pass.
+        inversion: steps by which images are fitted to the statistics of the network's batch norms,
+            or, where it has none, to its classes (:mod:`bequest.statistics.inversion`); each takes
+            a forward and a backward pass.
         ridge: penalty on the change of the weights, relative to the mean variance of the inputs.
     """
 
@@ -96,15 +90,18 @@ class Regression:
         Args:
             model: the dense network, in at least single precision.
             example_inputs: whose shapes and types they get.
-            data: batches of real inputs, or None.
+            data: batches of real inputs, or the samples of an earlier call, which are all taken;
+                None = they are made up.
             seed: of the draws.
             show: a progress bar on a terminal.
         """
+        if isinstance(data, Samples):
+            return data.placed_like(example_inputs)
         count = self.images or _affordable(model, example_inputs)
         if data is not None:
             return collect(data, example_inputs, count)
         made = synthesise(model, example_inputs, count, self.source, self.value_range, seed)
-        return inverted(model, made, self.inversion, show=show)
+        return inverted(model, made, self.inversion, self.value_range, seed, show=show)
 
 
 FEWEST, MOST = 256, 4096
@@ -113,14 +110,8 @@ FEWEST, MOST = 256, 4096
 BUDGET = 4 * 10**9
 """Multiply-accumulates of a pass of all inputs up to which there are more than the fewest."""
 
-ROWS_PER_UNKNOWN = 128
-"""Rows of a regression per input of its layer: more of them hardly tell more."""
-
 ENOUGH_ROWS = 32
 """Rows per unknown under which the ridge is raised: fewer of them are fitted with their noise."""
-
-AT_ONCE = 2**26
-"""Bytes of rows that are gathered before their products are added to the sums."""
 
 
 @dataclass(frozen=True)
@@ -207,23 +198,6 @@ class Refit:
         return Mapped(lambda i: torch.addcmul(layer.dense[i], debts[i], scale), len(debts))
 
 
-def sampled_places(module: nn.Module, layer: Layer, seed: int) -> Tensor | None:
-    """A random part of a layer's output places, where all of them are more than it takes.
-
-    Returns:
-        int64, ascending; None = all.
-    """
-    shape = layer.dense[0].shape
-    count = place_count(module, shape)
-    samples = shape[0] * len(layer.dense)
-    wanted = -(-ROWS_PER_UNKNOWN * row_length(module) // samples)
-    if wanted >= count:
-        return None
-    generator = torch.Generator().manual_seed(seed)
-    places = torch.randperm(count, generator=generator)[:wanted].sort().values
-    return places.to(layer.dense[0].device)
-
-
 def _added_to(walk: Walk, node: fx.Node) -> tuple[fx.Node, fx.Node | None] | None:
     """The other operand of the addition that the node's output goes to, and the norm between."""
     norm: fx.Node | None = None
@@ -240,92 +214,12 @@ def _added_to(walk: Walk, node: fx.Node) -> tuple[fx.Node, fx.Node | None] | Non
     return None
 
 
-class Moments:
-    """Sums over rows x and errors e of one layer, in float64, gathered chunk by chunk.
-
-    The errors are what the layer should write less what it writes with the weight and bias that
-    it has when it is first looked at. Inputs are in the order channels × kernel positions.
-
-    Attributes:
-        rows: number of rows.
-        gram: Σ x·xᵀ, (g, d, d).
-        cross: Σ x·eᵀ, (g, d, o).
-        sums: Σ x, (g, d).
-        errors: Σ e, (g, o).
-        square: Σ ‖e‖².
-        spread: Σ ‖y − mean‖² of the outputs wanted.
-    """
-
-    def __init__(self, module: nn.Module, places: Tensor | None) -> None:
-        self.module = module
-        self.places = places
-        self._weight = weight_rows(module).detach()
-        g, o, d = self._weight.shape
-        bias = module._parameters.get("bias")
-        held = self._weight.new_zeros(g * o) if bias is None else bias.detach()
-        self._bias = held.view(g, 1, o)
-        self._order = channel_major(module)
-        self.rows = 0
-        self.gram = self._weight.new_zeros(g, d, d, dtype=torch.float64)
-        self.cross = self._weight.new_zeros(g, d, o, dtype=torch.float64)
-        self.sums = self._weight.new_zeros(g, d, dtype=torch.float64)
-        self.errors = self._weight.new_zeros(g, o, dtype=torch.float64)
-        self.square = self.spread = 0.0
-
-    def add(self, x: Tensor, target: Tensor) -> None:
-        """Adds the rows of one chunk: what the layer reads, and what it should write."""
-        places = place_count(self.module, target.shape) if self.places is None else len(self.places)
-        row = self._weight.shape[0] * self._weight.shape[2] * x.itemsize
-        batch = max(1, AT_ONCE // (places * row))
-        for first in range(0, len(x), batch):
-            part = slice(first, first + batch)
-            self._add(
-                patches(self.module, x[part], target.shape, self.places),
-                outputs_at(self.module, target[part], self.places),
-            )
-
-    def _add(self, rows: Tensor, outputs: Tensor) -> None:
-        errors = outputs - self._bias - rows @ self._weight.mT
-        self.rows += rows.shape[1]
-        order = self._order
-        self.gram += (rows.mT @ rows)[:, order[:, None], order].double()
-        self.cross += (rows.mT @ errors)[:, order].double()
-        self.sums += rows.sum(1)[:, order].double()
-        self.errors += errors.sum(1).double()
-        self.square += float(linalg.vector_norm(errors)) ** 2
-        self.spread += _spread(outputs)
-
-    def check(self, name: str) -> None:
-        """Refuses what no regression can be made of.
-
-        Raises:
-            ModelError: the layer ``name`` reads or should write values that are not finite.
-        """
-        if not (self.gram.isfinite().all() and self.cross.isfinite().all()):
-            raise ModelError(
-                f"regression: expected finite inputs and outputs of layer '{name}', found NaN or "
-                "infinity; look for such values in the weights and batch-norm statistics before it"
-            )
-
-    def centred(self) -> tuple[Tensor, Tensor]:
-        """Gram of the rows (g, d, d), and their products with the errors (g, d, o), about means."""
-        means = self.sums / self.rows
-        gram = self.gram - self.sums[:, :, None] * means[:, None, :]
-        return gram, self.cross - means[:, :, None] * self.errors[:, None, :]
-
-
-def _spread(outputs: Tensor) -> float:
-    """Sum of squares about the mean of the chunk."""
-    return float(linalg.vector_norm(outputs - outputs.mean(1, keepdim=True))) ** 2
-
-
 def _affordable(model: nn.Module, example_inputs: Any) -> int:
     """How many inputs are looked at where nobody says it."""
     args, kwargs = normalise_inputs(example_inputs)
     tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
     batch = max((len(value) for value in tensors if value.ndim), default=1)
-    inputs = placed(kwargs or args, device_of(model), dtype_of(model))
-    each = cost(model, inputs).macs // max(1, batch)
+    each = cost(model, placed(kwargs or args, model)).macs // max(1, batch)
     return min(MOST, max(FEWEST, BUDGET // max(1, each)))
 
 

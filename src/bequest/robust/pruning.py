@@ -8,17 +8,14 @@ output, for any input in the range, is bounded anew. After Meng, Bai, Teo & Dong
 from __future__ import annotations
 
 import copy
-import platform
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import nn
 
 from bequest import config
-from bequest._version import __version__
 from bequest.artifact.fingerprint import fingerprint
-from bequest.artifact.plan import Plan
+from bequest.artifact.plan import Plan, versions
 from bequest.errors import UsageError
 from bequest.measure.cost import cost
 from bequest.measure.progress import tracked
@@ -108,11 +105,7 @@ def prune(
             "alpha": alpha,
             "input_range": to_json(input_range),
         },
-        versions={
-            "bequest": __version__,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        versions=versions(),
         groups=restored.groups,
         refused=tuple(run.refused),
         surgery=restored.surgery,

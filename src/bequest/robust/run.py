@@ -20,9 +20,8 @@ from bequest.graph.groups import Group, group
 from bequest.graph.rules import read
 from bequest.graph.surgery import can_hold_bias
 from bequest.graph.trace import named_tensors, trace
-from bequest.graph.verify import mismatch
-from bequest.measure.execution import at_least_single
-from bequest.planning import Chosen, Wish, leaving_channels
+from bequest.measure.precision import at_least_single
+from bequest.planning import Chosen, Wish, asked_for, leaving_channels, try_out
 from bequest.restoration import Restored, by_walk, in_weight_space
 from bequest.restorers.regression import Regression
 from bequest.restorers.srinivas2015sum import Sum
@@ -33,7 +32,7 @@ from bequest.robust.intervals import Interval
 from bequest.robust.merging import Heirs, Layer
 from bequest.robust.records import Decision
 from bequest.robust.shapes import as_replaced, dense_shaped
-from bequest.selection import Ratio, kept_count, ratio_of
+from bequest.selection import Ratio, kept_count
 from bequest.statistics.samples import Samples
 
 
@@ -106,11 +105,9 @@ class Run:
 
     def _candidates(self, ratio: Ratio) -> Iterator[Layer]:
         """The layers that the call asks for and that can be pruned step by step."""
-        unused = set(ratio) if isinstance(ratio, Mapping) else set()
-        for member in self.analysed.groups:
-            share, pattern = ratio_of(member, ratio)
-            unused.discard(str(pattern))
-            if not share or (member.is_output and pattern is None):
+        asked, unmatched = asked_for(self.analysed.groups, ratio)
+        for member, share, pattern in asked:
+            if member.is_output and pattern is None:
                 continue
             bound = bind(self.analysed, member, self.dense)
             reason = _reason_to_stay(member)
@@ -121,7 +118,7 @@ class Run:
             if target:
                 most = max(1, ceil(self.pace.step * member.size - 1e-6))
                 yield Layer(member, bound, self.analysed, target, most)
-        self.refused.extend(Refusal(p, 0, "the pattern matches no layer") for p in sorted(unused))
+        self.refused.extend(unmatched)
 
     def _bearable(self, layers: list[Layer], example: Any) -> list[Layer]:
         """The layers that the model's code bears to shrink, each tried out by itself."""
@@ -143,9 +140,7 @@ class Run:
             keep = np.ones(layer.group.size, bool)
             keep[np.flatnonzero(~layer.group.fixed)[: layer.target]] = False
             chosen.append(Chosen(layer.group, keep, ()))
-        leaving = leaving_channels(self.analysed, chosen)
-        surgery = plan_surgery(self.analysed, leaving, self.biased)
-        return mismatch(self.biased, example, self.analysed, leaving, surgery)
+        return try_out(self.biased, example, self.analysed, chosen)
 
     def step(self, restored: Restored) -> list[Decision]:
         """Merges or drops channels in every layer that has not reached its target.

@@ -19,7 +19,7 @@ from bequest.graph.rules import Read
 from bequest.graph.shrunk import Shrunk
 from bequest.graph.units import Reader
 from bequest.graph.walk import Layer, Walk
-from bequest.restorers.regression import Moments, sampled_places
+from bequest.statistics.moments import Moments, sampled_places
 from bequest.statistics.samples import Samples
 
 

@@ -1,4 +1,4 @@
-"""Inversion: images are changed until the network's batch norms see what they saw in training.
+"""Inversion: images are changed until the network sees in them what it saw in training.
 
 A batch norm keeps the mean and the standard deviation that its inputs had over the training data.
 Images for which all of them come out right excite the network about as its own data do:
@@ -7,17 +7,23 @@ Images for which all of them come out right excite the network about as its own 
 
 m and s the mean and standard deviation of a layer's n inputs over a batch of images and places, μ
 and σ the stored ones. The statistics are those of Yin et al., "Dreaming to distill" (DeepInversion,
-CVPR 2020), eq. 4, made scale-free. Few steps of Adam, started from images that are natural in
-their kind, are enough: it is the correlations between channels that the regression reads.
+CVPR 2020), eq. 4, made scale-free. A classifier without batch norms has stored nothing but what it
+tells apart; its images are moved towards classes drawn at random, by the cross-entropy of its
+logits (the first term of that paper's eq. 1, alone).
+
+Few steps of Adam, started from images that are natural in their kind, are enough: it is the
+correlations between channels that the regression reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from bequest.measure.execution import evaluation_mode
 from bequest.measure.progress import tracked
@@ -28,14 +34,30 @@ RATE = 0.1
 MEMORY = 2**30
 """Bytes of batch norms' inputs in one batch; the gradient holds about three times as much."""
 
+INDEPENDENT = 64
+"""Images in one batch where each is fitted for itself."""
 
-def invert(model: nn.Module, images: Tensor, steps: int, *, show: bool = False) -> Tensor:
-    """Fits images to the statistics that a network's batch norms have stored.
+Objective = Callable[[Tensor], Tensor]
+
+
+def invert(
+    model: nn.Module,
+    images: Tensor,
+    steps: int,
+    value_range: tuple[float, float] | None = None,
+    seed: int = 0,
+    *,
+    show: bool = False,
+) -> Tensor:
+    """Fits images to the statistics that batch norms have stored, or else to classes.
 
     Args:
-        model: a network with batch norms that keep statistics; without one nothing changes.
+        model: a network with batch norms that keep statistics, or one whose only output is logits
+            (B, K); images for any other stay as they are.
         images: where it begins, (count, channels, *space); they are not changed.
         steps: of Adam, each a forward and a backward pass of all images: what bounds the cost.
+        value_range: lowest and highest value of real images, where known; kept to.
+        seed: of the classes drawn.
         show: a progress bar on a terminal.
 
     Returns:
@@ -43,33 +65,67 @@ def invert(model: nn.Module, images: Tensor, steps: int, *, show: bool = False) 
     """
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     norms = [norm for norm in norms if norm.running_mean is not None]
-    if not norms or steps == 0:
-        return images
-    with evaluation_mode(model):
-        batches = torch.split(images, _batch_size(model, norms, images))
+    with evaluation_mode(model), _watched(norms) as seen:
+        output = model(images[:1])
+        if steps == 0 or not (norms or _are_logits(output)):
+            return images
+        size = _batch_size(seen, len(images)) if norms else INDEPENDENT
+        batches = torch.split(images, size)
+        if norms:
+            objectives = [partial(_mismatches, model, seen)] * len(batches)
+        else:
+            generator = torch.Generator().manual_seed(seed)
+            classes = torch.randint(output.shape[1], (len(images),), generator=generator)
+            drawn = torch.split(classes.to(images.device), size)
+            objectives = [partial(_distance, model, part) for part in drawn]
         total = range(steps * len(batches))
         bar = iter(tracked(total, "inverting", total, show))
-        fitted = [_fit(model, norms, batch, steps, bar) for batch in batches]
+        rate = RATE * float(images.std())
+        fitted = [
+            _fit(objective, batch, steps, rate, value_range, bar)
+            for objective, batch in zip(objectives, batches, strict=True)
+        ]
         next(bar, None)  # lets the bar close
     return torch.cat(fitted)
 
 
+def _are_logits(output: object) -> bool:
+    """One row of at least two class scores per image."""
+    return isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1
+
+
 def _fit(
-    model: nn.Module, norms: Sequence[nn.Module], batch: Tensor, steps: int, bar: Iterator[int]
+    objective: Objective,
+    batch: Tensor,
+    steps: int,
+    rate: float,
+    value_range: tuple[float, float] | None,
+    bar: Iterator[int],
 ) -> Tensor:
     x = batch.clone().requires_grad_(True)
-    optimiser = torch.optim.Adam([x], RATE)
+    optimiser = torch.optim.Adam([x], rate)
     schedule = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0, 1 / (steps + 1), steps)
-    with torch.enable_grad(), _watched(norms) as seen:
-        for _ in range(steps):
-            next(bar)
-            seen.clear()
-            model(x)
-            loss = torch.stack([mismatch(norm, value) for norm, value in seen]).mean()
-            (x.grad,) = torch.autograd.grad(loss, [x])
-            optimiser.step()
-            schedule.step()
+    for _ in range(steps):
+        next(bar)
+        with torch.enable_grad():
+            (x.grad,) = torch.autograd.grad(objective(x), [x])
+        optimiser.step()
+        schedule.step()
+        if value_range is not None:
+            x.clamp_(*value_range)
     return x.detach()
+
+
+def _distance(model: nn.Module, classes: Tensor, x: Tensor) -> Tensor:
+    """How far images are from the classes; a sum, so that each is fitted for itself."""
+    return cross_entropy(model(x), classes, reduction="sum")
+
+
+def _mismatches(model: nn.Module, seen: list[tuple[nn.Module, Tensor]], x: Tensor) -> Tensor:
+    """How far batch norms are from their stored statistics, on average; ``seen`` is watched."""
+    seen.clear()
+    model(x)
+    return torch.stack([mismatch(norm, value) for norm, value in seen]).mean()
 
 
 def mismatch(norm: nn.Module, value: Tensor) -> Tensor:
@@ -82,13 +138,11 @@ def mismatch(norm: nn.Module, value: Tensor) -> Tensor:
     return shift.square().mean() + stretch.square().mean()
 
 
-def _batch_size(model: nn.Module, norms: Sequence[nn.Module], images: Tensor) -> int:
-    """As many images as fit into :data:`MEMORY`, in equal batches."""
-    with torch.no_grad(), _watched(norms) as seen:
-        model(images[:1])
+def _batch_size(seen: Sequence[tuple[nn.Module, Tensor]], count: int) -> int:
+    """As many images as fit into :data:`MEMORY`, in equal batches; one of them has been seen."""
     each = sum(value.nbytes for _, value in seen)
-    batches = -(-len(images) * each // MEMORY)
-    return -(-len(images) // max(1, batches))
+    batches = -(-count * each // MEMORY)
+    return -(-count // max(1, batches))
 
 
 @contextmanager

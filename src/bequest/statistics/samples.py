@@ -12,9 +12,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
+from bequest.atomic import replacing
 from bequest.errors import DataError, UsageError
 from bequest.graph.trace import normalise_inputs, trace
 from bequest.graph.vocabulary import vocabularies
+from bequest.measure.execution import placed
+from bequest.measure.precision import working_dtype
 from bequest.statistics.inversion import invert
 from bequest.statistics.synthetic import SOURCES
 
@@ -50,12 +53,10 @@ class Samples:
             for number, column in enumerate(zip(*self.chunks, strict=True))
         }
         facts = {"chunk": str(len(self.chunks[0][0])), "real": str(self.real)}
-        draft = Path(path).with_name(Path(path).name + ".part")
         try:
-            draft.write_bytes(to_bytes(columns, metadata=facts))
-            draft.replace(path)
+            with replacing(Path(path)) as partial:
+                partial.write_bytes(to_bytes(columns, metadata=facts))
         except OSError as error:
-            draft.unlink(missing_ok=True)
             raise DataError(f"{path}: the inputs could not be written: {error}") from error
 
     @classmethod
@@ -92,6 +93,23 @@ class Samples:
             return {name: swap(value) for name, value in kwargs.items()}
         return tuple(swap(value) for value in args)
 
+    def placed_like(self, example_inputs: Any) -> Samples:
+        """All of them, on the devices of the example's tensors.
+
+        Raises:
+            UsageError: they are inputs of another network: their shapes are not the example's.
+        """
+        examples = _tensors_of(example_inputs)
+        shapes = [tuple(part.shape[1:]) for part in self.chunks[0]]
+        wanted = [tuple(example.shape[1:]) for example in examples]
+        if shapes != wanted:
+            raise UsageError(f"data: expected inputs of the shapes {wanted}, found {shapes}")
+        chunks = tuple(
+            tuple(part.to(one.device) for part, one in zip(chunk, examples, strict=True))
+            for chunk in self.chunks
+        )
+        return Samples(chunks, self.real)
+
 
 def synthesise(
     model: nn.Module,
@@ -121,12 +139,12 @@ def synthesise(
         UsageError: an input can't be made up: it has no batch dimension of the others' size, or its
             numbers are neither real nor integers.
     """
-    args, kwargs = normalise_inputs(example_inputs)
-    examples = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    examples = _tensors_of(example_inputs)
     _check_batch(examples)
     rows: list[int | None] = [None] * len(examples)
     if not all(example.is_floating_point() for example in examples):
-        rows = vocabularies(trace(model, _at_least_single(example_inputs)))
+        args, kwargs = normalise_inputs(example_inputs)
+        rows = vocabularies(trace(model, placed(kwargs or args, model)))
     generator = torch.Generator().manual_seed(seed)
     chunk = min(CHUNK, count)
     total = -(-count // chunk) * chunk
@@ -135,7 +153,7 @@ def synthesise(
         shape = tuple(example.shape[1:])
         if example.is_floating_point():
             values = SOURCES[source](total, shape, generator, value_range)
-            values = values.to(_working(example.dtype))
+            values = values.to(working_dtype(example.dtype))
         elif vocabulary is not None:
             values = torch.randint(vocabulary, (total, *shape), generator=generator)
             values = values.to(example.dtype)
@@ -158,47 +176,41 @@ def _check_batch(examples: list[Tensor]) -> None:
             )
 
 
-def _at_least_single(example_inputs: Any) -> Any:
-    """The example in the types that the walk works in."""
-    args, kwargs = normalise_inputs(example_inputs)
-
-    def convert(value: Any) -> Any:
-        real = isinstance(value, Tensor) and value.is_floating_point()
-        return value.to(_working(value.dtype)) if real else value
-
-    return {name: convert(one) for name, one in kwargs.items()} or tuple(map(convert, args))
-
-
-def inverted(model: nn.Module, samples: Samples, steps: int, *, show: bool = False) -> Samples:
-    """The same images, fitted to what the model's batch norms have stored.
+def inverted(
+    model: nn.Module,
+    samples: Samples,
+    steps: int,
+    value_range: tuple[float, float] | None,
+    seed: int,
+    *,
+    show: bool = False,
+) -> Samples:
+    """The same images, fitted to what the model has learnt: see :func:`invert`.
 
     Networks that take anything else than one batch of images or sequences are left as they are.
     """
     columns = list(zip(*samples.chunks, strict=True))
     if len(columns) != 1 or columns[0][0].ndim < 3 or not columns[0][0].is_floating_point():
         return samples
-    fitted = invert(model, torch.cat(columns[0]), steps, show=show)
+    fitted = invert(model, torch.cat(columns[0]), steps, value_range, seed, show=show)
     chunk = len(columns[0][0])
     return Samples(tuple((part,) for part in torch.split(fitted, chunk)), real=False)
 
 
-def collect(data: Samples | Iterable[Any], example_inputs: Any, most: int) -> Samples:
+def collect(data: Iterable[Any], example_inputs: Any, most: int) -> Samples:
     """The first ``most`` inputs of an iterable of batches, rechunked.
 
     Args:
         data: batches as loaders give them: a tensor, or a tuple or list whose first item is one
-            (labels behind it are not read), or a mapping of tensors; or the :class:`Samples` of an
-            earlier call, of which all are taken.
+            (labels behind it are not read), or a mapping of tensors.
         example_inputs: the network's example inputs, whose number of tensors decides.
         most: how many inputs at most.
 
     Raises:
         UsageError: there is no data, or its shape is not that of the example inputs.
     """
-    args, kwargs = normalise_inputs(example_inputs)
-    examples = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
-    if isinstance(data, Samples):
-        return _fitting(data, examples)
+    examples = _tensors_of(example_inputs)
+    _, kwargs = normalise_inputs(example_inputs)
     gathered: list[list[Tensor]] = [[] for _ in examples]
     found = 0
     for batch in data:
@@ -221,22 +233,13 @@ def collect(data: Samples | Iterable[Any], example_inputs: Any, most: int) -> Sa
             )
         if whole.is_floating_point() and not bool(whole.isfinite().all()):
             raise UsageError("data: expected finite inputs, found NaN or infinite values")
-        dtype = _working(example.dtype) if example.is_floating_point() else example.dtype
-        columns.append(torch.split(whole.to(example.device, dtype), chunk))
+        columns.append(torch.split(whole.to(example.device, working_dtype(example.dtype)), chunk))
     return Samples(tuple(zip(*columns, strict=True)), real=True)
 
 
-def _fitting(samples: Samples, examples: list[Tensor]) -> Samples:
-    """The samples, on the example's device, if they are inputs of the same network."""
-    shapes = [tuple(part.shape[1:]) for part in samples.chunks[0]]
-    wanted = [tuple(example.shape[1:]) for example in examples]
-    if shapes != wanted:
-        raise UsageError(f"data: expected inputs of the shapes {wanted}, found {shapes}")
-    placed = tuple(
-        tuple(part.to(one.device) for part, one in zip(chunk, examples, strict=True))
-        for chunk in samples.chunks
-    )
-    return Samples(placed, samples.real)
+def _tensors_of(example_inputs: Any) -> list[Tensor]:
+    args, kwargs = normalise_inputs(example_inputs)
+    return [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
 
 
 def _tensors(batch: Any, kwargs: Mapping[str, Any], count: int) -> list[Tensor]:
@@ -249,8 +252,3 @@ def _tensors(batch: Any, kwargs: Mapping[str, Any], count: int) -> list[Tensor]:
     if len(found) != count:
         raise UsageError(f"data: expected batches of {count} input tensors, found {len(found)}")
     return found
-
-
-def _working(dtype: torch.dtype) -> torch.dtype:
-    """Half precision is walked in single."""
-    return dtype if dtype == torch.float64 else torch.float32

@@ -25,12 +25,8 @@ def _conv3x3(in_channels: int, out_channels: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
 
 
-class ReluFirstBlock(nn.Module):
-    """x ← relu(x), then shortcut(x) + bn2(conv2(relu(bn1(conv1(x))))).
-
-    Shape:
-        (B, in_channels, H, W) → (B, out_channels, H/stride, W/stride).
-    """
+class _TwoConvolutions(nn.Module):
+    """The branch of a basic block; what it is added to is the subclass's."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
@@ -38,6 +34,22 @@ class ReluFirstBlock(nn.Module):
         self.bn1 = nn.BatchNorm2d(out_channels)
         self.conv2 = _conv3x3(out_channels, out_channels)
         self.bn2 = nn.BatchNorm2d(out_channels)
+
+    def branch(self, x: Tensor) -> Tensor:
+        """bn2(conv2(relu(bn1(conv1(x)))))."""
+        branch: Tensor = self.bn2(self.conv2(relu(self.bn1(self.conv1(x)))))
+        return branch
+
+
+class ReluFirstBlock(_TwoConvolutions):
+    """x ← relu(x), then shortcut(x) + bn2(conv2(relu(bn1(conv1(x))))).
+
+    Shape:
+        (B, in_channels, H, W) → (B, out_channels, H/stride, W/stride).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__(in_channels, out_channels, stride)
         self.downsample: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             self.downsample = nn.Sequential(
@@ -48,8 +60,7 @@ class ReluFirstBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The sum of shortcut and branch, not rectified."""
         x = relu(x)
-        branch: Tensor = relu(self.bn1(self.conv1(x)))
-        branch = self.bn2(self.conv2(branch))
+        branch = self.branch(x)
         shortcut: Tensor = self.downsample(x)
         return shortcut + branch
 
@@ -72,7 +83,7 @@ class ZeroPaddedShortcut(nn.Module):
         return pad(x, (0, 0, 0, 0, self.before, self.after))
 
 
-class PostActivationBlock(nn.Module):
+class PostActivationBlock(_TwoConvolutions):
     """relu(shortcut(x) + bn2(conv2(relu(bn1(conv1(x)))))).
 
     Shape:
@@ -80,20 +91,14 @@ class PostActivationBlock(nn.Module):
     """
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = _conv3x3(in_channels, out_channels, stride)
-        self.bn1 = nn.BatchNorm2d(out_channels)
-        self.conv2 = _conv3x3(out_channels, out_channels)
-        self.bn2 = nn.BatchNorm2d(out_channels)
+        super().__init__(in_channels, out_channels, stride)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or in_channels != out_channels:
             self.shortcut = ZeroPaddedShortcut(in_channels, out_channels, stride)
 
     def forward(self, x: Tensor) -> Tensor:
         """The rectified sum of shortcut and branch."""
-        branch: Tensor = relu(self.bn1(self.conv1(x)))
-        branch = self.bn2(self.conv2(branch))
-        return relu(branch + self.shortcut(x))
+        return relu(self.branch(x) + self.shortcut(x))
 
 
 class ReluFirstResNet(nn.Module):

@@ -30,7 +30,10 @@ Role = Literal["norm", "activation", "linear", "monotone", "pad", "layer", "join
 
 @dataclass(frozen=True)
 class Write:
-    """A layer's output channels: ``labels`` are indices of dimension ``dim`` of ``weight``."""
+    """A layer's output channels: ``labels`` are indices of dimension ``dim`` of ``weight``.
+
+    With ``groups`` > 1 they fall into as many blocks, each of which reads other inputs.
+    """
 
     node: fx.Node
     kind: Literal["conv", "linear"]
@@ -38,6 +41,7 @@ class Write:
     bias: str | None
     dim: int
     labels: Labels
+    groups: int
 
 
 @dataclass(frozen=True)

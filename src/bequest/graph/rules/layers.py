@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 from torch import fx
 
@@ -126,10 +126,16 @@ def _consume(
 
 
 def _produce(
-    step: Step, weight: fx.Node, bias: fx.Node | None, dim: int, out: Labels, kind: Any
+    step: Step,
+    weight: fx.Node,
+    bias: fx.Node | None,
+    dim: int,
+    out: Labels,
+    kind: Literal["conv", "linear"],
+    groups: int = 1,
 ) -> None:
     names = step.tensor_name(weight), step.tensor_name(bias)
-    step.reading.writes.append(Write(step.node, kind, *names, dim, out))
+    step.reading.writes.append(Write(step.node, kind, *names, dim, out, groups))
 
 
 def _depthwise(step: Step, data: fx.Node, channel: int, out: Labels, groups: int) -> None:
@@ -157,7 +163,7 @@ def _grouped(
     labels = layout.dims[channel]
     step.freeze(step.layout(weight).dims[1], "is shared by the blocks of a grouped convolution")
     step.ledger.balance(out, groups, step.place)
-    _produce(step, weight, bias, 0, out, "conv")
+    _produce(step, weight, bias, 0, out, "conv", groups)
     name = step.tensor_name(weight)
     if labels is None:
         return

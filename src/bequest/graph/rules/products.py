@@ -167,5 +167,5 @@ def _weight(
         if letter not in dims:
             step.reading.reads.append(Read(step.node, name, bias, dim, labels, 1, False))
         elif letter == factor.letters[-1]:
-            step.reading.writes.append(Write(step.node, "linear", name, bias, dim, labels))
+            step.reading.writes.append(Write(step.node, "linear", name, bias, dim, labels, 1))
     step.reading.roles[step.node] = "layer"

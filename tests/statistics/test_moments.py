@@ -1,0 +1,22 @@
+"""Moments of a layer's rows: the same however the rows are gathered."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bequest.statistics import moments
+from bequest.statistics.moments import Moments
+
+
+def test_rows_that_are_gathered_in_parts_give_the_same_sums(monkeypatch):
+    layer, x = nn.Conv2d(6, 4, 3, padding=1), torch.randn(8, 6, 7, 7)
+    found = []
+    for limit in (2**26, 1):
+        monkeypatch.setattr(moments, "AT_ONCE", limit)
+        sums = Moments(layer, None)
+        with torch.no_grad():
+            sums.add(x, layer(x) + 1)
+        found.append(sums)
+    assert found[0].rows == found[1].rows == 8 * 49
+    torch.testing.assert_close(found[0].gram, found[1].gram, rtol=1e-5, atol=1e-4)
