@@ -2,11 +2,11 @@
 
 ResNet-20 on the first 25,000 CIFAR-10 images, one seed, 16 epochs from random weights: trained
 plainly; on the hypersphere with the penalty for half and for 70 % of the weights; and the plain one
-finished on the hypersphere with the penalty for half in five more epochs. Then, without retraining, 30 to 90 % of the weights are set to zero
-and means put in their place per scope. Reported are test images 5,000 to 9,999; what was tried
-while this was built was looked at on images 0 to 4,999 (``--develop``). A run goes on from its last
-checkpoint in ``--runs`` when the benchmark is started again. Needs the real images in
-``$BEQUEST_SHARED``.
+finished on the hypersphere with the penalty for half in five more epochs. Then, without retraining,
+30 to 90 % of the weights are set to zero and means put in their place per scope. Reported are test
+images 5,000 to 9,999; what was tried while this was built was looked at on images 0 to 4,999
+(``--develop``). A run goes on from its last checkpoint in ``--runs`` when the benchmark is started
+again. Needs the real images in ``$BEQUEST_SHARED``.
 """
 
 from __future__ import annotations
