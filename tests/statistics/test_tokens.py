@@ -168,6 +168,20 @@ def test_numbers_that_cannot_be_known_are_refused_by_name(operator, pick):
     assert pruned.model.up.out_features == 20
 
 
+def test_made_up_tokens_are_followed_from_afar():
+    model, inputs = Llama().eval(), MODELS[1][1]
+    made = synthesise(model, inputs, 64, "leaves", None, seed=0)
+    ridges = [
+        bequest.prune(
+            model, inputs, {"up": 0.5}, restorer=Regression(images=64), data=data, round_to=1
+        )
+        .plan.groups[0]
+        .ridge
+        for data in (None, [made.chunks[0][0]])
+    ]
+    assert ridges[0] == pytest.approx(100 * ridges[1])
+
+
 def test_a_dict_of_inputs():
     names = ("tokens", "segments", "mask")
     inputs = dict(zip(names, MODELS[0][1], strict=True))

@@ -42,6 +42,11 @@ class Samples:
         """Number of inputs."""
         return len(self.chunks) * len(self.chunks[0][0])
 
+    @property
+    def tokens_alone(self) -> bool:
+        """Whether they are made up and hold no real numbers: tokens without sense."""
+        return not self.real and not any(part.is_floating_point() for part in self.chunks[0])
+
     def save(self, path: str | Path) -> None:
         """Writes the inputs to a safetensors file, to be reused as ``data=``.
 
