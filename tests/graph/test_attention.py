@@ -147,3 +147,30 @@ def test_regression_reaches_the_output_projection(network):
     y = outputs(model, probe)
     errors = [(outputs(p.model, probe) - y).norm() / y.norm() for p in (plain, fitted)]
     assert errors[1] < 0.9 * errors[0]
+
+
+class Remembering(nn.Module):
+    """Keeps its scaled biases per device from the first forward pass on, as networks of timm do."""
+
+    def __init__(self):
+        super().__init__()
+        self.up, self.down = nn.Linear(6, 16), nn.Linear(16, 3)
+        self.offsets = nn.Parameter(torch.randn(16))
+        self.cache = {}
+
+    def forward(self, x):
+        key = str(x.device)
+        if key not in self.cache:
+            self.cache[key] = 2 * self.offsets
+        return self.down(torch.relu(self.up(x) + self.cache[key]))
+
+
+def test_what_was_computed_at_the_dense_width_is_forgotten():
+    model, x = Remembering().eval(), torch.randn(4, 6)
+    with torch.no_grad():
+        dense = model(x)
+        pruned = bequest.prune(model, x, 0.5, restorer="none", round_to=1).model
+        assert pruned(x).shape == dense.shape
+        assert pruned.cache["cpu"].shape == (8,)
+        torch.testing.assert_close(model(x), dense)
+    assert model.cache["cpu"].shape == (16,)

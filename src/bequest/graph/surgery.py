@@ -81,6 +81,8 @@ def apply(model: nn.Module, surgery: Surgery) -> None:
         setattr(module, change.name, change.after)
     for name in surgery.biases:
         add_bias(model, name)
+    for module in modules.values():
+        _forget(module)
 
 
 def can_hold_bias(model: nn.Module, name: str) -> bool:
@@ -142,6 +144,25 @@ def _select(tensor: Tensor, cut: Cut) -> Tensor:
     rows = tensor.reshape(cut.blocks, -1, *tensor.shape[1:])
     parts = zip(rows, keep.view(cut.blocks, -1), strict=True)
     return torch.cat([block.index_select(cut.dim, chosen) for block, chosen in parts])
+
+
+def _forget(module: nn.Module) -> None:
+    """Empties what a module has computed from its tensors and keeps per device, at dense width.
+
+    Such caches (of attention biases, in timm) are filled by the first forward pass on a device.
+    """
+    for name, value in vars(module).items():
+        if name in ("_parameters", "_buffers", "_modules") or not isinstance(value, dict):
+            continue
+        if all(_is_device(key) and isinstance(held, Tensor) for key, held in value.items()):
+            value.clear()
+
+
+def _is_device(key: object) -> bool:
+    try:
+        return isinstance(key, torch.device) or bool(isinstance(key, str) and torch.device(key))
+    except RuntimeError:  # torch.device knows no such name
+        return False
 
 
 def _plain(value: object) -> object:
