@@ -24,7 +24,7 @@ from bequest.measure.precision import working_precision
 from bequest.measure.progress import tracked
 from bequest.planning import Chosen, Wish, leaving_channels
 from bequest.restorers.base import Delivery, Restorer, reconstruction_error
-from bequest.restorers.regression import SENSELESS, Fit, Refit, Regression
+from bequest.restorers.regression import MADE_UP, Fit, Refit, Regression
 from bequest.statistics.samples import Samples
 
 
@@ -115,7 +115,7 @@ def by_walk(
     for tensor in _floating(pruned).values():
         tensor.data = tensor.data.to(precision)
     walk = Walk(channels, Shrunk(channels, leaving), model, pruned, self_calibrate=not samples.real)
-    ridge = wish.restorer.ridge * (SENSELESS if samples.tokens_alone else 1)
+    ridge = wish.restorer.ridge * (MADE_UP if samples.tokens_alone else 1)
     refit = Refit(walk, ridge, wish.seed)
     walk.run(samples.chunks, refit, show=wish.progress)
     for name, tensor in _floating(pruned).items():

@@ -50,7 +50,7 @@ class Regression:
             or, where it has none, to its classes (:mod:`bequest.statistics.inversion`); each takes
             a forward and a backward pass.
         ridge: penalty on the change of the weights, relative to the mean variance of the inputs;
-            :data:`SENSELESS` times that where tokens are made up.
+            :data:`MADE_UP` times that where tokens are made up.
     """
 
     name: ClassVar[str]
@@ -111,7 +111,7 @@ FEWEST, MOST = 256, 4096
 BUDGET = 4 * 10**9
 """Multiply-accumulates of a pass of all inputs up to which there are more than the fewest."""
 
-SENSELESS = 100
+MADE_UP = 100
 """Times the ridge where tokens are made up: layers see so little of texts in them that following
 them closely does more harm than nothing handed on."""
 
