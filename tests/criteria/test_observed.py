@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import bequest
-from bequest.criteria import OBS, MutualInformation
+from bequest.criteria import OBS, MutualInformation, elimination
 from bequest.criteria.base import Unscorable
 from bequest.graph.units import Reader, Unit
 
@@ -153,3 +153,15 @@ def test_the_order_of_leaving_is_greedy():
         errors = {c: float(naive_error(reader, gone | {c})) for c in range(5) if c not in gone}
         assert errors[chosen] == min(errors.values())
     assert len(set(itertools.chain(order))) == 5
+
+
+@pytest.mark.parametrize("criterion", [OBS(), MutualInformation()], ids=lambda one: one.name)
+def test_dropping_what_has_left_changes_no_score(criterion, monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    owner = torch.tensor([0, -1, 3, 1, 1, 2, -1, 0, 3, 3, 4, 5, 6, 6])
+    rows = torch.randn(len(owner), 60, generator=generator, dtype=torch.float64)
+    weight = torch.randn(4, len(owner), generator=generator, dtype=torch.float64)
+    unit = make_unit(Reader("reader", weight, rows @ rows.T / 60, owner))
+    dropping = criterion.score(unit, 0)
+    monkeypatch.setattr(elimination, "DROPPED", 1.0)
+    torch.testing.assert_close(dropping, criterion.score(unit, 0), rtol=1e-12, atol=0)

@@ -2,7 +2,8 @@
 
 For criteria that look at what the layers behind a unit see (``unit.readers``). Nothing is inverted
 more than once: when channel j with its inputs J leaves, an inverse P of a covariance becomes that
-of the remaining inputs by a downdate of rank |J|:  P ← P − P[:,J]·P[J,J]⁻¹·P[J,:].
+of the remaining inputs by a downdate of rank |J|:  P ← P − P[:,J]·P[J,J]⁻¹·P[J,:]. Now and then
+what has left is dropped from the matrices, so that the last steps cost next to nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from torch import Tensor, linalg
 
 from bequest.criteria.base import Unscorable
 from bequest.graph.units import Reader, Unit
+
+DROPPED = 1 / 8
+"""Share of the channels still held after whose leaving the matrices are made smaller."""
 
 TINY = 1e-8
 """Part of the mean variance that keeps the covariance of constant inputs invertible."""
@@ -34,7 +38,8 @@ class System(ABC):
         covariance.diagonal().add_(ridge * variances + least)
         self.inverse = torch.cholesky_inverse(linalg.cholesky(covariance))
         self.weight = reader.weight.clone()
-        self.places, self.present = _places(reader.owner, size)
+        self.owner = reader.owner
+        self.places, self.present = _places(self.owner, size)
 
     @abstractmethod
     def costs(self) -> Tensor:
@@ -43,6 +48,24 @@ class System(ABC):
     @abstractmethod
     def remove(self, channel: int) -> None:
         """A channel leaves, and the others take over what they can."""
+
+    def drop(self, stay: Tensor) -> Tensor:
+        """Forgets channels that have left; those that stay are counted anew, in their order.
+
+        Args:
+            stay: bool (n,).
+
+        Returns:
+            Which inputs stay, bool (d,).
+        """
+        foreign = self.owner < 0
+        inputs: Tensor = foreign | stay[self.owner.clamp(min=0)]
+        numbers = stay.cumsum(0) - 1
+        self.owner = torch.where(foreign, -1, numbers[self.owner.clamp(min=0)])[inputs]
+        self.places, self.present = _places(self.owner, int(stay.sum()))
+        self.weight = self.weight[:, inputs]
+        self.inverse = self.inverse[inputs][:, inputs]
+        return inputs
 
     def blocks(self, matrix: Tensor) -> Tensor:
         """The square block of each channel's inputs, (n, q, q); identity where it has fewer."""
@@ -90,17 +113,24 @@ def eliminate(
         raise Unscorable(method, unit.name, "no plain convolution or linear layer reads it")
     device = systems[0].weight.device
     scores = torch.zeros(unit.size, dtype=torch.float64, device=device)
+    held = torch.arange(unit.size, device=device)
     gone = torch.zeros(unit.size, dtype=torch.bool, device=device)
     spent = torch.zeros((), dtype=torch.float64, device=device)
     for step in range(unit.size):
+        if gone.sum() > DROPPED * len(held):
+            for system in systems:
+                system.drop(~gone)
+            held, gone = held[~gone], gone[~gone]
         costs = torch.stack([system.costs() for system in systems]).sum(0)
-        cheapest = costs.masked_fill(gone, torch.inf).argmin() if order is None else order[step]
-        channel = int(cheapest)
-        spent = spent + costs[channel].clamp(min=0)
-        scores[channel] = spent
-        gone[channel] = True
+        if order is None:
+            place = int(costs.masked_fill(gone, torch.inf).argmin())
+        else:
+            place = int((held == order[step]).nonzero())
+        spent = spent + costs[place].clamp(min=0)
+        scores[held[place]] = spent
+        gone[place] = True
         for system in systems:
-            system.remove(channel)
+            system.remove(place)
     return scores
 
 

@@ -58,6 +58,11 @@ class _Channel(System):
         ignorant, informed = (self.blocks(matrix) for matrix in (self.inverse, self.informed))
         return (_log_det(informed) - _log_det(ignorant)) / 2
 
+    def drop(self, stay: Tensor) -> Tensor:
+        inputs = super().drop(stay)
+        self.informed = self.informed[inputs][:, inputs]
+        return inputs
+
     def remove(self, channel: int) -> None:
         for inverse in (self.inverse, self.informed):
             downdate(inverse, self.inputs(channel))
