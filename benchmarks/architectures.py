@@ -23,6 +23,7 @@ from tests.architectures.networks import NAMES, subject
 from torch import nn
 
 from benchmarks.record import record
+from bequest.atomic import replacing
 from bequest.graph.groups import group
 from bequest.graph.rules import read
 from bequest.graph.trace import trace
@@ -95,9 +96,8 @@ def write(rows: list[Row], failures: dict[str, str]) -> None:
 
 def _keep(rows: Mapping[str, Row]) -> None:
     ROWS.parent.mkdir(exist_ok=True)
-    draft = ROWS.with_name(ROWS.name + ".part")
-    draft.write_text(json.dumps(rows, indent=2) + "\n")
-    draft.replace(ROWS)
+    with replacing(ROWS) as draft:
+        draft.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 def _row(name: str) -> Row:
