@@ -14,8 +14,8 @@ from typing import Any
 import torch
 
 import bequest
-from benchmarks.record import record, shared_folder
-from benchmarks.subjects import subject
+from benchmarks.record import record
+from benchmarks.subjects import opened, subject
 from bequest.restorers import Regression
 from bequest.statistics.samples import Samples
 
@@ -64,13 +64,7 @@ def main() -> None:
         data = samples(restorer.images, restorer.source, restorer.inversion)
         rows.append([name, *(top1(data, restorer, ratio, **changes) for ratio in RATIOS)])
         print(*rows[-1], flush=True)
-    real = bequest.data.open_images(
-        shared_folder() / "data/cifar10/train-0.npz",
-        mean=entry.mean,
-        std=entry.std,
-        size=entry.input_shape,
-        limit=256,
-    )
+    real = opened(entry, "cifar10/train-0.npz", limit=256)
     rows.append(["256 real images", *(top1(real, DEFAULT, ratio) for ratio in RATIOS)])
     record(
         "ablation",

@@ -19,7 +19,8 @@ import torch
 from torch import nn
 
 import bequest
-from benchmarks.record import record, shared_folder
+from benchmarks.record import record
+from benchmarks.subjects import opened
 from bequest import hypersphere
 from bequest.data import ImageLoader
 from bequest.hypersphere import Recipe
@@ -55,15 +56,7 @@ TRAININGS = {
 def images(name: str, *, offset: int = 0, limit: int | None = None) -> ImageLoader:
     """CIFAR-10 in the network's preprocessing."""
     entry = bequest.zoo.entry(NETWORK)
-    return bequest.data.open_images(
-        shared_folder() / "data/cifar10" / name,
-        mean=entry.mean,
-        std=entry.std,
-        size=entry.input_shape,
-        batch_size=500,
-        offset=offset,
-        limit=limit,
-    )
+    return opened(entry, f"cifar10/{name}", offset=offset, limit=limit)
 
 
 def trained(name: str, runs: Path) -> nn.Module:

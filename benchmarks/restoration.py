@@ -17,8 +17,8 @@ from typing import Any
 import torch
 
 import bequest
-from benchmarks.record import record, shared_folder
-from benchmarks.subjects import subject
+from benchmarks.record import record
+from benchmarks.subjects import opened, subject
 from bequest import Pruned
 from bequest.restorers import Regression
 from bequest.statistics.samples import Samples
@@ -63,13 +63,7 @@ def main() -> None:
                     left[ratio] = one.report.after.macs / one.report.before.macs
                 rows.append(_row(level, criterion, ratio, found, statistics.median(seconds)))
                 print(*rows[-1], flush=True)
-    real = bequest.data.open_images(
-        shared_folder() / "data/cifar10/train-0.npz",
-        mean=entry.mean,
-        std=entry.std,
-        size=entry.input_shape,
-        limit=512,
-    )
+    real = opened(entry, "cifar10/train-0.npz", limit=512)
     for ratio in RATIOS:
         found = [top1(pruned(real, "l1", ratio=ratio, restorer=Regression(images=512)))]
         rows.append(_row("512 real images", "l1", ratio, found, 0.0))

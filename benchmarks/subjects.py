@@ -24,11 +24,16 @@ def subject(
         offset: the first image.
         limit: how many; None = all that follow.
     """
-    shared, entry = shared_folder(), bequest.zoo.entry(name)
+    entry = bequest.zoo.entry(name)
     model = bequest.zoo.create(name).eval()
-    bequest.zoo.load_weights(model, shared / "weights" / weights)
-    images = bequest.data.open_images(
-        shared / "data" / data,
+    bequest.zoo.load_weights(model, shared_folder() / "weights" / weights)
+    return model, entry, opened(entry, data, offset=offset, limit=limit)
+
+
+def opened(entry: Entry, data: str, *, offset: int = 0, limit: int | None = None) -> ImageLoader:
+    """The images alone, in the preprocessing of a network of the zoo."""
+    return bequest.data.open_images(
+        shared_folder() / "data" / data,
         mean=entry.mean,
         std=entry.std,
         size=entry.input_shape,
@@ -36,4 +41,3 @@ def subject(
         offset=offset,
         limit=limit,
     )
-    return model, entry, images
