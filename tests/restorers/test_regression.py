@@ -19,7 +19,7 @@ from bequest.graph.patches import (
     place_count,
     weight_rows,
 )
-from bequest.restorers import Regression
+from bequest.restorers import Regression, regression
 from bequest.restorers.regression import solve
 from bequest.statistics import samples
 from bequest.statistics.moments import Moments
@@ -209,6 +209,28 @@ def test_wrong_data(arguments, expected):
 def test_wrong_fields(fields):
     with pytest.raises(BequestError):
         Regression(**fields)
+
+
+@pytest.mark.parametrize(
+    ("effort", "fields", "expected"),
+    [
+        (10**13, {}, 12),
+        (0, {}, 3),
+        (0, {"inversion": 5}, 5),
+        ("seven steps", {"images": 64}, 7),
+    ],
+)
+def test_costly_networks_take_fewer_steps_of_inversion(effort, fields, expected, monkeypatch):
+    model, x = randomise(Plain()).eval(), torch.zeros(2, 3, 8, 8)
+    if effort == "seven steps":
+        effort = 7 * 3 * 64 * bequest.cost(model, x[:1]).macs
+    monkeypatch.setattr(regression, "EFFORT", effort)
+    seen = []
+    monkeypatch.setattr(
+        regression, "inverted", lambda _, made, steps, *__, **___: seen.append(steps) or made
+    )
+    Regression(**fields).samples(model, x, None, 0)
+    assert seen == [expected]
 
 
 def test_too_few_samples_are_reported():

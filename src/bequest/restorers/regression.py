@@ -48,7 +48,8 @@ class Regression:
             without batch norm. None = zero mean and unit variance per channel.
         inversion: steps by which images are fitted to the statistics of the network's batch norms,
             or, where it has none, to its classes (:mod:`bequest.statistics.inversion`); each takes
-            a forward and a backward pass.
+            a forward and a backward pass. None = 12, and down to 3 where all of them together take
+            more than :data:`EFFORT` multiply-accumulates.
         ridge: penalty on the change of the weights, relative to the mean variance of the inputs;
             :data:`MADE_UP` times that where tokens are made up.
     """
@@ -58,13 +59,13 @@ class Regression:
     images: int | None = None
     source: str = "leaves"
     value_range: tuple[float, float] | None = None
-    inversion: int = 12
+    inversion: int | None = None
     ridge: float = 1e-2
 
     def __post_init__(self) -> None:
         for name, least in (("images", 1), ("inversion", 0)):
             value = getattr(self, name)
-            if name == "images" and value is None:
+            if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise UsageError(f"regression: expected {name} ≥ {least}, found {value!r}")
@@ -98,15 +99,29 @@ class Regression:
         """
         if isinstance(data, Samples):
             return data.placed_like(example_inputs)
-        count = self.images or _affordable(model, example_inputs)
+        count, steps = self.images, self.inversion
+        if count is None or steps is None:
+            each = _macs_of_one(model, example_inputs)
+            count = count or min(MOST, max(FEWEST, BUDGET // each))
+            most = EFFORT // (PASSES * count * each)
+            steps = min(MOST_STEPS, max(FEWEST_STEPS, most)) if steps is None else steps
         if data is not None:
             return collect(data, example_inputs, count)
         made = synthesise(model, example_inputs, count, self.source, self.value_range, seed)
-        return inverted(model, made, self.inversion, self.value_range, seed, show=show)
+        return inverted(model, made, steps, self.value_range, seed, show=show)
 
 
 FEWEST, MOST = 256, 4096
 """Inputs that are looked at where nobody says how many."""
+
+FEWEST_STEPS, MOST_STEPS = 3, 12
+"""Steps of inversion where nobody says how many."""
+
+EFFORT = 10**13
+"""Multiply-accumulates up to which there are more than the fewest steps: minutes on a CPU."""
+
+PASSES = 3
+"""What a step takes, in forward passes: one, and backwards two."""
 
 BUDGET = 4 * 10**9
 """Multiply-accumulates of a pass of all inputs up to which there are more than the fewest."""
@@ -219,13 +234,12 @@ def _added_to(walk: Walk, node: fx.Node) -> tuple[fx.Node, fx.Node | None] | Non
     return None
 
 
-def _affordable(model: nn.Module, example_inputs: Any) -> int:
-    """How many inputs are looked at where nobody says it."""
+def _macs_of_one(model: nn.Module, example_inputs: Any) -> int:
+    """Multiply-accumulates of one input, at least 1."""
     args, kwargs = normalise_inputs(example_inputs)
     tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
     batch = max((len(value) for value in tensors if value.ndim), default=1)
-    each = cost(model, placed(kwargs or args, model)).macs // max(1, batch)
-    return min(MOST, max(FEWEST, BUDGET // max(1, each)))
+    return max(1, cost(model, placed(kwargs or args, model)).macs // max(1, batch))
 
 
 class Solution(NamedTuple):
