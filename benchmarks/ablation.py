@@ -29,7 +29,6 @@ CHANGES: dict[str, tuple[Regression, dict[str, Any]]] = {
     "1/f noise": (Regression(source="pink"), {}),
     "40 steps": (Regression(inversion=40), {}),
     "512 images": (Regression(images=512), {}),
-    "1,024 images, 30 steps": (Regression(images=1024, inversion=30), {}),
     "ridge 0.001": (Regression(ridge=1e-3), {}),
     "ridge 0.1": (Regression(ridge=1e-1), {}),
     "channels chosen by l2": (DEFAULT, {"criterion": "l2"}),
