@@ -32,11 +32,10 @@ def main() -> None:
     runs = parser.parse_args().runs
     mpl.use("svg")
     ASSETS.mkdir(exist_ok=True)
-    compared = "plain", "penalty at 0.5"
-    networks = [trained(name, runs) for name in compared]
+    plain, finished = (trained(name, runs) for name in ("plain", "finished"))  # of one scale
     with mpl.rc_context(STYLE):
-        labels = WORDS[compared[0]], WORDS[compared[1]]
-        figure = histogram_figure(sizes_of(*networks), labels)
+        labels = WORDS["plain"], "finished with the penalty at 50 %"
+        figure = histogram_figure(sizes_of(plain, finished), labels)
         _save(figure, "hypersphere-weights.svg")
         _save(_accuracies(), "hypersphere-accuracy.svg")
 
@@ -55,7 +54,7 @@ def _accuracies() -> Figure:
     axes.set_xlabel("weights pruned, %; no retraining (ResNet-20)")
     axes.set_ylabel("CIFAR-10 top-1, %")
     axes.set_ylim(0, 100)
-    axes.legend(loc="lower left", fontsize=8.5)
+    axes.legend(loc="lower left", fontsize=8.5, handlelength=4)
     return figure
 
 
