@@ -7,7 +7,9 @@ instances under FGSM, also by the top three, among the first 1,000 test images.
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -18,6 +20,8 @@ from benchmarks.robust_mnist import METHODS, RATIOS, spread
 from benchmarks.robust_subjects import Split, cifar, cnn, trained
 
 LAYERS = ("9", "11")  # the hidden linear layers
+UNITS = {"ReLU": (nn.ReLU, 0.75), "sigmoid": (nn.Sigmoid, 0.05)}
+"""Hidden units and the alpha published for them."""
 SEEDS = range(5)
 LOOKS = [(eps, top) for top in (1, 3) for eps in (0.01, 0.05)]
 
@@ -31,11 +35,12 @@ def measured(model: nn.Module, images: Split) -> tuple[float, ...]:
     return bequest.evaluate(model, first).top1, *robust
 
 
-def main() -> None:
-    """Prints and records the table."""
+def main(names: Sequence[str]) -> None:
+    """Prints and records the table; ``names``: of which hidden units (all)."""
     rows: list[list[object]] = []
     _, images = cifar()
-    for name, activation, alpha in (("ReLU", nn.ReLU, 0.75), ("sigmoid", nn.Sigmoid, 0.05)):
+    for name in names or UNITS:
+        activation, alpha = UNITS[name]
 
         def make(activation: type[nn.Module] = activation) -> nn.Module:
             return cnn(activation)
@@ -79,4 +84,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

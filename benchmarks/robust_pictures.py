@@ -20,6 +20,7 @@ CURVES = {  # colours that stay apart for colour-blind eyes (Okabe & Ito)
     "baseline": ("saliency alone (baseline)", "#777777", "s"),
     "stochastic": ("stochastic", "#0072b2", "o"),
     "stochastic + lbyl": ("stochastic, restored by LBYL", "#009e73", "D"),
+    "stochastic + regression": ("stochastic, restored by regression", "#d55e00", "^"),
 }
 PANELS = {
     "top-1": "top-1, %",
