@@ -12,7 +12,7 @@ import torch
 
 import bequest
 from benchmarks.record import record
-from benchmarks.subjects import subject
+from benchmarks.subjects import cut, subject
 from benchmarks.train_reference import weights
 from bequest.restorers import Regression
 
@@ -37,15 +37,7 @@ def main() -> None:
     for ratio in RATIOS:
         row: list[object] = [ratio]
         for criterion, restorer in PAIRS:
-            pruned = bequest.prune(
-                model,
-                example,
-                ratio,
-                criterion=criterion,
-                restorer=restorer,
-                data=samples if "regression" in restorer else None,
-                round_to=1,
-            )
+            pruned = cut(model, example, ratio, criterion, restorer, samples)
             row.append(round(bequest.evaluate(pruned.model, images).top1, 2))
         before, after = pruned.report.before, pruned.report.after
         rows.append(

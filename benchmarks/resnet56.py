@@ -12,7 +12,7 @@ import torch
 
 import bequest
 from benchmarks.record import record
-from benchmarks.subjects import subject
+from benchmarks.subjects import cut, subject
 from bequest.restorers import Regression
 
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.7)
@@ -31,15 +31,7 @@ def main() -> None:
         for ratio in RATIOS:
             row: list[object] = [criterion, ratio]
             for restorer in RESTORERS:
-                pruned = bequest.prune(
-                    model,
-                    example,
-                    ratio,
-                    criterion=criterion,
-                    restorer=restorer,
-                    data=samples if restorer == "regression" else None,
-                    round_to=1,
-                )
+                pruned = cut(model, example, ratio, criterion, restorer, samples)
                 row.append(round(bequest.evaluate(pruned.model, images).top1, 2))
             before, after = pruned.report.before, pruned.report.after
             row += [round(after.params / before.params, 3), round(after.macs / before.macs, 3)]

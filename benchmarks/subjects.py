@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
+from torch import Tensor, nn
 
 import bequest
 from benchmarks.record import shared_folder
+from bequest import Pruned
 from bequest.data import ImageLoader
+from bequest.statistics.samples import Samples
 from bequest.zoo import Entry
 
 
@@ -40,4 +42,24 @@ def opened(entry: Entry, data: str, *, offset: int = 0, limit: int | None = None
         batch_size=500,
         offset=offset,
         limit=limit,
+    )
+
+
+def cut(
+    model: nn.Module,
+    example: Tensor,
+    ratio: float,
+    criterion: str,
+    restorer: str,
+    samples: Samples,
+) -> Pruned:
+    """Pruned to the channel; ``samples`` are for the restorer "regression" alone."""
+    return bequest.prune(
+        model,
+        example,
+        ratio,
+        criterion=criterion,
+        restorer=restorer,
+        data=samples if restorer == "regression" else None,
+        round_to=1,
     )

@@ -12,7 +12,7 @@ import torch
 
 import bequest
 from benchmarks.record import record
-from benchmarks.subjects import subject
+from benchmarks.subjects import cut, subject
 from benchmarks.train_reference import weights
 from bequest.restorers import Regression
 
@@ -34,15 +34,7 @@ def main() -> None:
     samples = Regression().samples(model, example, None, 0)
 
     def accuracy(ratio: float, restorer: str, criterion: str = "l2") -> float:
-        pruned = bequest.prune(
-            model,
-            example,
-            ratio,
-            criterion=criterion,
-            restorer=restorer,
-            data=samples if restorer == "regression" else None,
-            round_to=1,
-        )
+        pruned = cut(model, example, ratio, criterion, restorer, samples)
         return round(bequest.evaluate(pruned.model, images).top1, 2)
 
     rows: list[list[object]] = []

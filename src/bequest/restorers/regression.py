@@ -99,14 +99,16 @@ class Regression:
         """
         if isinstance(data, Samples):
             return data.placed_like(example_inputs)
+        if data is not None:
+            most = self.images or _affordable(_macs_of_one(model, example_inputs))
+            return collect(data, example_inputs, most)
         count, steps = self.images, self.inversion
         if count is None or steps is None:
             each = _macs_of_one(model, example_inputs)
-            count = count or min(MOST, max(FEWEST, BUDGET // each))
-            most = EFFORT // (PASSES * count * each)
-            steps = min(MOST_STEPS, max(FEWEST_STEPS, most)) if steps is None else steps
-        if data is not None:
-            return collect(data, example_inputs, count)
+            count = count or _affordable(each)
+            if steps is None:
+                bearable = EFFORT // (PASSES * count * each)
+                steps = min(MOST_STEPS, max(FEWEST_STEPS, bearable))
         made = synthesise(model, example_inputs, count, self.source, self.value_range, seed)
         return inverted(model, made, steps, self.value_range, seed, show=show)
 
@@ -232,6 +234,11 @@ def _added_to(walk: Walk, node: fx.Node) -> tuple[fx.Node, fx.Node | None] | Non
             return None
         node = user
     return None
+
+
+def _affordable(each: int) -> int:
+    """How many inputs are looked at where nobody says it; ``each`` costs so many MACs."""
+    return min(MOST, max(FEWEST, BUDGET // each))
 
 
 def _macs_of_one(model: nn.Module, example_inputs: Any) -> int:

@@ -63,11 +63,13 @@ def invert(
     Returns:
         The fitted images, in batches of their own as large as memory allows.
     """
+    if steps == 0:
+        return images
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     norms = [norm for norm in norms if norm.running_mean is not None]
     with evaluation_mode(model), _watched(norms) as seen:
         output = model(images[:1])
-        if steps == 0 or not (norms or _are_logits(output)):
+        if not (norms or _are_logits(output)):
             return images
         size = _batch_size(seen, len(images)) if norms else INDEPENDENT
         batches = torch.split(images, size)
