@@ -12,6 +12,7 @@ from torch import nn
 
 from bequest import config
 from bequest.artifact.fingerprint import fingerprint
+from bequest.artifact.lineage import continued, remember
 from bequest.artifact.plan import GroupPlan, Plan, Refusal, versions
 from bequest.artifact.store import save
 from bequest.criteria.base import Criterion
@@ -21,6 +22,7 @@ from bequest.graph.groups import group
 from bequest.graph.program import Program
 from bequest.graph.rules import read
 from bequest.graph.trace import require_runnable, trace
+from bequest.hypersphere.structure import as_plain
 from bequest.latency_target import meet_latency
 from bequest.measure.cost import Cost
 from bequest.measure.precision import at_least_single
@@ -48,14 +50,16 @@ class Report:
     Attributes:
         groups: per pruned group its kept and total channels, restorer and reconstruction error.
         refused: groups that stayed as they were although the call asked for them, and why.
-        before: parameters, multiply-accumulates and bytes of the dense model.
+        before: parameters, multiply-accumulates and bytes of the given model.
         after: the same of the pruned model.
+        notes: what else is worth knowing of the network as a whole.
     """
 
     groups: tuple[GroupPlan, ...]
     refused: tuple[Refusal, ...]
     before: Cost
     after: Cost
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ class Pruned:
         model: a module of the same class with fewer channels, in the mode of the original; a
             :class:`~bequest.graph.program.Program` where sizes in the code of that class don't
             let it hold them (``plan.form`` says which).
-        plan: what left, what was handed on, what was refused and why.
+        plan: what left, what was handed on, what was refused and why; from the first dense network
+            on, where a network is pruned in several steps.
         report: kept and total channels and reconstruction error per group; cost before and after.
     """
 
@@ -148,6 +153,7 @@ def prune(
         seed=seed,
         progress=progress,
     )
+    model, forgotten = as_plain(model)
     samples = _samples(wish, model, example_inputs, data)
     inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
     channels = group(read(trace(model, inputs)))
@@ -193,10 +199,13 @@ def prune(
         groups=result.groups,
         refused=refused,
         surgery=result.surgery,
-        form=form,
+        form="program" if isinstance(result.model, Program) else "module",
     )
-    costs = (cost_without_data(one, example_inputs) for one in (model, result.model))
-    return Pruned(result.model, plan, Report(result.groups, refused, *costs))
+    whole = continued(model, plan)
+    remember(result.model, whole.plan, whole.dense)
+    before, after = (cost_without_data(one, example_inputs) for one in (model, result.model))
+    report = Report(result.groups, refused, before, after, (*forgotten, *whole.notes))
+    return Pruned(result.model, whole.plan, report)
 
 
 def _samples(

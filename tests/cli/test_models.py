@@ -1,6 +1,8 @@
 """MODEL: what it may be, what is refused, and what is never run."""
 
 import json
+import re
+import shutil
 
 import pytest
 import torch
@@ -108,14 +110,52 @@ def test_a_saved_folder_is_rebuilt_from_its_plan(tmp_path):
     assert opened.form.size == (1, 28, 28)
 
 
-def test_an_artefact_of_an_artefact_is_rebuilt(tmp_path):
-    once = saved(tmp_path / "once", lenet(), (1, 28, 28), "zoo:lenet-300-100")
-    first = open_model(str(tmp_path / "once"), device=CPU)
-    twice = saved(tmp_path / "twice", first.model, (1, 28, 28), first.spec)
-    opened = open_model(str(tmp_path / "twice"), device=CPU)
+def test_an_artefact_of_an_artefact_needs_none_of_the_earlier_folders(tmp_path):
+    spec, model = "zoo:lenet-300-100", lenet()
+    for name in ("once", "twice", "thrice"):
+        last = saved(tmp_path / name, model, (1, 28, 28), spec)
+        opened = open_model(str(tmp_path / name), device=CPU)
+        spec, model = opened.spec, opened.model
+    shutil.rmtree(tmp_path / "once")
+    shutil.rmtree(tmp_path / "twice")
+    (tmp_path / "thrice").rename(tmp_path / "moved")
+    opened = open_model(str(tmp_path / "moved"), device=CPU)
     x = torch.rand(2, 1, 28, 28)
+    assert opened.spec == "zoo:lenet-300-100"
+    assert torch.equal(opened.model(x), last(x))
+
+
+def test_an_artefact_of_an_artefact_in_a_file(tmp_path, net):
+    spec = f"{net}:make"
+    saved(tmp_path / "once", open_model(spec, device=CPU).model, (3, 8, 8), spec)
+    first = open_model(str(tmp_path / "once"), base=spec, device=CPU)
+    twice = saved(tmp_path / "twice", first.model, (3, 8, 8), first.spec)
+    shutil.rmtree(tmp_path / "once")
+    with pytest.raises(UsageError, match=rf"--model {re.escape(spec)}"):
+        open_model(str(tmp_path / "twice"), device=CPU)
+    x = torch.rand(2, 3, 8, 8)
+    assert torch.equal(
+        open_model(str(tmp_path / "twice"), base=spec, device=CPU).model(x), twice(x)
+    )
+
+
+def test_a_chain_of_folders_that_an_earlier_version_saved(tmp_path):
+    """Each plan describes its own step and names the folder before it."""
+    saved(tmp_path / "once", lenet(), (1, 28, 28), "zoo:lenet-300-100")
+    model = bequest.load(tmp_path / "once", lenet())
+    del vars(model)["_bequest_lineage"]
+    twice = saved(tmp_path / "twice", model, (1, 28, 28), str(tmp_path / "once"))
+    x = torch.rand(2, 1, 28, 28)
+    opened = open_model(str(tmp_path / "twice"), device=CPU)
     assert torch.equal(opened.model(x), twice(x))
-    assert not torch.equal(opened.model(x), once(x))
+    with pytest.raises(
+        ArtifactError, match=r"pruned before: pass bequest\.load\('.*once', fresh_m"
+    ):
+        bequest.load(tmp_path / "twice", lenet())
+    thrice = saved(tmp_path / "thrice", opened.model, (1, 28, 28), opened.spec)
+    shutil.rmtree(tmp_path / "once")
+    shutil.rmtree(tmp_path / "twice")
+    assert torch.equal(open_model(str(tmp_path / "thrice"), device=CPU).model(x), thrice(x))
 
 
 def test_code_that_a_plan_names_is_never_run(tmp_path, net):

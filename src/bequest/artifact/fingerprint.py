@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from bequest.errors import ModelError
+
+Shape = tuple[int, ...]
+Architecture = Mapping[tuple[str, ...], Shape]
+"""All names of each parameter and persistent buffer, sorted → its shape."""
 
 
 def fingerprint(model: nn.Module) -> str:
@@ -23,14 +27,24 @@ def fingerprint(model: nn.Module) -> str:
     Raises:
         ModelError: a parameter has no shape yet (lazy module).
     """
+    return digest(architecture(model))
+
+
+def architecture(model: nn.Module) -> Architecture:
+    """The names, shapes and ties of a network's tensors; what :func:`fingerprint` is made of."""
     aliases: dict[int, list[str]] = {}
-    shapes: dict[str, list[int]] = {}
+    shapes: dict[int, Shape] = {}
     for name, tensor in _persistent(model):
         if is_lazy(tensor):
             raise ModelError(f"'{name}' has no shape yet (lazy module); run the model once")
         aliases.setdefault(id(tensor), []).append(name)
-        shapes[name] = list(tensor.shape)
-    entries = sorted([*sorted(names), shapes[names[0]]] for names in aliases.values())
+        shapes[id(tensor)] = tuple(tensor.shape)
+    return {tuple(sorted(names)): shapes[tensor] for tensor, names in aliases.items()}
+
+
+def digest(found: Architecture) -> str:
+    """The fingerprint of a network of that architecture."""
+    entries = sorted([*names, list(shape)] for names, shape in found.items())
     return hashlib.sha256(json.dumps(entries).encode()).hexdigest()
 
 

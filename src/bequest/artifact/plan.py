@@ -90,12 +90,16 @@ class Refusal:
 class Plan:
     """All that pruning does to a network, in a form that can be saved and replayed.
 
+    Where a network was pruned in several steps its plan leads from the dense network to the last
+    one, whatever happened to the weights in between.
+
     Attributes:
         architecture: fingerprint of the dense network (names, shapes and ties of its tensors).
-        recipe: the call: ratio, criterion, restorer, seed, ...
+        recipe: the call: ratio, criterion, restorer, seed, ...; of the last step, with those of
+            the steps before it under "earlier".
         versions: of bequest, torch and Python.
         groups: what happens to each group that loses channels.
-        refused: what stays as it is, and why.
+        refused: what stays as it is, and why; in the last step.
         surgery: cuts, attributes and new biases, replayed on a fresh instance when loading.
         form: "module": an instance of the dense network's class holds the pruned one. "program":
             sizes in its code don't let it; the traced operators are saved beside the tensors.

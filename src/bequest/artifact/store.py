@@ -30,7 +30,9 @@ from bequest.artifact.folder import (
     staged,
     verified_tensors,
 )
+from bequest.artifact.lineage import continued, recall, remember
 from bequest.artifact.manifest import Manifest, TensorSpec
+from bequest.artifact.misfit import advice, differences, specs
 from bequest.artifact.plan import Plan
 from bequest.artifact.program import load_program
 from bequest.artifact.sparse import decode, encode
@@ -39,8 +41,6 @@ from bequest.graph import surgery as operation
 from bequest.graph.program import Document, Program
 
 Model = TypeVar("Model", bound=nn.Module)
-
-_LISTED = 3
 
 
 def save(
@@ -56,12 +56,12 @@ def save(
     Args:
         directory: a folder that is empty or does not exist yet.
         model: the pruned model; trained further, moved or converted to another dtype as you like.
-        plan: the plan that made it.
+        plan: the plan that made it; of a network pruned in several steps, that of the last one.
         beside: name of something that may lie in the folder already, and stays.
 
     Raises:
-        UsageError: the folder has files in it, ``directory`` is a file, ``model`` has not the
-            widths of ``plan``, or the plan holds something that JSON can't.
+        UsageError: the folder has files in it, ``directory`` is a file, ``plan`` did not make
+            ``model``, or the plan holds something that JSON can't.
         ModelError: the model keeps something that a tensor file can't hold.
         ArtifactError: the files could not be written (disk full, no permission).
     """
@@ -69,6 +69,7 @@ def save(
     tensors = stored_tensors(model)
     _require_storable(model)
     _require_pruned(tensors, plan)
+    _require_whole(model, plan)
     try:
         require_empty(target, beside)
         with staged(target) as staging:
@@ -91,8 +92,9 @@ def load(directory: str | os.PathLike[str], fresh_model: nn.Module | None = None
     Args:
         directory: a folder that :func:`save` wrote.
         fresh_model: an instance of the class that was pruned, built with the same arguments; its
-            values don't matter. It is not changed. None, or ignored, where the plan's form is
-            "program": a program needs no class.
+            values don't matter. It is not changed. Where a network was pruned in several steps, one
+            of the first, dense network. None, or ignored, where the plan's form is "program": a
+            program needs no class.
 
     Returns:
         A copy of ``fresh_model`` with the surgery replayed and the stored tensors: its outputs
@@ -151,6 +153,19 @@ def _require_pruned(tensors: Mapping[str, Tensor], plan: Plan) -> None:
             )
 
 
+def _require_whole(model: nn.Module, plan: Plan) -> None:
+    """Raises UsageError where another plan made the model: that of another step, for example."""
+    lineage = recall(model)
+    if lineage is None or plan.form == "program":
+        return
+    if lineage.plan.surgery != plan.surgery:
+        raise UsageError(
+            "plan: expected the plan that made the model, found another; where a network was "
+            "pruned in several steps, save the last network with the plan of the last step, which "
+            "holds all of them"
+        )
+
+
 def _write(
     staging: Path, tensors: Mapping[str, Tensor], plan: Plan, program: Document | None
 ) -> None:
@@ -187,9 +202,11 @@ def _load_program(folder: Path, manifest: Manifest) -> Program:
     # they are aligned as torch aligns its own.
     values = {name: value.clone() for name, value in values.items()}
     try:
-        return load_program(manifest.program, values)
+        program = load_program(manifest.program, values)
     except ArtifactError as error:
         raise ArtifactError(f"{folder / PLAN}: {error}") from error
+    remember(program, manifest.plan, None)
+    return program
 
 
 def _require_fresh(model: object) -> None:
@@ -222,28 +239,29 @@ def _read(path: Path, manifest: Manifest) -> dict[str, Tensor]:
     except Exception as error:  # whatever the reader of the format raises on a forged file
         raise ArtifactError(f"{path} is not a readable safetensors file: {error}") from error
     values = decode(written, manifest.tensors)
-    if found := _differences(manifest.tensors, _specs(values)):
+    if found := differences(manifest.tensors, specs(values)):
         raise ArtifactError(f"{path} does not hold what {PLAN} says: {found}")
     return values
 
 
 def _replay(folder: Path, fresh_model: Model, manifest: Manifest) -> Model:
     """A copy of ``fresh_model`` after the surgery, with exactly the tensors of the manifest."""
-    expected, found = manifest.plan.architecture, fingerprint(fresh_model)
-    advice = "pass an instance of the network that was pruned, built with the same arguments"
+    plan, found = manifest.plan, fingerprint(fresh_model)
     whose = f"{folder} does not fit fresh_model"
-    if found != expected:
-        whose += f" (architecture: expected {expected[:16]}..., found {found[:16]}...)"
+    if found != plan.architecture:
+        whose += f" (architecture: expected {plan.architecture[:16]}..., found {found[:16]}...)"
     model = _copy(fresh_model)
     try:
-        operation.apply(model, manifest.plan.surgery)
-        model = _with_forms(model, manifest.plan.recipe)
+        operation.apply(model, plan.surgery)
+        whole = continued(fresh_model, plan)
+        remember(model, whole.plan, whole.dense)
+        model = _with_forms(model, plan.recipe)
     except Exception as error:  # also what a module's own code raises when its tensors are set
-        raise ArtifactError(f"{whose}: {error}; {advice}") from error
-    differing = _differences(manifest.tensors, _specs(stored_tensors(model)))
-    if found != expected:
+        raise ArtifactError(f"{whose}: {error}; {advice(fresh_model, manifest)}") from error
+    differing = differences(manifest.tensors, specs(stored_tensors(model)))
+    if found != plan.architecture:
         differing = differing or "the same names, but other widths or other shared tensors"
-        raise ArtifactError(f"{whose}: {differing}; {advice}")
+        raise ArtifactError(f"{whose}: {differing}; {advice(fresh_model, manifest)}")
     if differing:
         raise ArtifactError(
             f"{whose}: {differing}; where dtypes differ, convert fresh_model first, "
@@ -268,21 +286,6 @@ def _copy(model: Model) -> Model:
         return copy.deepcopy(model)
     except Exception as error:  # whatever the model's own attributes raise
         raise ModelError(f"{type(model).__name__} can't be copied: {error}") from error
-
-
-def _specs(tensors: Mapping[str, Tensor]) -> dict[str, TensorSpec]:
-    return {name: TensorSpec.of(tensor) for name, tensor in tensors.items()}
-
-
-def _differences(expected: Mapping[str, TensorSpec], found: Mapping[str, TensorSpec]) -> str:
-    """The first tensors that differ, in words; empty where none does."""
-    words = [
-        f"{name!r} (expected {expected.get(name, 'none')}, found {found.get(name, 'none')})"
-        for name in dict.fromkeys((*expected, *found))
-        if expected.get(name) != found.get(name)
-    ]
-    more = f" and {len(words) - _LISTED} more" if len(words) > _LISTED else ""
-    return ", ".join(words[:_LISTED]) + more
 
 
 def _fill(tensor: Tensor, value: Tensor) -> None:

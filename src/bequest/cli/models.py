@@ -27,7 +27,8 @@ class Opened:
 
     Attributes:
         model: the network, in evaluation mode.
-        spec: the word that opens it again (without its weights).
+        spec: the word that opens the dense network again (without its weights); of a program, the
+            folder that it was saved in.
         form: what it reads, as far as the word tells.
         base: what ``--model`` has to say when an artefact made from it is opened; None where the
             artefact's plan says enough.
@@ -111,8 +112,9 @@ _LIBRARIES = {"timm": open_timm, "torchvision": open_torchvision, "hf": open_hug
 def _open_saved(folder: Path, base: str | None, depth: int = 0) -> Opened:
     """Rebuilds the dense network of an artefact and loads the artefact into it.
 
-    The plan may name a network of the zoo or of a library or, where an artefact was pruned again,
-    a folder. A file of code is never run because a plan names it. A program needs none of these.
+    The plan may name a network of the zoo or of a library or, where an artefact was pruned again
+    and its plan doesn't hold the earlier steps, a folder. A file of code is never run because a
+    plan names it. A program needs none of these.
     """
     plan = load_plan(folder)
     recipe = plan.recipe
@@ -130,7 +132,7 @@ def _open_saved(folder: Path, base: str | None, depth: int = 0) -> Opened:
         dense = _open_dense(named)
     else:
         raise UsageError(_base_needed(folder, named))
-    return Opened(load(folder, dense.model), str(folder.resolve()), form, dense.base)
+    return Opened(load(folder, dense.model), dense.spec, form, dense.base)
 
 
 def _base_needed(folder: Path, named: object) -> str:

@@ -166,6 +166,7 @@ def _show(output: Output, result: PruningResult, html: Path | None, out: Path | 
     """Tables for a person, one document for a program."""
     from bequest.cli.robust import robust_json, robust_tables
     from bequest.cli.tables import group_table, refusal_tables, table
+    from bequest.report import wording
     from bequest.report.pruning import AS_PROGRAM, before_and_after
 
     output.show(
@@ -177,6 +178,8 @@ def _show(output: Output, result: PruningResult, html: Path | None, out: Path | 
     saved = None if out is None else str(out)
     output.document({**result.to_json(), **robust_json(result.report), "saved": saved})
     output.note(f"Pruned and restored in {result.seconds:.1f} s.")
+    for note in wording.merged(result.report.notes):
+        output.note(f"Note: {note}")
     if result.form == "program":
         output.note(AS_PROGRAM)
     if timed := result.recipe.get("timed"):

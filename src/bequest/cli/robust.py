@@ -124,9 +124,8 @@ def robust_tables(report: Report) -> list[RenderableType]:
             table(("output", "at least", "at most"), rows),
         )
     ]
-    notes = [f"no interval rule: {place}" for place in report.unbounded]
-    notes += wording.merged(report.notes)
-    return [*shown, *(Text.from_markup(escape(note)) for note in notes)]
+    gaps = (f"no interval rule: {place}" for place in report.unbounded)
+    return [*shown, *(Text.from_markup(escape(gap)) for gap in gaps)]
 
 
 def robust_json(report: Report) -> dict[str, Any]:
@@ -136,7 +135,6 @@ def robust_json(report: Report) -> dict[str, Any]:
     return {
         "certified_change": [end.tolist() for end in report.certified_change],
         "unbounded": list(report.unbounded),
-        "notes": list(report.notes),
         "steps": [
             {
                 "number": step.number,

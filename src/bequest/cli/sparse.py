@@ -13,7 +13,6 @@ from rich.markup import escape
 from torch import nn
 
 from bequest import hypersphere
-from bequest.artifact import load_plan
 from bequest.cli.files import write
 from bequest.cli.inputs import InputForm
 from bequest.cli.models import Opened
@@ -153,8 +152,8 @@ def prune_weights(
 
         write(html, sparse_page(name, dataclasses.asdict(wish), dense, last, result.to_json()))
     if out is not None:
-        spec = opened.spec if not Path(opened.spec).is_dir() else _origin(Path(opened.spec))
-        recipe = {"sparse": dataclasses.asdict(wish), "model": spec, "input": form.to_json()}
+        origin = {"model": opened.spec, "input": form.to_json()}
+        recipe = {"sparse": dataclasses.asdict(wish), **origin}
         hypersphere.save(out, last, recipe)
     output.show(*_tables(result))
     output.document(
@@ -234,10 +233,3 @@ def _sums(layers: Sequence[LayerStorage]) -> RenderableType:
 
 def _measured(networks: dict[str, nn.Module], images: ImageLoader) -> dict[str, Accuracy]:
     return {name: evaluate(model, images, progress=True) for name, model in networks.items()}
-
-
-def _origin(folder: Path) -> str:
-    """What to open for the plain network of an artefact, without the artefact where possible."""
-    plan = load_plan(folder)
-    named = plan.recipe.get("model")
-    return named if isinstance(named, str) and not plan.surgery.cuts else str(folder)

@@ -10,6 +10,7 @@ from torch import nn
 
 from bequest.artifact import store
 from bequest.artifact.fingerprint import fingerprint
+from bequest.artifact.lineage import continued
 from bequest.artifact.plan import Plan, versions
 from bequest.graph.surgery import Surgery
 from bequest.hypersphere.convert import deconvert
@@ -44,12 +45,13 @@ def save(
     """
     if any(isinstance(part, Hyperspherical | CosineClassifier) for part in module.modules()):
         module = deconvert(module)
+    plain = deconvert(module)
     plan = Plan(
-        architecture=fingerprint(deconvert(module)),
+        architecture=fingerprint(plain),
         recipe={**(recipe or {}), "forms": forms_of(module)},
         versions=versions(),
         groups=(),
         refused=(),
         surgery=Surgery((), (), ()),
     )
-    store.save(directory, module, plan, beside=beside)
+    store.save(directory, module, continued(plain, plan).plan, beside=beside)

@@ -63,6 +63,7 @@ class PruningResult:
             "recipe": dict(self.recipe),
             "groups": [group_json(group) for group in self.report.groups],
             "refused": [dataclasses.asdict(refusal) for refusal in self.report.refused],
+            "notes": list(self.report.notes),
             "before": self.before.to_json(),
             "after": self.after.to_json(),
             "seconds": self.seconds,
@@ -106,6 +107,7 @@ def pruning_page(result: PruningResult) -> str:
     ]
     if result.form == "program":
         summary.append(AS_PROGRAM)
+    summary += wording.merged(result.report.notes)
     rows = before_and_after(result)
     sections = [
         Section("Before and after", tables=[Table(("", "before", "after", "change"), rows)])

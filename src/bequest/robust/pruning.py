@@ -15,8 +15,10 @@ from torch import nn
 
 from bequest import config
 from bequest.artifact.fingerprint import fingerprint
+from bequest.artifact.lineage import continued, remember
 from bequest.artifact.plan import Plan, versions
 from bequest.errors import UsageError
+from bequest.hypersphere.structure import as_plain
 from bequest.measure.cost import cost
 from bequest.measure.progress import tracked
 from bequest.planning import Wish
@@ -83,6 +85,7 @@ def prune(
     wish = checked_wish(ratio, restorer, seed)
     _check_reach(wish.shares, chosen)
 
+    model, forgotten = as_plain(model)
     run = Run(model, example_inputs, input_range, Pace(step, chosen, alpha), wish)
     restored = run.restored()
     change, gaps = run.certified(restored)
@@ -110,6 +113,8 @@ def prune(
         refused=tuple(run.refused),
         surgery=restored.surgery,
     )
+    whole = continued(model, plan)
+    remember(restored.model, whole.plan, whole.dense)
     report = RobustReport(
         groups=restored.groups,
         refused=tuple(run.refused),
@@ -117,10 +122,10 @@ def prune(
         after=cost(restored.model, example_inputs),
         certified_change=(change.lower[0], change.upper[0]),
         unbounded=gaps,
-        notes=tuple(run.notes),
+        notes=(*run.notes, *forgotten, *whole.notes),
         steps=tuple(steps),
     )
-    return RobustPruned(restored.model, plan, report)
+    return RobustPruned(restored.model, whole.plan, report)
 
 
 def checked_wish(ratio: Any, restorer: Any, seed: Any) -> Wish:

@@ -57,13 +57,12 @@ class RobustReport(Report):
         certified_change: (lower, upper), float64 tensors of one output's shape: pruned minus dense
             output lies between them for every input in the range, in exact arithmetic.
         unbounded: operators without an interval rule that make ends infinite, by place.
-        notes: layers that fell back to saliency alone, and why.
+        notes: also layers that fell back to saliency alone, and why.
         steps: every step with all its decisions.
     """
 
     certified_change: tuple[Tensor, Tensor]
     unbounded: tuple[str, ...]
-    notes: tuple[str, ...]
     steps: tuple[Step, ...]
 
 
