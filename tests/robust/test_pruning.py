@@ -256,3 +256,15 @@ def test_nothing_to_prune_changes_nothing():
     assert pruned.report.groups == pruned.report.steps == ()
     assert (lower == 0).all() and (upper == 0).all()
     assert np.isfinite(dataclasses.asdict(pruned.report.after)["params"])
+
+
+def test_a_layer_that_reads_what_is_not_bounded_is_chosen_by_saliency():
+    """What follows it is bounded, what merging changes in it isn't."""
+    model = nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 8), nn.Sigmoid(), nn.Linear(8, 3)).double()
+
+    pruned = robust.prune(model, VECTOR, ratio=0.5, step=0.25, strategy="greedy")
+
+    assert any("saliency alone" in note and "layer_norm" in note for note in pruned.report.notes)
+    assert all(d.score is None for step in pruned.report.steps for d in step.decisions)
+    lower, upper = pruned.report.certified_change
+    assert (upper - lower).isfinite().all()  # a sigmoid is between 0 and 1

@@ -47,3 +47,8 @@ def test_what_cannot_be_proven_is_refused_by_name():
         robust.certified_radius(nn.Linear(3, 1), torch.rand(2, 3))
     with pytest.raises(UsageError, match="floating-point"):
         robust.certified_radius(nn.Linear(3, 2), torch.ones(2, 3, dtype=torch.int64))
+
+
+def test_inputs_outside_of_the_range_are_refused():
+    with pytest.raises(UsageError, match=r"found -2 to 3"):
+        robust.certified_radius(nn.Linear(2, 2), torch.tensor([[3.0, -2.0]]))

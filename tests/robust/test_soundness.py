@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.func import functional_call
 
 from bequest import robust
@@ -143,3 +146,37 @@ def test_merging_by_summing_is_bounded_more_tightly_than_independent_ranges():
     lower, upper = pruned.report.certified_change
     assert pruned.report.groups[0].removed in ((0,), (1,))
     assert (upper - lower).max() < 0.2
+
+
+class Residual(nn.Module):
+    """A stream, a saturated gate, and a classifier that is sure of itself."""
+
+    def __init__(self, end):
+        super().__init__()
+        self.a, self.u, self.d, self.o = (nn.Linear(*s) for s in ((6, 9), (9, 8), (8, 9), (9, 3)))
+        self.end = end
+
+    def forward(self, x):
+        h = torch.sigmoid(self.a(x) + 20)
+        return self.end(self.o(h + self.d(torch.tanh(self.u(h)))))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("end", [nn.Softmax(-1), nn.Identity()])
+def test_the_report_holds_with_saturated_units_and_the_weights_of_any_precision(end, dtype):
+    torch.manual_seed(3)
+    model = Residual(end).to(dtype).eval()
+    with torch.no_grad():
+        model.o.bias[0] = 50
+    x = inputs((6,), 0, 1, torch.Generator().manual_seed(0))
+
+    pruned = robust.prune(model, torch.zeros(1, 6, dtype=dtype), (0, 1), 0.5, 0.5, "baseline")
+
+    exact, smaller = (copy.deepcopy(one).double() for one in (model, pruned.model))
+    with torch.no_grad():
+        change = smaller(x) - exact(x)
+    lower, upper = pruned.report.certified_change
+    assert pruned.report.groups
+    assert (lower <= change).all()
+    assert (change <= upper).all()
+    assert (upper - lower).max() < 1e-3

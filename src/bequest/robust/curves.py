@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from bequest.graph.trace import operator_of
-from bequest.robust.intervals import Interval
+from bequest.robust.intervals import ROUNDING, Interval
 
 Points = Callable[[fx.Node], tuple[float, ...]]
 """The turning points of an operator, which may depend on its arguments."""
@@ -45,6 +45,12 @@ def _softplus(node: fx.Node) -> tuple[float, ...]:
     return (float(_argument(node, 2, "threshold", 20)) / float(_argument(node, 1, "beta", 1)),)
 
 
+def _logit(node: fx.Node) -> tuple[float, ...]:
+    """It may stop at a distance from its poles."""
+    eps = _argument(node, 1, "eps", None)
+    return (0.0, 0.5, 1.0) if eps is None else (0.0, 0.5, 1.0, float(eps), 1 - float(eps))
+
+
 def _gelu(node: fx.Node) -> tuple[float, ...]:
     if _argument(node, 1, "approximate", "none") == "tanh":
         return -0.752461422071016258, -1.41850400879082836, 1.41850400879082836
@@ -68,7 +74,7 @@ TURNS: dict[str, Points] = {
     "clamp_min": _given((1, "min", None)),
     "clamp_max": _given((1, "max", None)),
     "threshold": _given((1, "threshold", None)),
-    "logit": _at(0.0, 0.5, 1.0),
+    "logit": _logit,
     "softplus": _softplus,
     "gelu": _gelu,
     "silu": _at(-1.2784645427610738, -2.39935728051546767, 2.39935728051546767),
@@ -80,8 +86,20 @@ roots of the first and second derivative to 18 digits where no closed form exist
 PERIODIC = frozenset({"sin", "cos"})
 """Functions whose range and slopes are taken to be those of the whole line: from -1 to 1."""
 
-JUMPING = frozenset("round floor ceil trunc sign sgn threshold".split())
-"""Functions without bounded slopes; their differences are bounded by their ranges alone."""
+_JUMPING = frozenset("round floor ceil trunc sign sgn threshold".split())
+
+_STRAIGHT = frozenset(
+    "relu leaky_relu abs neg relu6 hardtanh clamp clamp_min clamp_max add sub rsub mul div".split()
+)
+"""Functions of straight pieces, whose values and slopes are as good as one operation's."""
+
+_CANCELLING = frozenset({"gelu", "logit"})
+"""Functions that a library computes as a difference of numbers up to 100, little of it left."""
+
+
+def jumps(node: fx.Node) -> bool:
+    """Whether it has no bounded slopes; its differences are bounded by its ranges alone."""
+    return operator_of(node) in _JUMPING or node.kwargs.get("rounding_mode") is not None
 
 
 def jump(node: fx.Node) -> float:
@@ -106,11 +124,12 @@ def apply(node: fx.Node, x: Tensor) -> Tensor:
 
 
 def image(node: fx.Node, x: Interval) -> Interval:
-    """All values that the function takes over ``x``."""
+    """All values that the function takes over ``x``, with a margin for rounding."""
     if operator_of(node) in PERIODIC:
         ones = torch.ones_like(x.lower)
         return Interval(-ones, ones)
-    return _extremes(node, lambda values: apply(node, values), x)
+    found = _extremes(node, lambda values: apply(node, values), x)
+    return found.widened(ROUNDING if operator_of(node) in _CANCELLING else 0.0)
 
 
 def slopes(node: fx.Node, x: Interval) -> Interval:
@@ -125,9 +144,11 @@ def slopes(node: fx.Node, x: Interval) -> Interval:
     if name in PERIODIC:
         ones = torch.ones_like(x.lower)
         return Interval(-ones, ones)
-    if name in JUMPING:
+    if jumps(node):
         return Interval.unbounded(x.lower.shape, x.lower.device)
-    return _extremes(node, lambda values: _derivative(node, values), x)
+    found = _extremes(node, lambda values: _derivative(node, values), x)
+    # σ(1 − σ) and the like: where it saturates, nothing is left of a slope that isn't zero.
+    return found if name in _STRAIGHT else found.widened(ROUNDING)
 
 
 def _extremes(node: fx.Node, function: Callable[[Tensor], Tensor], x: Interval) -> Interval:
@@ -150,7 +171,18 @@ def _beside(node: fx.Node, like: Tensor) -> Iterator[Tensor]:
             yield torch.nextafter(point, point.new_tensor(side))
 
 
+_POLES: dict[str, Callable[[Tensor], Tensor]] = {
+    "asin": lambda x: ((1 - x) * (1 + x)).rsqrt(),
+    "acos": lambda x: -((1 - x) * (1 + x)).rsqrt(),
+    "atanh": lambda x: 1 / ((1 - x) * (1 + x)),
+    "acosh": lambda x: ((x - 1) * (x + 1)).rsqrt(),
+}
+"""Slopes that autograd computes by way of x² - 1, of which little is left next to the poles."""
+
+
 def _derivative(node: fx.Node, x: Tensor) -> Tensor:
+    if operator_of(node) in _POLES:
+        return _POLES[operator_of(node)](x)
     with torch.enable_grad():
         x = x.detach().clone().requires_grad_()
         (slope,) = torch.autograd.grad(apply(node, x).sum(), x)

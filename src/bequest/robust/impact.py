@@ -27,8 +27,8 @@ from bequest.graph.rules import Reading
 from bequest.graph.rules.norms import epsilon
 from bequest.graph.trace import Network, operator_of, place_of
 from bequest.graph.walk import LAYERS
-from bequest.robust.intervals import Interval
-from bequest.robust.transfer import rule_of
+from bequest.robust.intervals import ROUNDING, Interval
+from bequest.robust.transfer import LAYER, NORM, rule_of
 from bequest.robust.twins import Twin, Weights
 
 CANDIDATE_MEMORY = 2**22
@@ -68,9 +68,11 @@ def values(network: Network, tensors: Mapping[str, Tensor], inputs: Sequence[Int
     feeds, device = iter(inputs), inputs[0].lower.device
     for node in network.nodes:
         if node.op == "placeholder":
-            name = network.tensors.get(node.name)
+            name, constant = network.tensors.get(node.name), network.constants.get(node.name)
             if name is not None:
                 known[node] = tensors[name]
+            elif constant is not None and constant.is_floating_point():
+                known[node] = constant.to(device, torch.float64)
             elif node.name in network.inputs and isinstance(node.meta["val"], Tensor):
                 known[node] = next(feeds)
         elif node.op == "call_function":
@@ -83,12 +85,37 @@ def _value(node: fx.Node, known: Known, gaps: dict[str, None], device: torch.dev
         return known[node.args[0]][node.args[1]]  # type: ignore[index]
     rule = rule_of(node)
     operands = node.all_input_nodes
-    if rule is None or not operands or any(operand not in known for operand in operands):
+    if rule is None or not operands or not all(_fits(node, one, known) for one in operands):
         gaps.setdefault(place_of(node))
         return _nothing_known(node, device)
-    found = rule.value(node, *fx.map_arg(node.args, known.__getitem__))
+    found = rule.value(node, *_ranged(fx.map_arg(node.args, known.__getitem__)))
     missing = len(node.meta["val"]) - len(found) if isinstance(found, tuple) else 0
     return (*found, *(None,) * missing) if isinstance(found, tuple) else found
+
+
+def _fits(node: fx.Node, operand: fx.Node, known: Known) -> bool:
+    """Whether a rule can read an operand: numbers, and exact ones as weights and statistics."""
+    value = known.get(operand)
+    if isinstance(value, Weights):
+        value = value.first
+    if isinstance(value, Tensor):
+        return value.is_floating_point()
+    exact = rule_of(node) in (LAYER, NORM)
+    return isinstance(value, Interval | Twin) and not (exact and operand in node.args[1:])
+
+
+def _ranged(operands: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The operands, the first tensor as an interval: a parameter can be what an operator reads."""
+    for place, one in enumerate(operands):
+        if isinstance(one, Interval | Twin):
+            break
+        if isinstance(one, Tensor):
+            return (*operands[:place], Interval(one, one), *operands[place + 1 :])
+        if isinstance(one, Weights):
+            ranges = Interval(one.first, one.first), Interval(one.second, one.second)
+            change = None if one.change is None else one.difference
+            return (*operands[:place], Twin(*ranges, change), *operands[place + 1 :])
+    return operands
 
 
 def _nothing_known(node: fx.Node, device: torch.device) -> Any:
@@ -137,8 +164,12 @@ def certified_change(first: Values, second: Values) -> tuple[Interval, tuple[str
         else:
             change = _change(node, twins, gaps, first.device)
             twins[node] = _tightened(one, other, change)
-    found: Interval = twins[output_of(first.network)].difference
-    return found.widened(), tuple(gaps)
+    output: Twin = twins[output_of(first.network)]
+    if output.change is None:
+        return output.difference, tuple(gaps)
+    # As one would measure it: the two outputs subtracted.
+    rounding = ROUNDING * (output.first.magnitude + output.second.magnitude)
+    return output.change.widened(rounding), tuple(gaps)
 
 
 def _change(node: fx.Node, twins: Known, gaps: dict[str, None], device: torch.device) -> Any:
@@ -146,14 +177,14 @@ def _change(node: fx.Node, twins: Known, gaps: dict[str, None], device: torch.de
     if operator_of(node) == "getitem":
         held = twins[node.args[0]][node.args[1]]  # type: ignore[index]
         return None if held is None else held.change
-    operands = [twins[operand] for operand in node.all_input_nodes if operand in twins]
-    if all(operand.change is None for operand in operands):
+    operands = node.all_input_nodes
+    if all(twins[operand].change is None for operand in operands if operand in twins):
         return None
     rule = rule_of(node)
-    if rule is None or len(operands) < len(node.all_input_nodes):
+    if rule is None or not all(_fits(node, one, twins) for one in operands):
         gaps.setdefault(place_of(node))
         return _nothing_known(node, device)
-    return rule.change(node, *fx.map_arg(node.args, twins.__getitem__))
+    return rule.change(node, *_ranged(fx.map_arg(node.args, twins.__getitem__)))
 
 
 def _tightened(first: Any, second: Any, change: Any) -> Any:
@@ -208,7 +239,7 @@ def propagated(start: fx.Node, change: Interval, held: Values) -> Interval:
 def folded(reading: Reading, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The tensors of the same function with each batch norm folded into the layer before it.
 
-    W̃ = γ/σ·W, b̃ = β + γ/σ·(b − μ) is what the batch norm is left with as its shift, at scale one.
+    W̃ = γ/σ·W; the batch norm is left with the mean γ/σ·(μ − b) and the shift β, at scale one.
     A layer is left alone whose output, weight or norm serves anything else.
     """
     result = dict(tensors)
@@ -230,18 +261,16 @@ def folded(reading: Reading, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
         if any(name is not None and served[name] > 1 for name in held):
             continue
         scale = tensors[gamma] / (tensors[var] + epsilon(norm)).sqrt()
-        shift = tensors[beta] - tensors[mean] * scale
+        # The mean stays apart from the shift: where the scale is large, little is left of the two.
+        centre = tensors[mean]
         if bias is not None:
-            shift = shift + scale * tensors[bias]
+            centre = centre - tensors[bias]
             result[bias] = torch.zeros_like(tensors[bias])
         dim = 1 if "transpose" in operator_of(layer) else 0
         shape = [-1 if d == dim else 1 for d in range(tensors[weight].ndim)]
         result[weight] = tensors[weight] * scale.view(shape)
-        result[gamma], result[beta] = torch.ones_like(scale), shift
-        result[mean], result[var] = (
-            torch.zeros_like(scale),
-            torch.full_like(scale, 1 - epsilon(norm)),
-        )
+        result[gamma], result[mean] = torch.ones_like(scale), centre * scale
+        result[var] = torch.full_like(scale, 1 - epsilon(norm))
     return result
 
 

@@ -23,7 +23,8 @@ def certified_radius(model: nn.Module, inputs: Any, input_range: InputRange = (0
 
     Interval arithmetic bounds the outputs over the box around an input, cut to the input range; the
     class stays where its lower end is above all other upper ends. Found by bisection, for all
-    inputs at once.
+    inputs at once. It speaks of exact arithmetic with the model's weights: a network in half
+    precision adds its own rounding.
 
     Args:
         model: gives (B, K), K ≥ 2, logits or anything that rises with them.
@@ -34,7 +35,7 @@ def certified_radius(model: nn.Module, inputs: Any, input_range: InputRange = (0
         float64 (B,): 0 where nothing is proven, at most the width of the range.
 
     Raises:
-        UsageError: the inputs or the range are wrong.
+        UsageError: the inputs or the range are wrong, or do not fit each other.
         ModelError: the output is not (B, K), or an operator has no interval rule.
     """
     args, kwargs = normalise_inputs(inputs)
@@ -43,6 +44,7 @@ def certified_radius(model: nn.Module, inputs: Any, input_range: InputRange = (0
         raise UsageError("certified_radius: expected inputs that are one floating-point tensor")
     x = tensors[0].detach().double()
     low, high = ends_of(input_range, x)
+    x = _within(x, low, high)
     reading = read(trace(model, inputs))
     shape = output_of(reading.network).meta["val"].shape
     if len(shape) != 2 or shape[0] != len(x) or shape[1] < 2:
@@ -55,7 +57,8 @@ def certified_radius(model: nn.Module, inputs: Any, input_range: InputRange = (0
 
     def outputs(radius: Tensor) -> Interval:
         reach = radius.view(-1, *(1 for _ in x.shape[1:]))
-        box = Interval(torch.maximum(x - reach, low), torch.minimum(x + reach, high))
+        around = Interval(x, x) + Interval(-reach, reach)
+        box = Interval(torch.maximum(around.lower, low), torch.minimum(around.upper, high))
         found = values(reading.network, held, [box])
         if found.gaps:
             raise ModelError(
@@ -76,3 +79,14 @@ def certified_radius(model: nn.Module, inputs: Any, input_range: InputRange = (0
             holds = found.lower.gather(1, winner)[:, 0] > others
             proven = torch.where(holds, tried, proven)
     return proven
+
+
+def _within(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The inputs, cut to the range where rounding has put them outside."""
+    slack = 1e-5 * (high - low)
+    if bool(((x < low - slack) | (x > high + slack)).any()) or not bool(x.isfinite().all()):
+        raise UsageError(
+            f"certified_radius: expected inputs within the input range, found {float(x.min()):.4g} "
+            f"to {float(x.max()):.4g}; give the range as the network reads its inputs"
+        )
+    return torch.maximum(torch.minimum(x, high), low)

@@ -168,14 +168,16 @@ class Run:
         candidates = layer.candidates(strategy.recursive, layer.loads() if sizes is None else sizes)
         wanted = min(wanted, len(candidates))
         found: list[float] = []
-        if informed is None or sizes is None:
-            candidates, chosen = candidates[:wanted], list(range(wanted))
-        else:
-            candidates = candidates[: informed.pool(wanted, len(candidates))]
-            impacts = layer.impacts([pair for pair, _ in candidates], held)
-            found = scores(impacts, self.pace.alpha)
+        impacts = None
+        if informed is not None and sizes is not None:
+            pool = candidates[: informed.pool(wanted, len(candidates))]
+            impacts = layer.impacts([pair for pair, _ in pool], held)
+        if informed is not None and impacts is not None and impacts.bounded:
+            candidates, found = pool, scores(impacts, self.pace.alpha)
             chosen = informed.choose(found, wanted, temperature, self.random)
-        if informed is not None and sizes is None:
+        else:
+            candidates, chosen = candidates[:wanted], list(range(wanted))
+        if informed is not None and not found:
             self.notes.setdefault(
                 f"{name}: chosen by saliency alone, as the impact on the output can't be bounded "
                 f"(operators without an interval rule: {', '.join(held.gaps)})"

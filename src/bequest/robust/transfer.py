@@ -21,7 +21,7 @@ from torch import Tensor, fx
 from bequest.graph.rules.norms import epsilon
 from bequest.graph.trace import operator_of
 from bequest.robust import curves
-from bequest.robust.intervals import Interval
+from bequest.robust.intervals import STEP, TINY, Interval, summing
 from bequest.robust.twins import Result, Rule, Twin, Weights, as_result, per_candidate
 
 
@@ -29,9 +29,10 @@ def rule_of(node: fx.Node) -> Rule | None:
     """The operator's rule; None where it has none."""
     name = operator_of(node)
     if name in RULES:
-        training = {"batch_norm": 5, "dropout": 2}.get(name)
+        training = {"batch_norm": 5, "dropout": 2, "native_dropout": 2}.get(name)
         return None if training is not None and node.args[training] else RULES[name]
-    if sum(isinstance(operand, fx.Node) for operand in node.args) > 1:
+    operands = sum(isinstance(operand, fx.Node) for operand in node.args)
+    if max(operands, len(node.all_input_nodes)) > 1:
         return PAIRS.get(name)
     if name == "pad":
         constant = len(node.args) < 3 or node.args[2] == "constant"
@@ -44,17 +45,17 @@ def rule_of(node: fx.Node) -> Rule | None:
 
 def _function_value(node: fx.Node, *operands: Any) -> Result:
     x = next(one for one in operands if isinstance(one, Interval))
-    return as_result(node, curves.image(node, x).widened())
+    return as_result(node, curves.image(node, x))
 
 
 def _function_change(node: fx.Node, *operands: Any) -> Result:
     x = next(one for one in operands if isinstance(one, Twin))
-    if operator_of(node) in curves.JUMPING:
+    if curves.jumps(node):
         return as_result(node, curves.image(node, x.second) - curves.image(node, x.first))
     steepness = curves.slopes(node, x.first.hull(x.second))
     found = x.difference * steepness
     jump = curves.jump(node)
-    return as_result(node, Interval(found.lower - jump, found.upper + jump) if jump else found)
+    return as_result(node, found.widened(jump) if jump else found)
 
 
 ELEMENTWISE = Rule(_function_value, _function_change)
@@ -65,6 +66,8 @@ ELEMENTWISE = Rule(_function_value, _function_change)
 
 def _moved(node: fx.Node, x: Interval, rest: tuple[Any, ...]) -> Result:
     def operator(values: Tensor) -> Any:
+        if operator_of(node) in ("view", "_unsafe_view"):  # whose strides are others here
+            return values.reshape(*rest)
         return node.target(values, *rest, **node.kwargs)  # type: ignore[operator]
 
     like = node.args[0].meta["val"]  # type: ignore[union-attr]
@@ -79,7 +82,29 @@ MOVING = Rule(
     lambda node, x, *rest: _moved(node, x, rest),
     lambda node, x, *rest: _moved(node, x.difference, rest),
 )
-"""Linear maps without negative coefficients: the ends map to the ends."""
+"""Every entry of the result is one of the operand."""
+
+
+def _averaged(node: fx.Node, x: Interval, rest: tuple[Any, ...]) -> Interval:
+    """A sum or mean errs in proportion to its terms, of which little may be left."""
+    kwargs = {name: value for name, value in node.kwargs.items() if name != "dtype"}
+    like = node.args[0].meta["val"]  # type: ignore[union-attr]
+
+    def operator(values: Tensor) -> Tensor:
+        made: Tensor = node.target(values, *rest, **kwargs)  # type: ignore[operator]
+        return made
+
+    ends = [per_candidate(operator, end, like) for end in (x.lower, x.upper, x.magnitude)]
+    lower, upper, magnitude = torch.minimum(*ends[:2]), torch.maximum(*ends[:2]), ends[2].abs()
+    margin = summing(like.numel()) * magnitude + TINY
+    return Interval.known(lower - margin, upper + margin)
+
+
+AVERAGING = Rule(
+    lambda node, x, *rest: _averaged(node, x, rest),
+    lambda node, x, *rest: _averaged(node, x.difference, rest),
+)
+"""Sums whose coefficients have one sign: the ends map to the ends."""
 
 
 def _copied(node: fx.Node, x: Any, *_: Any) -> Result:
@@ -107,7 +132,7 @@ def _joined(node: fx.Node, parts: list[Interval], rest: tuple[Any, ...]) -> Resu
 
 JOINING = Rule(
     lambda node, parts, *rest: _joined(node, [_interval(part) for part in parts], rest),
-    lambda node, parts, *rest: _joined(node, [_change(part) for part in parts], rest),
+    lambda node, parts, *rest: _joined(node, [part.difference for part in parts], rest),
 )
 
 
@@ -161,7 +186,8 @@ MAXIMUM = Rule(lambda node, x, *rest: as_result(node, _largest(node, x, rest)), 
 def _layer_value(
     node: fx.Node, x: Interval, weight: Tensor, bias: Tensor | None = None, *rest: Any
 ) -> Interval:
-    return _shifted(node, x.through(_linear(node, rest), weight), bias, weight)
+    found = x.through(_linear(node, rest), weight)
+    return found if bias is None else found.shifted(_per_output(bias, weight))
 
 
 def _layer_change(
@@ -169,15 +195,29 @@ def _layer_change(
 ) -> Interval:
     """W·d, W·d + ΔW·x′ + Δb and W′·d + ΔW·x + Δb, whichever ends are closer."""
     linear = _linear(node, rest)
-    grown = None if bias is None else bias.change
     if weight.change is None:
         found = _each(x, linear, weight.first)
-        return _shifted(node, found, grown, weight.first)
-    forms = []
-    for kept, other in ((weight.second, x.first), (weight.first, x.second)):
-        found = other.through(linear, weight.change)
-        forms.append(found if x.change is None else found + _each(x, linear, kept))
-    return _shifted(node, forms[0].meet(forms[1]), grown, weight.first)
+    else:
+        forms = []
+        for kept, other in ((weight.second, x.first), (weight.first, x.second)):
+            rounding = _rounding(other, weight)
+            form = other.through(linear, weight.change).widened(rounding)
+            forms.append(form if x.change is None else form + _each(x, linear, kept))
+        found = forms[0].meet(forms[1])
+    if bias is None or bias.change is None:
+        return found
+    grown = bias.difference
+    ends = (_per_output(end, weight.first) for end in (grown.lower, grown.upper))
+    return found + Interval(*ends)
+
+
+def _rounding(x: Interval, weight: Weights) -> Tensor:
+    """How far ΔW·x can be off as ΔW is the difference of rounded numbers; a scalar."""
+    size = weight.magnitude
+    largest = torch.maximum(
+        size.flatten(1).sum(1).amax(), size.transpose(0, 1).flatten(1).sum(1).amax()
+    )
+    return STEP * largest * x.magnitude.amax()
 
 
 def _each(x: Twin, linear: Callable[[Tensor, Tensor], Tensor], weight: Tensor) -> Interval:
@@ -196,10 +236,8 @@ def _linear(node: fx.Node, rest: tuple[Any, ...]) -> Callable[[Tensor, Tensor], 
     return linear
 
 
-def _shifted(node: fx.Node, x: Interval, bias: Tensor | None, weight: Tensor) -> Interval:
-    if bias is None:
-        return x
-    return x.shifted(bias.view(-1, *(1 for _ in weight.shape[2:])))
+def _per_output(bias: Tensor, weight: Tensor) -> Tensor:
+    return bias.view(-1, *(1 for _ in weight.shape[2:]))
 
 
 LAYER = Rule(_layer_value, _layer_change)
@@ -207,29 +245,35 @@ LAYER = Rule(_layer_value, _layer_change)
 
 def _norm_factors(
     node: fx.Node, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, var: Tensor
-) -> tuple[Tensor, Tensor]:
-    """The batch norm as scale·x + shift, shaped to follow dimension 1."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The batch norm as scale·(x − mean) + beta, shaped to follow dimension 1.
+
+    Not as scale·x + shift: where the scale is large, little is left of the two.
+    """
     scale = (var + epsilon(node)).rsqrt()
     scale = scale if gamma is None else scale * gamma
-    shift = -mean * scale if beta is None else beta - mean * scale
+    beta = torch.zeros_like(mean) if beta is None else beta
     value = node.args[0].meta["val"]  # type: ignore[union-attr]
     shape = (-1, *(1 for _ in value.shape[2:]))
-    return scale.view(shape), shift.view(shape)
+    return scale.view(shape), mean.view(shape), beta.view(shape)
 
 
 def _norm_value(node: fx.Node, x: Interval, *operands: Any) -> Result:
-    scale, shift = _norm_factors(node, *operands[:4])
-    return as_result(node, x.scaled(scale).shifted(shift).widened())
+    scale, mean, beta = _norm_factors(node, *operands[:4])
+    return as_result(node, x.shifted(-mean).scaled(scale).shifted(beta))
 
 
 def _norm_change(node: fx.Node, x: Twin, *operands: Any) -> Result:
+    """s′·Δx + Δs·(x − μ) − s′·Δμ + Δβ."""
     held = [(None, None) if one is None else (one.first, one.second) for one in operands[:4]]
-    scale, shift = _norm_factors(node, *(one[0] for one in held))  # type: ignore[arg-type]
-    after, moved = _norm_factors(node, *(one[1] for one in held))  # type: ignore[arg-type]
-    found = x.difference.scaled(after)
-    if any(one is not None and one.change is not None for one in operands[:4]):
-        found = found + x.first.scaled(after - scale).shifted(moved - shift)
-    return as_result(node, found.widened())
+    before = _norm_factors(node, *(one[0] for one in held))  # type: ignore[arg-type]
+    after = _norm_factors(node, *(one[1] for one in held))  # type: ignore[arg-type]
+    found = x.difference.scaled(after[0])
+    if all(one is None or one.change is None for one in operands[:4]):
+        return as_result(node, found)
+    scale, mean, beta = (Weights(*pair).difference for pair in zip(before, after, strict=True))
+    found = found + x.first.shifted(-before[1]) * scale - mean.scaled(after[0]) + beta
+    return as_result(node, found)
 
 
 NORM = Rule(_norm_value, _norm_change)
@@ -243,15 +287,13 @@ def _sum_value(node: fx.Node, x: Any, y: Any) -> Interval:
 
 
 def _sum_change(node: fx.Node, x: Any, y: Any) -> Interval:
-    return _terms(node, _change(x), _change(y))
+    return _terms(node, x.difference, y.difference)
 
 
 def _terms(node: fx.Node, x: Interval, y: Interval) -> Interval:
     alpha: Any = node.kwargs.get("alpha", 1)
-    factor = x.lower.new_tensor(float(alpha))
-    if operator_of(node) == "add":
-        return (x + y.scaled(factor)).widened()
-    return (x - y.scaled(factor)).widened()
+    y = y if alpha == 1 else y.scaled(y.lower.new_tensor(float(alpha)))
+    return x + y if operator_of(node) == "add" else x - y
 
 
 def _product_value(node: fx.Node, x: Any, y: Any) -> Interval:
@@ -262,24 +304,35 @@ def _product_change(node: fx.Node, x: Any, y: Any) -> Interval:
     """x′y′ − xy = Δx·y′ + x·Δy."""
     later = y.second if isinstance(y, Twin) else _interval(y.second)
     earlier = x.first if isinstance(x, Twin) else _interval(x.first)
-    return (_change(x) * later + earlier * _change(y)).widened()
+    found: Interval = x.difference * later + earlier * y.difference
+    return found
 
 
 def _interval(x: Any) -> Interval:
     return Interval(x, x) if isinstance(x, Tensor) else x
 
 
-def _change(x: Any) -> Interval:
-    return x.difference if isinstance(x, Twin) else _interval(x.second - x.first)
-
-
 def _softmax_value(node: fx.Node, x: Interval, dim: int, *_: Any) -> Interval:
     """Largest where the entry is at its upper end and all others at their lower, and vice versa."""
-    top = x.upper.amax(dim, keepdim=True)
-    low, high = (x.lower - top).exp(), (x.upper - top).exp()
-    others_low, others_high = low.sum(dim, keepdim=True) - low, high.sum(dim, keepdim=True) - high
-    found = Interval.known(low / (low + others_high), high / (high + others_low.clamp(min=0)))
-    return found.widened()
+    lower, upper = _share(x.lower, x.upper, dim), _share(x.upper, x.lower, dim)
+    found = Interval(lower.nan_to_num(nan=0.0), upper.nan_to_num(nan=1.0))
+    return found.widened(summing(x.upper.shape[dim]) * found.upper).within(0, 1)
+
+
+def _share(own: Tensor, others: Tensor, dim: int) -> Tensor:
+    """e^{own_i}/(e^{own_i} + Σ_{j≠i} e^{others_j}), of numbers next to the greatest other.
+
+    The greatest other of entry i is the greatest of all but for that one itself. The sum without an
+    entry is taken by subtraction only where the greatest stays in it, which is at least half of it.
+    """
+    top, first = others.max(dim, keepdim=True)
+    rest = others.scatter(dim, first, -torch.inf)
+    second = rest.amax(dim, keepdim=True)
+    relative = (others - top).exp()
+    total = relative.sum(dim, keepdim=True) - relative
+    total = total.scatter(dim, first, (rest - second).exp().sum(dim, keepdim=True))
+    lead = (own - top).scatter(dim, first, own.gather(dim, first) - second)
+    return torch.sigmoid(lead - total.log())
 
 
 def _softmax_change(node: fx.Node, x: Twin, dim: int, *_: Any) -> Interval:
@@ -287,21 +340,25 @@ def _softmax_change(node: fx.Node, x: Twin, dim: int, *_: Any) -> Interval:
     axis = dim % x.first.lower.ndim - x.first.lower.ndim
     lower, upper = x.difference.lower, x.difference.upper
     quarter = lower.new_tensor(0.25)
-    above = (upper - lower.amin(axis, keepdim=True)).clamp(min=0)
-    below = (lower - upper.amax(axis, keepdim=True)).clamp(max=0)
-    return Interval.known(below * quarter, above * quarter).widened()
+    least, most = lower.amin(axis, keepdim=True), upper.amax(axis, keepdim=True)
+    apart = Interval(lower, upper) - Interval(least, most)
+    ends = Interval(apart.lower.clamp(max=0), apart.upper.clamp(min=0))
+    return ends.scaled(quarter)
 
 
 RULES: dict[str, Rule] = {
     **dict.fromkeys(
         "view _unsafe_view reshape flatten unflatten permute transpose t movedim swapaxes "
-        "unsqueeze squeeze expand slice select split split_with_sizes chunk mean "
-        "avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
-        "_adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool3d sum "
-        "upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d "
-        "upsample_linear1d upsample_trilinear3d reflection_pad1d reflection_pad2d "
-        "replication_pad1d replication_pad2d".split(),
+        "unsqueeze squeeze expand slice select split split_with_sizes chunk "
+        "upsample_nearest1d upsample_nearest2d upsample_nearest3d reflection_pad1d "
+        "reflection_pad2d replication_pad1d replication_pad2d".split(),
         MOVING,
+    ),
+    **dict.fromkeys(
+        "mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
+        "_adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool3d "
+        "upsample_linear1d upsample_bilinear2d upsample_trilinear3d".split(),
+        AVERAGING,
     ),
     **dict.fromkeys(
         "clone alias detach contiguous dropout native_dropout lift_fresh_copy lift_fresh "

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, fx
 
-from bequest.robust.intervals import Interval
+from bequest.robust.intervals import STEP, Interval
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,21 @@ class Weights:
 
     @property
     def change(self) -> Tensor | None:
-        """Second minus first; None = they are the same."""
+        """Second minus first, to rounding; None = they are the same."""
         return None if self.first is self.second else self.second - self.first
+
+    @property
+    def magnitude(self) -> Tensor:
+        """|first| + |second|, of which the rounding of the change is a part."""
+        return self.first.abs() + self.second.abs()
+
+    @property
+    def difference(self) -> Interval:
+        """The change with its rounding, as zeros where there is none."""
+        if self.change is None:
+            zeros = torch.zeros_like(self.first)
+            return Interval(zeros, zeros)
+        return Interval.around(self.change, STEP * self.magnitude)
 
 
 Result = Interval | tuple[Interval, ...]
