@@ -22,6 +22,7 @@ from bequest.graph.groups import group
 from bequest.graph.program import Program
 from bequest.graph.rules import read
 from bequest.graph.trace import require_runnable, trace
+from bequest.graph.training import training_notes, with_training
 from bequest.hypersphere.structure import as_plain
 from bequest.latency_target import meet_latency
 from bequest.measure.cost import Cost
@@ -156,7 +157,7 @@ def prune(
     model, forgotten = as_plain(model)
     samples = _samples(wish, model, example_inputs, data)
     inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
-    channels = group(read(trace(model, inputs)))
+    channels = with_training(group(read(trace(model, inputs))), model, inputs)
 
     choices, refused, form = select(model, inputs, channels, wish, samples)
 
@@ -202,9 +203,12 @@ def prune(
         form="program" if isinstance(result.model, Program) else "module",
     )
     whole = continued(model, plan)
+    trained: tuple[str, ...] = ()
+    if plan.form == "module":
+        trained = training_notes(channels, plan.surgery, model, result.model, inputs)
     remember(result.model, whole.plan, whole.dense)
     before, after = (cost_without_data(one, example_inputs) for one in (model, result.model))
-    report = Report(result.groups, refused, before, after, (*forgotten, *whole.notes))
+    report = Report(result.groups, refused, before, after, (*forgotten, *whole.notes, *trained))
     return Pruned(result.model, whole.plan, report)
 
 

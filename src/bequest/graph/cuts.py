@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from bequest.graph.constants import mend
 from bequest.graph.groups import Channels
 from bequest.graph.surgery import Attribute, Cut, Surgery
+from bequest.graph.training import training_cuts
 
 Sizes = dict[tuple[str, int], int]
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -25,7 +26,11 @@ def plan_surgery(channels: Channels, leaving: NDArray[np.bool_], model: nn.Modul
         leaving: for every channel id whether it leaves.
         model: the dense model; only shapes and attributes are read.
     """
-    cuts = [*_grouped_cuts(channels, leaving), *_plain_cuts(channels, leaving)]
+    cuts = [
+        *_grouped_cuts(channels, leaving),
+        *_plain_cuts(channels, leaving),
+        *training_cuts(channels, leaving),
+    ]
     sizes: Sizes = {(cut.tensor, cut.dim): len(cut.keep) // cut.blocks for cut in cuts}
     attributes = (*_attributes(model, sizes), *mend(channels, leaving, model))
     return Surgery(tuple(cuts), attributes, ())

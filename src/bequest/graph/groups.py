@@ -85,11 +85,14 @@ class Channels:
         reading: the rules' statements.
         channel_of: label → channel.
         groups: the groups, in the order of their first producers.
+        training: the same of the network with training flags set, where evaluation doesn't read
+            every tensor (:mod:`bequest.graph.training`).
     """
 
     reading: Reading
     channel_of: Index
     groups: tuple[Group, ...]
+    training: Channels | None = None
 
     def positions(self, group: Group, labels: Labels) -> Index:
         """For each label the position of its channel in ``group``, −1 where it is not in it."""

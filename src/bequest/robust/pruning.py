@@ -18,6 +18,7 @@ from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.lineage import continued, remember
 from bequest.artifact.plan import Plan, versions
 from bequest.errors import UsageError
+from bequest.graph.training import training_notes
 from bequest.hypersphere.structure import as_plain
 from bequest.measure.cost import cost
 from bequest.measure.progress import tracked
@@ -115,6 +116,7 @@ def prune(
     )
     whole = continued(model, plan)
     remember(restored.model, whole.plan, whole.dense)
+    trained = training_notes(run.channels, plan.surgery, model, restored.model, example_inputs)
     report = RobustReport(
         groups=restored.groups,
         refused=tuple(run.refused),
@@ -122,7 +124,7 @@ def prune(
         after=cost(restored.model, example_inputs),
         certified_change=(change.lower[0], change.upper[0]),
         unbounded=gaps,
-        notes=(*run.notes, *forgotten, *whole.notes),
+        notes=(*run.notes, *forgotten, *whole.notes, *trained),
         steps=tuple(steps),
     )
     return RobustPruned(restored.model, whole.plan, report)
