@@ -105,3 +105,40 @@ def test_without_layers_or_without_a_plain_form_it_says_so():
         convert(nn.ReLU())
     with pytest.raises(ModelError, match="'linear' is not linear in its input"):
         deconvert(convert(Net(), "linear"))
+
+
+def test_what_is_frozen_its_memory_format_and_its_names_stay():
+    torch.manual_seed(0)
+    convolutions = [nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 3, groups=8)]
+    model = nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(8, 4)).half()
+    model = model.to(memory_format=torch.channels_last)
+    for number, parameter in enumerate(model.parameters()):
+        parameter.requires_grad_(number % 3 > 0)
+
+    def described(module):
+        return {n: (p.requires_grad, p.stride(), p.dtype) for n, p in module.named_parameters()}
+
+    on_sphere, pruned = convert(model), prune(model, 0.5)
+    recovered = [recover(pruned, scope) for scope in ("filter", "layer", "signed")]
+    for place in ("0", "1", "2"):
+        weight = model.get_parameter(f"{place}.weight")
+        directions = [on_sphere.get_parameter(f"{place}.direction")]
+        directions += [one.get_parameter(f"{place}.sparse") for one in recovered]
+        assert {one.requires_grad for one in directions} == {weight.requires_grad}
+        assert {one.stride() for one in directions} == {weight.stride()}
+        assert on_sphere.get_parameter(f"{place}.gain").requires_grad == weight.requires_grad
+        assert (
+            on_sphere.get_parameter(f"{place}.bias").requires_grad
+            == model.get_parameter(f"{place}.bias").requires_grad
+        )
+    for one in (deconvert(on_sphere), pruned, prune(on_sphere, 0.5), *map(deconvert, recovered)):
+        assert described(one) == described(model)
+
+
+def test_a_frozen_classifier_stays_frozen():
+    model = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, 3)).requires_grad_(False)
+
+    on_sphere = convert(model, classifier="1")
+
+    assert not any(parameter.requires_grad for parameter in on_sphere.parameters())
+    assert not any(parameter.requires_grad for parameter in deconvert(on_sphere).parameters())

@@ -130,11 +130,23 @@ def _cut(owners: dict[str, list[tuple[nn.Module, str]]], cut: Cut) -> None:
             f"the surgery keeps {len(cut.keep)} indices up to {max(cut.keep, default=-1)} of "
             f"'{cut.tensor}', dimension {cut.dim}, which has the shape {tuple(tensor.shape)}"
         )
-    smaller = _select(tensor.detach(), cut)
+    smaller = laid_out_as(tensor, _select(tensor.detach(), cut))
     if isinstance(tensor, nn.Parameter):
         smaller = nn.Parameter(smaller, requires_grad=tensor.requires_grad)
     for module, attribute in owners[cut.tensor]:
         setattr(module, attribute, smaller)
+
+
+def laid_out_as(like: Tensor, values: Tensor) -> Tensor:
+    """The values in the memory format of another tensor: channels last where that is.
+
+    Of one whose strides go with both formats, as a kernel of one place has, those strides decide.
+    """
+    form = {4: torch.channels_last, 5: torch.channels_last_3d}.get(like.ndim)
+    plain = torch.empty(like.shape, device="meta").stride()
+    if form is None or like.stride() == plain or not like.is_contiguous(memory_format=form):
+        return values
+    return torch.empty_like(values, memory_format=form).copy_(values)
 
 
 def _select(tensor: Tensor, cut: Cut) -> Tensor:

@@ -217,7 +217,9 @@ class Walk:
             kwargs: Any = dict(fx.node.map_aggregate(node.kwargs, pick))
             if kwargs.get("device") is not None:  # of a tensor that is made; traced without data
                 kwargs["device"] = next(held[0].device for held in streams.values())
-            yield node.target(*adapt(node, args), **kwargs)  # type: ignore[operator]
+            # Values lie in memory as the weights' format has it, which tracing can't foresee.
+            function: Any = torch.reshape if operator_of(node) == "view" else node.target
+            yield function(*adapt(node, args), **kwargs)
 
     def _differs(self, node: Any) -> bool:
         return node in self._dense and self._dense[node] is not self._pruned[node]

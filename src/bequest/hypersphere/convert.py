@@ -37,7 +37,8 @@ def convert(
         scale: initial factor of its logits.
 
     Returns:
-        A converted copy, in the same mode, on the same device, of the same dtype.
+        A converted copy, in the same mode, on the same device, of the same dtype and memory
+        format; what a frozen weight became is frozen.
 
     Raises:
         UsageError: no such operator, or ``classifier`` names no linear layer.
@@ -64,7 +65,7 @@ def deconvert(module: nn.Module) -> nn.Module:
 
     Hyperspherical layers and recovered ones become plain layers, a cosine classifier becomes a
     plain one behind the division by the input's norm, and pruned layers forget what they kept of
-    the pruned weights.
+    the pruned weights. Mode, device, dtype, memory format and what is frozen stay.
 
     Args:
         module: what :func:`convert`, :func:`prune` or :func:`recover` of this package made,
@@ -87,8 +88,9 @@ def _plain(name: str, layer: nn.Module) -> nn.Module:
     if isinstance(layer, CosineClassifier):
         return layer.plain()
     if isinstance(layer, Hyperspherical | Recovered):
-        return layer.geometry.make(layer.weight, layer.bias)
-    return Geometry.of(layer).make(layer.weight, layer.bias)  # type: ignore[arg-type]
+        own = layer.direction if isinstance(layer, Hyperspherical) else layer.sparse
+        return layer.geometry.make(layer.weight, layer.bias, own)
+    return Geometry.of(layer).make(layer.weight, layer.bias, layer.weight)  # type: ignore[arg-type]
 
 
 def replaced(

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bequest.graph.surgery import laid_out_as
+
 Plain = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 """The layers whose weights are filters along dimension 0."""
 
@@ -66,6 +68,18 @@ class Geometry:
         """The layer's output for this weight and bias."""
         return self._apply(x, weight, bias, self.groups)
 
+    def patch_norm(self, x: Tensor) -> Tensor:
+        """Euclidean norm of the inputs that each filter reads, as :meth:`patch_sum` in shape.
+
+        In single precision at least, also inside of autocast: squares of half precision overflow
+        from 256 and vanish below 2e-4. Zero where all inputs are, with a gradient of zero.
+        """
+        exact = torch.promote_types(x.dtype, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            squares = self.patch_sum(x.to(exact).square())
+        lit = squares > 0
+        return torch.where(lit, squares, 1).sqrt() * lit
+
     def patch_sum(self, x: Tensor) -> Tensor:
         """Sum over the inputs that each filter reads, computed once per group.
 
@@ -85,8 +99,15 @@ class Geometry:
         """(out,) in a shape that broadcasts against the layer's output."""
         return per_filter.reshape(-1, *[1] * (len(self.shape) - 2))
 
-    def make(self, weight: Tensor, bias: Tensor | None) -> Plain:
-        """A plain layer of this geometry with copies of the given values."""
+    def make(self, weight: Tensor, bias: Tensor | None, own: Tensor) -> Plain:
+        """A plain layer of this geometry with copies of the given values.
+
+        Args:
+            weight: of the layer's shape.
+            bias: None = it has none.
+            own: the parameter that the weight comes from, whose memory format it gets; it is frozen
+                where that is.
+        """
         common: dict[str, Any] = {"bias": bias is not None, "device": "meta"}
         width, inputs = self.shape[:2]
         if self.kind is nn.Linear:
@@ -103,9 +124,10 @@ class Geometry:
                 padding_mode=self.padding_mode,
                 **common,
             )
-        layer.weight = nn.Parameter(weight.detach().clone())
+        values = laid_out_as(own, weight.detach().clone())
+        layer.weight = nn.Parameter(values, requires_grad=own.requires_grad)
         if bias is not None:
-            layer.bias = nn.Parameter(bias.detach().clone())
+            layer.bias = copied(bias)
         return layer
 
     def describe(self) -> str:
@@ -125,20 +147,35 @@ class Geometry:
         return convolve(x, weight, bias, self.stride, padding, self.dilation, groups)
 
 
+def copied(parameter: Tensor) -> nn.Parameter:
+    """Another parameter of the same values, that is trained where this one is."""
+    return nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
+
+
 def unit(filters: Tensor) -> Tensor:
-    """Each filter divided by its Euclidean norm, which is clamped at 1e-12.
+    """Each filter divided by its Euclidean norm.
 
     Args:
         filters: (out, ...).
 
     Returns:
-        The same shape; a filter of zeros stays one.
+        The same shape and dtype; a filter of zeros stays one.
     """
-    return filters / norms(filters)
+    return (filters / lengths(filters)).to(filters.dtype)
+
+
+def lengths(filters: Tensor) -> Tensor:
+    """What to divide each filter by, (out, 1, ..., 1): its norm, or 1 where that is zero.
+
+    1 rather than a tiny number keeps the gradient of a filter of zeros as large as that of others.
+    """
+    found = norms(filters)
+    return torch.where(found > 0, found, 1)
 
 
 def norms(filters: Tensor) -> Tensor:
-    """Euclidean norm of each filter, at least 1e-12, as (out, 1, ..., 1)."""
+    """Euclidean norm of each filter as (out, 1, ..., 1), in single precision at least."""
     axes = tuple(range(1, filters.ndim))
-    found: Tensor = torch.linalg.vector_norm(filters, dim=axes, keepdim=True)
-    return found.clamp_min(1e-12)
+    exact = torch.promote_types(filters.dtype, torch.float32)
+    found: Tensor = torch.linalg.vector_norm(filters, dim=axes, keepdim=True, dtype=exact)
+    return found

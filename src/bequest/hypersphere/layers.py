@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bequest.errors import ModelError, UsageError
-from bequest.hypersphere.geometry import Geometry, Plain, norms, unit
+from bequest.hypersphere.geometry import Geometry, Plain, copied, lengths, unit
 
 Operator = Literal["cosine", "linear", "sigmoid"]
 """How the angle θ between filter and input becomes a response g(θ)."""
@@ -64,9 +64,10 @@ class Hyperspherical(nn.Module):
         self.operator = operator
         self.input_norm = input_norm
         weight = layer.weight.detach()
-        self.direction = nn.Parameter(unit(weight), requires_grad=layer.weight.requires_grad)
-        self.gain = nn.Parameter(norms(weight).flatten().clone())
-        self.bias = None if layer.bias is None else nn.Parameter(layer.bias.detach().clone())
+        trained, gain = layer.weight.requires_grad, lengths(weight).flatten().to(weight.dtype)
+        self.direction = nn.Parameter(unit(weight), requires_grad=trained)
+        self.gain = nn.Parameter(gain, requires_grad=trained)
+        self.bias = None if layer.bias is None else copied(layer.bias)
 
     @property
     def is_plain(self) -> bool:
@@ -92,12 +93,13 @@ class Hyperspherical(nn.Module):
         """(B, in, *size) → (B, out, *size'); (..., in) → (..., out) for a linear layer."""
         if self.is_plain:
             return self.geometry(x, self.weight, self.bias)
-        length = self.geometry.patch_sum(x.square()).clamp_min(1e-24).sqrt()
-        cosine = self.geometry(x, unit(self.direction), None) / length
+        length = self.geometry.patch_norm(x)
+        reached = self.geometry(x, unit(self.direction), None)
+        cosine = reached / torch.where(length > 0, length, 1)  # of nothing: at right angles to all
         response = _response(cosine, self.operator)
         if not self.input_norm:
             response = response * length
-        response = response * self.geometry.over_positions(self.gain)
+        response = response.to(reached.dtype) * self.geometry.over_positions(self.gain)
         if self.bias is None:
             return response
         return response + self.geometry.over_positions(self.bias)
@@ -125,19 +127,19 @@ class CosineClassifier(nn.Module):
         if not scale > 0 or not math.isfinite(scale):
             raise UsageError(f"scale: expected a positive number, found {scale}")
         weight = layer.weight.detach()
-        self.direction = nn.Parameter(unit(weight))
-        self.scale = nn.Parameter(weight.new_tensor(scale))
+        trained = layer.weight.requires_grad
+        self.direction = nn.Parameter(unit(weight), requires_grad=trained)
+        self.scale = nn.Parameter(weight.new_tensor(scale), requires_grad=trained)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) → (..., classes)."""
-        x = nn.functional.normalize(x, dim=-1)
-        return self.scale * nn.functional.linear(x, unit(self.direction))
+        return self.scale * nn.functional.linear(of_unit_length(x), unit(self.direction))
 
     def plain(self) -> nn.Module:
         """A plain linear layer behind the division by the input's norm."""
         weight = (self.scale * unit(self.direction)).detach()
         geometry = Geometry(nn.Linear, tuple(weight.shape))
-        return nn.Sequential(UnitLength(), geometry.make(weight, None))
+        return nn.Sequential(UnitLength(), geometry.make(weight, None, self.direction))
 
     def extra_repr(self) -> str:
         """Sizes."""
@@ -150,7 +152,17 @@ class UnitLength(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape; a vector of zeros stays one."""
-        return nn.functional.normalize(x, dim=-1)
+        return of_unit_length(x)
+
+
+def of_unit_length(x: Tensor) -> Tensor:
+    """x/‖x‖ over the last dimension, the norm in single precision at least.
+
+    A vector of zeros stays one, with a gradient as large as that of a vector of length 1.
+    """
+    exact = torch.promote_types(x.dtype, torch.float32)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=exact)
+    return (x / torch.where(length > 0, length, 1)).to(x.dtype)
 
 
 def _response(cosine: Tensor, operator: Operator) -> Tensor:

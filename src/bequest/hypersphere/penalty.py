@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bequest.errors import UsageError
-from bequest.hypersphere.geometry import norms, unit
+from bequest.hypersphere.geometry import lengths, unit
 from bequest.hypersphere.masks import check_sparsity, make_masks
 from bequest.hypersphere.prunable import directions
 
@@ -97,7 +97,7 @@ def _two_terms(weights: Mapping[str, Tensor], targets: Mapping[str, Tensor], pus
         kept = targets[name].abs()
         size = unit(weight).abs()
         near.append(((1 - kept) * size).square().sum())
-        far.append((kept / norms(kept) - kept * size).relu().square().sum())
+        far.append((kept / lengths(kept) - kept * size).relu().square().sum())
         stay.append(kept.sum())
     staying = torch.stack(stay).sum()
     going = sum(weight.numel() for weight in weights.values()) - staying

@@ -72,12 +72,13 @@ class Remains:
             return self.means
         counts = torch.stack(
             [_row_sums(self.positive), _row_sums(self.places & ~self.positive)], dim=1
-        ).to(self.means)
-        sums = counts * self.means
+        )
+        sums = counts * self.means.to(_exact(self.means))  # half precision counts to 65,504
         if scope == "filter":
-            mean = sums.sum(dim=1) / counts.sum(dim=1).clamp_min(1)
+            mean = (sums.sum(dim=1) / counts.sum(dim=1).clamp_min(1)).to(self.means.dtype)
             return mean[:, None].expand_as(self.means)
-        return (sums.sum() / counts.sum().clamp_min(1)).expand_as(self.means)
+        mean = (sums.sum() / counts.sum().clamp_min(1)).to(self.means.dtype)
+        return mean.expand_as(self.means)
 
 
 def check_scope(scope: str) -> None:
@@ -105,4 +106,10 @@ def _row_sums(values: Tensor) -> Tensor:
 
 
 def _row_means(weight: Tensor, places: Tensor) -> Tensor:
-    return _row_sums(weight * places) / _row_sums(places).clamp_min(1)
+    sums = _row_sums((weight * places).to(_exact(weight)))
+    return (sums / _row_sums(places).clamp_min(1)).to(weight.dtype)
+
+
+def _exact(tensor: Tensor) -> torch.dtype:
+    """Single precision at least."""
+    return torch.promote_types(tensor.dtype, torch.float32)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bequest.artifact.bits import pack, packed_size, unpack
-from bequest.hypersphere.geometry import Geometry, Plain
+from bequest.hypersphere.geometry import Geometry, Plain, copied
 from bequest.hypersphere.pruned import Remains, Scope
 
 
@@ -28,6 +28,7 @@ class Recovered(nn.Module):
         deviation: d, (out,), or None.
         places: the pruned places P ∪ N, packed; with ``deviation`` only.
         signs: P, packed; with ``deviation`` only.
+        trained: whether S, c and d take part in training; of the bias, it is itself asked.
     """
 
     places: Tensor
@@ -42,13 +43,15 @@ class Recovered(nn.Module):
         deviation: Tensor | None = None,
         places: Tensor | None = None,
         signs: Tensor | None = None,
+        *,
+        trained: bool = True,
     ) -> None:
         super().__init__()
         self.geometry = geometry
-        self.sparse = nn.Parameter(sparse)
-        self.constant = nn.Parameter(constant)
-        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
-        self.deviation = None if deviation is None else nn.Parameter(deviation)
+        self.sparse = nn.Parameter(sparse, requires_grad=trained)
+        self.constant = nn.Parameter(constant, requires_grad=trained)
+        self.bias = None if bias is None else copied(bias)
+        self.deviation = None if deviation is None else nn.Parameter(deviation, trained)
         if deviation is not None:
             self.register_buffer("places", places)
             self.register_buffer("signs", signs)
@@ -60,13 +63,14 @@ class Recovered(nn.Module):
         constants = remains.constants(scope)
         middle = constants.mean(dim=1)
         weight = layer.weight.detach()
-        sparse = (weight - _per_row(middle, weight)).masked_fill(remains.places, 0)
-        geometry = Geometry.of(layer)
+        # In place, which keeps the weight's memory format.
+        sparse = (weight - _per_row(middle, weight)).masked_fill_(remains.places, 0)
+        form, trained = (Geometry.of(layer), sparse, middle, layer.bias), layer.weight.requires_grad
         if scope != "signed":
-            return cls(geometry, sparse, middle, layer.bias)
+            return cls(*form, trained=trained)
         deviation = (constants[:, 0] - constants[:, 1]) / 2
         bits = pack(remains.places), pack(remains.positive)
-        return cls(geometry, sparse, middle, layer.bias, deviation, *bits)
+        return cls(*form, deviation, *bits, trained=trained)
 
     @classmethod
     def empty(cls, layer: Plain, signed: bool) -> Recovered:
@@ -74,11 +78,12 @@ class Recovered(nn.Module):
         weight = layer.weight.detach()
         row = weight.new_zeros(len(weight))
         form = Geometry.of(layer), torch.zeros_like(weight), row, layer.bias
+        trained = layer.weight.requires_grad
         if not signed:
-            return cls(*form)
+            return cls(*form, trained=trained)
         size = packed_size(weight.numel())
         bits = torch.zeros(size, dtype=torch.uint8, device=weight.device)
-        return cls(*form, row.clone(), bits, bits.clone())
+        return cls(*form, row.clone(), bits, bits.clone(), trained=trained)
 
     @property
     def weight(self) -> Tensor:
