@@ -95,5 +95,5 @@ def test_means_of_more_weights_than_half_precision_counts():
 
     found = recover(prune(layer, 0.5), "layer")
 
-    assert found.constant.tolist() == pytest.approx([0.75] * 512, abs=0.2)
+    assert 0.5 < found.constant.min() == found.constant.max() < 1.5
     assert finite(*found.parameters())
