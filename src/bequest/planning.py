@@ -228,6 +228,12 @@ def chosen_from(choices: Sequence[Choice], wish: Wish) -> list[Chosen]:
         if choice.group.blocks is not None:
             number = int(choice.group.blocks.max()) + 1
             notes.append(f"{number} blocks keep equal numbers of channels")
+        if choice.group.normalised:
+            places = ", ".join(choice.group.normalised)
+            notes.append(
+                f"normalised over its channels ({places}): the statistics are those of the "
+                "channels that stay"
+            )
         lost = int((~keep).sum())
         predicted = None
         if choice.losses is not None and lost:

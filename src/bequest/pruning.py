@@ -1,23 +1,22 @@
-"""prune(): trace → group → select → hand on → remove."""
+"""prune(): trace → group → select → cut → restore → check."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from bequest import config
 from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.lineage import continued, remember
-from bequest.artifact.plan import GroupPlan, Plan, Refusal, versions
+from bequest.artifact.plan import Form, GroupPlan, Plan, Refusal, versions
 from bequest.artifact.store import save
+from bequest.attempt import Attempt
 from bequest.criteria.base import Criterion
 from bequest.errors import UsageError
-from bequest.graph.emission import emit
+from bequest.graph.admission import admit
 from bequest.graph.groups import group
 from bequest.graph.program import Program
 from bequest.graph.rules import read
@@ -26,20 +25,12 @@ from bequest.graph.training import training_notes, with_training
 from bequest.hypersphere.structure import as_plain
 from bequest.latency_target import meet_latency
 from bequest.measure.cost import Cost
+from bequest.measure.execution import generators_kept, private_copy
 from bequest.measure.precision import at_least_single
-from bequest.planning import (
-    Chosen,
-    Kinds,
-    Wish,
-    chosen_from,
-    leaving_channels,
-    require_sound,
-    select,
-)
-from bequest.restoration import Restored, by_walk, in_weight_space
+from bequest.planning import Chosen, Kinds, Wish, chosen_from, require_sound, select
 from bequest.restorers.base import Restorer
 from bequest.restorers.regression import Regression
-from bequest.selection import Ratio, Scope
+from bequest.selection import Choice, Ratio, Scope
 from bequest.statistics.samples import Samples
 from bequest.targets import Subject, cost_without_data, meet
 
@@ -53,7 +44,8 @@ class Report:
         refused: groups that stayed as they were although the call asked for them, and why.
         before: parameters, multiply-accumulates and bytes of the given model.
         after: the same of the pruned model.
-        notes: what else is worth knowing of the network as a whole.
+        notes: what else is worth knowing of the whole network; above all why its results could not
+            be compared with those of the dense network without the channels, where they couldn't.
     """
 
     groups: tuple[GroupPlan, ...]
@@ -111,7 +103,9 @@ def prune(
 ) -> Pruned:
     """Removes channels of a trained network for real and hands what they knew to those that stay.
 
-    No training, and no data needed. The given model is not changed.
+    No training, and no data needed. The given model is neither changed nor run. Before the pruned
+    one is handed back it has run: its results are those of the dense network whose removed channels
+    are zero, with the same refits, to rounding.
 
     Args:
         model: a trained module; its weights are read in evaluation mode.
@@ -154,62 +148,60 @@ def prune(
         seed=seed,
         progress=progress,
     )
+    admit(model)
     model, forgotten = as_plain(model)
-    samples = _samples(wish, model, example_inputs, data)
-    inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
-    channels = with_training(group(read(trace(model, inputs))), model, inputs)
-
-    choices, refused, form = select(model, inputs, channels, wish, samples)
-
-    def restored(chosen: list[Chosen], wish: Wish = wish) -> Restored:
-        pruned = copy.deepcopy(model)
-        if isinstance(wish.restorer, Regression):
-            assert samples is not None
-            result = by_walk(channels, chosen, model, pruned, wish, samples)
-        else:
-            result = in_weight_space(channels, chosen, model, pruned, wish)
-        if form == "program":
-            leaving = leaving_channels(channels, chosen)
-            program = emit(model, inputs, channels, leaving, result.model)
-            return replace(result, model=program.train(model.training))
-        return result
-
-    recipe = wish.to_json()
-    if wish.target is not None and wish.target.kind == "latency":
-        plainly = replace(wish, restorer=config.resolve("restorer", "none"), progress=False)
-
-        def cut(chosen: list[Chosen]) -> nn.Module:
-            if form == "module":
-                require_sound(model, inputs, channels, chosen)
-            return restored(chosen, plainly).model
-
-        choices, timed = meet_latency(wish, choices, model, example_inputs, cut)
-        recipe["timed"] = timed.to_json()
-    elif wish.target is not None:
-        assert samples is not None
-        subject = Subject(model, channels, samples)
-        choices = meet(wish, choices, subject, lambda chosen: restored(chosen).model)
-    chosen = chosen_from(choices, wish)
-    if wish.target is not None and form == "module":
-        require_sound(model, inputs, channels, chosen)
-    result = restored(chosen)
+    with generators_kept(model):
+        dense = private_copy(model)
+        samples = _samples(wish, dense, example_inputs, data)
+        inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
+        channels = with_training(group(read(trace(dense, inputs))), dense, inputs)
+        choices, refused, form = select(dense, inputs, channels, wish, samples)
+        attempt = Attempt(model, dense, inputs, channels, wish, samples)
+        choices, timed = _allocated(attempt, choices, form, example_inputs)
+        chosen = chosen_from(choices, wish)
+        if wish.target is not None and form == "module":
+            require_sound(dense, inputs, channels, chosen)
+        outcome = attempt.sound(chosen, form)
+        restored, refused = outcome.restored, (*refused, *outcome.refused)
+        before, after = (cost_without_data(one, example_inputs) for one in (dense, restored.model))
     plan = Plan(
         architecture=fingerprint(model),
-        recipe=recipe,
+        recipe={**wish.to_json(), **timed},
         versions=versions(),
-        groups=result.groups,
+        groups=restored.groups,
         refused=refused,
-        surgery=result.surgery,
-        form="program" if isinstance(result.model, Program) else "module",
+        surgery=restored.surgery,
+        form="program" if isinstance(restored.model, Program) else "module",
     )
     whole = continued(model, plan)
     trained: tuple[str, ...] = ()
     if plan.form == "module":
-        trained = training_notes(channels, plan.surgery, model, result.model, inputs)
-    remember(result.model, whole.plan, whole.dense)
-    before, after = (cost_without_data(one, example_inputs) for one in (model, result.model))
-    report = Report(result.groups, refused, before, after, (*forgotten, *whole.notes, *trained))
-    return Pruned(result.model, whole.plan, report)
+        trained = training_notes(channels, plan.surgery, dense, restored.model, inputs)
+    remember(restored.model, whole.plan, whole.dense)
+    notes = (*forgotten, *whole.notes, *trained, *outcome.notes)
+    report = Report(restored.groups, refused, before, after, notes)
+    return Pruned(restored.model, whole.plan, report)
+
+
+def _allocated(
+    attempt: Attempt, choices: list[Choice], form: Form, example_inputs: Any
+) -> tuple[list[Choice], dict[str, Any]]:
+    """The choices with the ratios by which a target is met; and what was timed for it."""
+    wish = attempt.wish
+    if wish.target is None:
+        return choices, {}
+    if wish.target.kind == "latency":
+
+        def cut(chosen: list[Chosen]) -> nn.Module:
+            if form == "module":
+                require_sound(attempt.dense, attempt.inputs, attempt.channels, chosen)
+            return attempt.plain(chosen, form).model
+
+        choices, timed = meet_latency(wish, choices, attempt.dense, example_inputs, cut)
+        return choices, {"timed": timed.to_json()}
+    assert attempt.samples is not None
+    subject = Subject(attempt.dense, attempt.channels, attempt.samples)
+    return meet(wish, choices, subject, lambda chosen: attempt.cut(chosen, form).model), {}
 
 
 def _samples(

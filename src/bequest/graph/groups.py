@@ -7,7 +7,6 @@ that write to a residual stream.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -18,6 +17,7 @@ from scipy.sparse.csgraph import connected_components
 
 from bequest.graph.ledger import Balance, Labels
 from bequest.graph.rules import Read, Reading, Write
+from bequest.graph.trace import place_of
 
 Index = NDArray[np.int64]
 
@@ -40,6 +40,7 @@ class Group:
         is_output: True where the channels are the network's output.
         literal: operators whose size along these channels may stand in the code; tried out before
             pruning.
+        normalised: norms whose statistics are taken over these channels.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Group:
     blocks: Index | None
     is_output: bool
     literal: tuple[str, ...]
+    normalised: tuple[str, ...]
 
     @property
     def size(self) -> int:
@@ -142,6 +144,7 @@ class _Statements:
     writes: list[Write] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     literals: list[str] = field(default_factory=list)
+    norms: list[str] = field(default_factory=list)
     segments: list[Labels] = field(default_factory=list)
     balances: list[Balance] = field(default_factory=list)
 
@@ -170,6 +173,9 @@ def _gather(reading: Reading, channel_of: Index) -> list[_Statements]:
     for labels, place in ledger.literals:
         for one in concerned(labels):
             one.literals.append(place)
+    for node, labels in reading.normalised.items():
+        for one in concerned(labels):
+            one.norms.append(place_of(node))
     for labels in ledger.segments:
         for one in concerned(labels):
             one.segments.append(labels)
@@ -213,6 +219,7 @@ def _group(
         blocks=blocks,
         is_output=bool(inside & outputs),
         literal=tuple(dict.fromkeys(said.literals)),
+        normalised=tuple(dict.fromkeys(said.norms)),
     )
 
 
@@ -229,32 +236,45 @@ def _blocks(
     """Block number per channel from all the balances that meet the group.
 
     Several balances agree when one of them, the finest, refines all others. A balance that reaches
-    beyond the group, or that doesn't agree, is a conflict: its text says so.
+    beyond the group, or whose blocks no partition of the channels can keep equal, is a conflict:
+    its text says so.
     """
-    position = {int(c): i for i, c in enumerate(channels)}
-    found: dict[int, Index] = defaultdict(lambda: np.full(len(channels), -1))
-    places: list[str] = []
-    for number, balance in enumerate(balances):
-        at = [position.get(int(c), -1) for c in channel_of[balance.labels]]
-        places.append(balance.place)
-        blocks = np.repeat(np.arange(balance.blocks), len(at) // balance.blocks)
-        if min(at) < 0:
+    found: list[Index] = []
+    for balance in balances:
+        counts = _counts(balance, channel_of, channels)
+        if counts.sum() < balance.labels.size:
             return None, f"blocks of equal number reach beyond the group ({balance.place})"
-        partition = found[number]
-        for index, block in zip(at, blocks, strict=True):
-            if partition[index] not in (-1, block):
-                partition[index] = -2  # a channel in two blocks at once ties the blocks
-            elif partition[index] == -1:
-                partition[index] = block
-        if (partition == -2).all():
-            del found[number]  # every channel stands in several blocks alike: equal by itself
-        elif (partition < 0).any():
-            return None, f"blocks of equal number cover the group in part ({balance.place})"
+        if (counts == counts[0]).all():
+            continue  # every channel has as many places in each of the blocks: equal by itself
+        if ((counts > 0).sum(0) != 1).any():
+            return None, _not_one_block(balance, counts)
+        found.append(counts.argmax(0))
     if not found:
         return None, ""
-    finest = max(found.values(), key=lambda partition: int(partition.max()))
-    for partition in found.values():
+    finest = max(found, key=lambda partition: int(partition.max()))
+    for partition in found:
         pairs = {(int(a), int(b)) for a, b in zip(finest, partition, strict=True)}
         if len(pairs) > int(finest.max()) + 1:
-            return None, f"two different divisions into equal blocks ({', '.join(places[:2])})"
+            places = ", ".join([balance.place for balance in balances][:2])
+            return None, f"two different divisions into equal blocks ({places})"
     return finest, ""
+
+
+def _counts(balance: Balance, channel_of: Index, channels: Index) -> Index:
+    """How many places each channel has in each block: (blocks, n)."""
+    position = np.full(int(channel_of.max()) + 1, -1)
+    position[channels] = np.arange(len(channels))
+    at = position[channel_of[balance.labels]].reshape(balance.blocks, -1)
+    counts = np.zeros((balance.blocks, len(channels) + 1), np.int64)
+    np.add.at(counts, (np.arange(balance.blocks)[:, None], at), 1)  # strangers stand last
+    return counts[:, :-1]
+
+
+def _not_one_block(balance: Balance, counts: Index) -> str:
+    """Why channels that lie in several blocks, or in none, can't be kept equal in number."""
+    if (counts.sum(0) == 0).any():
+        return f"blocks of equal number cover the group in part ({balance.place})"
+    return (
+        f"its channels stand for places in several of the blocks that must stay equal in number "
+        f"({balance.place})"
+    )

@@ -29,16 +29,21 @@ class Shrunk:
         self._channel_of = channels.channel_of
         self._leaving = leaving
 
+    def gone(self, labels: Labels) -> NDArray[Any]:
+        """Which of ``labels`` leave, bool of their shape."""
+        gone: NDArray[Any] = self._leaving[self._channel_of[labels]]
+        return gone
+
     def kept(self, labels: Labels) -> Tensor:
         """The indices that stay among ``labels``, int64."""
-        return torch.from_numpy((~self._gone(labels)).nonzero()[0])
+        return torch.from_numpy((~self.gone(labels)).nonzero()[0])
 
     def narrows(self, node: fx.Node) -> bool:
         """Whether channels leave among those that ``node`` writes."""
         layout = self._layouts.get(node)
         layouts = layout if isinstance(layout, tuple) else (layout,)
         return any(
-            labels is not None and bool(self._gone(labels).any())
+            labels is not None and bool(self.gone(labels).any())
             for one in layouts
             if one is not None
             for labels in one.dims
@@ -51,7 +56,7 @@ class Shrunk:
         for dim in layout.tracked():
             labels = layout.dims[dim]
             assert labels is not None
-            if self._gone(labels).any():
+            if self.gone(labels).any():
                 value = value.index_select(dim, self.kept(labels).to(value.device))
         return value
 
@@ -85,18 +90,17 @@ class Shrunk:
             found = {1: self.shape(node)[-len(count) :]}
         elif name == "group_norm" and args[1] == node.meta["val"].shape[1]:
             found = {1: self.shape(node)[1]}
+        elif name == "native_group_norm":
+            width = self.shape(node)[1]
+            found = {4: width, 6: width if args[4] == args[6] else args[6]}
         elif name in _CONVOLUTIONS and _is_depthwise(node):
             data: Any = args[0]
             found = {6: self.shape(data)[1 - len(data.meta["val"].shape)]}
         return found
 
-    def _gone(self, labels: Labels) -> NDArray[Any]:
-        gone: NDArray[Any] = self._leaving[self._channel_of[labels]]
-        return gone
-
     def _sizes(self, layout: Layout, value: Tensor) -> list[int]:
         return [
-            size if labels is None else size - int(self._gone(labels).sum())
+            size if labels is None else size - int(self.gone(labels).sum())
             for size, labels in zip(value.shape, layout.dims, strict=True)
         ]
 
@@ -124,7 +128,7 @@ class Shrunk:
             return {}
         first, last = (args[2:4] + [None] * 2)[:2]
         start, stop, _ = slice(first, last).indices(len(labels))
-        stays = ~self._gone(labels)
+        stays = ~self.gone(labels)
         return {1: dim, 2: int(stays[:start].sum()), 3: int(stays[:stop].sum())}
 
 

@@ -26,6 +26,7 @@ from torch.utils._pytree import TreeSpec
 
 from bequest.errors import BequestError, ModelError, UsageError
 from bequest.graph.admission import admit
+from bequest.graph.numbers import Call, Recorder
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -160,20 +161,31 @@ def _place(network: Network, inputs: Inputs) -> None:
             node.kwargs = {**node.kwargs, "device": device}
 
 
-def run_shapes(model: nn.Module, example_inputs: Any, change: Callable[[nn.Module], None]) -> None:
+def run_shapes(
+    model: nn.Module, example_inputs: Any, change: Callable[[nn.Module], None] | None = None
+) -> list[Call]:
     """Runs a copy of ``model`` after ``change`` was made to it, without data where possible.
+
+    Returns:
+        The operators that ran and the numbers that they computed with.
 
     Raises:
         Exception: whatever the model's code or ``change`` raises.
     """
     inputs = normalise_inputs(example_inputs)
-    with torch.no_grad():
-        try:
-            args, kwargs = to_meta(inputs)
-            _changed(meta_copy(model), change)(*args, **kwargs)
-        except Exception:  # as in trace_shapes
-            args, kwargs = inputs
-            _changed(copy.deepcopy(model).eval(), change)(*args, **kwargs)
+
+    def recorded(copied: nn.Module, inputs: Inputs, *, without_data: bool) -> list[Call]:
+        args, kwargs = inputs
+        _changed(copied, change)
+        recorder = Recorder(without_data=without_data)
+        with torch.no_grad(), recorder:
+            copied(*args, **kwargs)
+        return recorder.calls
+
+    try:
+        return recorded(meta_copy(model), to_meta(inputs), without_data=True)
+    except Exception:  # as in trace_shapes
+        return recorded(copy.deepcopy(model).eval(), inputs, without_data=False)
 
 
 def _changed(model: nn.Module, change: Callable[[nn.Module], None] | None) -> nn.Module:

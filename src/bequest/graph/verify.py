@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
@@ -14,6 +15,7 @@ from bequest.errors import BequestError
 from bequest.graph import surgery as operation
 from bequest.graph.groups import Channels
 from bequest.graph.ledger import Layout
+from bequest.graph.numbers import difference, same_operators
 from bequest.graph.shrunk import Shrunk
 from bequest.graph.surgery import Surgery
 from bequest.graph.trace import Network, operator_of, place_of, run_shapes, trace_shapes
@@ -30,24 +32,25 @@ def mismatch(
     """Tries ``surgery`` on a copy without data.
 
     Where no channel that leaves passes a view, slice or split, every operator on its way follows
-    whatever width it meets, and a forward pass shows the rest. Elsewhere a size in the code might
-    still fit by accident: then the network is traced again and compared operator by operator.
+    whatever width it meets, and a forward pass shows the rest: whether it runs, and with which
+    numbers it computes. Elsewhere a size in the code might still fit by accident: then the network
+    is traced again and compared operator by operator.
 
     Returns:
         None where the pruned network runs as the plan foresees; else what differs, in words.
     """
     literals = [labels for labels, _ in channels.reading.ledger.literals]
-    traced_again = any(leaving[channels.channel_of[labels]].any() for labels in literals)
+    cut = partial(operation.apply, surgery=surgery)
     try:
-        if traced_again:
-            pruned = trace_shapes(model, example_inputs, partial(operation.apply, surgery=surgery))
-            return _compare(channels, leaving, pruned)
-        run_shapes(model, example_inputs, partial(operation.apply, surgery=surgery))
+        if not any(leaving[channels.channel_of[labels]].any() for labels in literals):
+            before, after = (run_shapes(model, example_inputs, do) for do in (None, cut))
+            if same_operators(before, after):
+                return difference(before, after)
+        return _compare(channels, leaving, trace_shapes(model, example_inputs, cut))
     except BequestError:
         raise
     except Exception as error:  # whatever the model's own code raises at other widths
         return " ".join(str(error).split())[:200]
-    return None
 
 
 def _compare(channels: Channels, leaving: NDArray[np.bool_], pruned: Network) -> str | None:
@@ -57,6 +60,8 @@ def _compare(channels: Channels, leaving: NDArray[np.bool_], pruned: Network) ->
     left, origins = without_copies(pruned)
     if [kind(node) for node in kept] != [kind(node) for node in left]:
         return "the network runs other operators at other widths"
+    if not _same_constants(dense, pruned):
+        return "the network's code makes a tensor of other numbers at other widths"
     twins = dict(zip(kept, left, strict=True))
     for before, after in twins.items():
         if before.op != "call_function":
@@ -73,6 +78,15 @@ def _compare(channels: Channels, leaving: NDArray[np.bool_], pruned: Network) ->
             if tuple(value.shape) != planned:
                 return f"{place_of(before)} has the shape {tuple(value.shape)}, planned {planned}"
     return None
+
+
+def _same_constants(dense: Network, pruned: Network) -> bool:
+    """Whether the tensors that the code makes hold the same numbers; those of other shapes show."""
+    pairs = zip(dense.constants.values(), pruned.constants.values(), strict=True)
+    return all(
+        one.shape != other.shape or one.is_meta or other.is_meta or torch.equal(one, other)
+        for one, other in pairs
+    )
 
 
 def _bounds(node: fx.Node) -> dict[int, int]:

@@ -91,6 +91,7 @@ class Reading:
         writes: layers' outputs, in order.
         reads: layers' inputs, in order.
         walls: operators without a rule that channels met.
+        normalised: norm whose statistics are taken over channels → those channels.
         steady: nodes that don't depend on the network's inputs.
         parts: view → the part of a split dimension that is to keep the labels (see Fork).
         forks: views that had a choice, and which it was.
@@ -103,6 +104,7 @@ class Reading:
     writes: list[Write] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     walls: list[str] = field(default_factory=list)
+    normalised: dict[fx.Node, Labels] = field(default_factory=dict)
     steady: set[fx.Node] = field(default_factory=set)
     parts: Mapping[fx.Node, int] = field(default_factory=dict)
     forks: dict[fx.Node, Fork] = field(default_factory=dict)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from torch import fx
 
 from bequest.graph.ledger import Labels, Layout
@@ -50,8 +51,10 @@ def group_norm(step: Step) -> Layout | tuple[Layout, ...]:
     names = ((1, "weight"), (2, "bias")) if native else ((2, "weight"), (3, "bias"))
     result = _per_channel(step, [step.arg(position, name) for position, name in names])
     labels = step.layout(data).dims[1]
-    if labels is not None and blocks not in (1, len(labels)):
-        step.ledger.balance(labels, blocks, step.place)
+    if labels is not None and blocks != len(labels):
+        step.reading.normalised[step.node] = labels
+        if blocks != 1:
+            step.ledger.balance(labels, blocks, step.place)
     return result if native else result[0]
 
 
@@ -61,6 +64,9 @@ def layer_norm(step: Step) -> Layout | tuple[Layout, ...]:
     data, count = step.arg(0, "input"), len(step.arg(1, "normalized_shape"))
     layout = step.layout(data)
     first = len(layout.dims) - count
+    met = [labels for labels in layout.dims[first:] if labels is not None]
+    if met:
+        step.reading.normalised[step.node] = np.concatenate(met)
     for position in (2, 3):
         affine = step.arg(position, "weight" if position == 2 else "bias")
         if not isinstance(affine, fx.Node):

@@ -1,0 +1,247 @@
+"""Does a pruned network compute what its plan says? It runs before it is handed back.
+
+Its results on made-up or given inputs must be those of the dense network whose removed channels are
+zero (:mod:`bequest.graph.masked`), with the same refitted weights, to rounding. Both run once in
+the precision at work; where their distance could be more than rounding, once more in double
+precision, which tells amplified rounding from another computation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from bequest.errors import UsageError
+from bequest.graph.groups import Channels
+from bequest.graph.masked import Masked
+from bequest.graph.surgery import Surgery
+from bequest.graph.trace import Network, named_tensors, normalise_inputs, operator_of
+from bequest.graph.vocabulary import vocabularies
+from bequest.measure.execution import private_copy
+from bequest.measure.precision import HALF, working_precision
+
+CLOSE = 1e-4
+"""Relative distance in single precision up to which nothing needs to be looked at again."""
+
+ROUNDING = 1e-7
+"""The same in double precision, where a network that was cut right stays far below it."""
+
+TOLERATED = 1e-2
+"""The distance in single precision that is borne where double precision can't be had."""
+
+LARGEST = 2**31
+"""Bytes of parameters up to which a network is copied in double precision."""
+
+_RANDOM = frozenset(
+    "bernoulli exponential geometric multinomial normal normal_functional poisson rand rand_like "
+    "randint randint_like randn randn_like randperm rrelu_with_noise uniform".split()
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a try-out has shown.
+
+    Attributes:
+        problem: how the network's results differ from what the plan says; None = they don't.
+        unchecked: why they could not be compared, in words; None = they were.
+    """
+
+    problem: str | None = None
+    unchecked: str | None = None
+
+
+@dataclass(frozen=True)
+class Trial:
+    """The dense network, and inputs to compare others with it on.
+
+    Attributes:
+        model: the dense network, a private copy in evaluation mode.
+        channels: its groups.
+        inputs: values for every input of its graph, in order; others, should it not bear those.
+        structure: how they make up the arguments of a call.
+    """
+
+    model: nn.Module
+    channels: Channels
+    inputs: tuple[tuple[Any, ...], ...]
+    structure: pytree.TreeSpec
+
+    @classmethod
+    def over(
+        cls, model: nn.Module, channels: Channels, example_inputs: Any, given: Sequence[Tensor] = ()
+    ) -> Trial:
+        """A trial on given tensors, or on made-up ones of the examples' shapes.
+
+        Args:
+            model: the dense network, a private copy.
+            channels: its groups, traced with the example inputs.
+            example_inputs: as :func:`bequest.prune` takes them.
+            given: values for the tensors among them, in order; none = they are made up.
+        """
+        leaves, structure = pytree.tree_flatten(normalise_inputs(example_inputs))
+        made = iter(given or _made_up(channels.reading.network, leaves))
+        values = tuple(next(made) if isinstance(one, Tensor) else one for one in leaves)
+        return cls(model, channels, (values, tuple(leaves)), structure)
+
+    def of(self, leaving: NDArray[Any], surgery: Surgery, pruned: nn.Module) -> Finding:
+        """Compares a pruned network with what the plan says.
+
+        Args:
+            leaving: for every channel id whether it leaves.
+            surgery: what was done to the dense network.
+            pruned: the network, a module or a program; it is not changed, and a copy runs.
+        """
+        network = self.channels.reading.network
+        if any(operator_of(node) in _RANDOM for node in network.nodes):
+            return Finding(unchecked="the network draws random numbers in evaluation mode")
+        if any(tensor.is_meta for tensor in pruned.parameters()):
+            return Finding(unchecked="its tensors have no data")
+        finding = Finding()
+        for inputs in self.inputs:
+            pair = _Pair(self, leaving, surgery, pruned, inputs)
+            try:
+                distance = pair.distance(working_precision(self.model))
+                return Finding() if distance <= CLOSE else pair.judged(distance)
+            except _DifferentError as difference:
+                return Finding(problem=str(difference))
+            except _IncomparableError as reason:
+                finding = Finding(unchecked=str(reason))
+        return finding
+
+
+class _DifferentError(Exception):
+    """What a pruned network does otherwise, whatever its numbers are."""
+
+
+class _IncomparableError(Exception):
+    """Why inputs tell nothing about a network."""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """The dense network without the channels that leave, and the pruned one, on the same inputs."""
+
+    trial: Trial
+    leaving: NDArray[Any]
+    surgery: Surgery
+    pruned: nn.Module
+    inputs: Sequence[Any]
+
+    def judged(self, distance: float) -> Finding:
+        """Whether a distance in single precision is more than amplified rounding."""
+        exact = self._in_double()
+        if exact <= ROUNDING if exact is not None else distance <= TOLERATED:
+            return Finding()
+        return Finding(
+            problem=f"its results differ by {exact or distance:.2g} (relative) from those of the "
+            "dense network without the channels that leave"
+        )
+
+    def distance(self, precision: torch.dtype) -> float:
+        """Between the two networks' results, relative: the largest of all results."""
+        inputs = [_in_precision(value, precision) for value in self.inputs]
+        args, kwargs = pytree.tree_unflatten(inputs, self.trial.structure)
+        with torch.no_grad():
+            wanted = self._wanted(inputs, precision)
+            copy = _copy_in(self.pruned, precision)
+            try:
+                found = pytree.tree_leaves(copy(*args, **kwargs))
+            except Exception as error:
+                why = " ".join(str(error).split())[:200]
+                raise _DifferentError(f"it does not run: {why}") from error
+        return _compared(wanted, found)
+
+    def _wanted(self, inputs: Sequence[Any], precision: torch.dtype) -> list[Any]:
+        dense = named_tensors(self.trial.model)
+        masked = Masked(
+            self.trial.channels, self.leaving, self.surgery, dense, self.pruned, precision
+        )
+        try:
+            return masked.run(inputs)
+        except Exception as error:  # whatever an operator says to values that were made up
+            why = " ".join(str(error).split())[:200]
+            raise _IncomparableError(f"the dense network does not run: {why}") from error
+
+    def _in_double(self) -> float | None:
+        """The distance in double precision; None where the network doesn't run in it."""
+        if sum(parameter.nbytes for parameter in self.trial.model.parameters()) > LARGEST:
+            return None
+        try:
+            return self.distance(torch.float64)
+        except (_DifferentError, _IncomparableError):  # its code has numbers of a type of its own
+            return None
+
+
+def _compared(wanted: Sequence[Any], found: Sequence[Any]) -> float:
+    """The largest relative distance between results.
+
+    Buffers that running the network changes stand before its results in a graph.
+    """
+    if len(found) > len(wanted):
+        raise _DifferentError(f"it returns {len(found)} results, planned {len(wanted)}")
+    worst = 0.0
+    for expected, value in zip(reversed(wanted), reversed(found), strict=False):
+        if not isinstance(expected, Tensor) or not isinstance(value, Tensor):
+            continue
+        if expected.shape != value.shape:
+            shapes = f"{tuple(value.shape)}, planned {tuple(expected.shape)}"
+            raise _DifferentError(f"a result has the shape {shapes}")
+        if not bool(expected.isfinite().all()):
+            raise _IncomparableError("its results on the inputs tried are not finite")
+        worst = max(worst, _relative(value, expected))
+    return worst
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    """‖found − expected‖ / ‖expected‖ of real numbers; of others the share that is not equal."""
+    if expected.numel() == 0:
+        return 0.0
+    if not expected.is_floating_point() and not expected.is_complex():
+        return float((found != expected).double().mean())
+    size = expected.double().norm() if not expected.is_complex() else expected.norm()
+    distance = (found - expected).norm().double()
+    if not bool(distance.isfinite()):
+        return float("inf")
+    return float(distance / size) if size else float(distance)
+
+
+def _made_up(network: Network, leaves: Sequence[Any]) -> list[Tensor]:
+    """Normal numbers, rows of the tables that whole numbers are looked up in, else the examples."""
+    tensors = [one for one in leaves if isinstance(one, Tensor)]
+    try:
+        tables = vocabularies(network)
+    except UsageError:  # it can't be told what whole numbers mean
+        tables = [None] * len(tensors)
+    generator = torch.Generator().manual_seed(0)
+    made = []
+    for example, rows in zip(tensors, tables, strict=True):
+        shape = tuple(example.shape)
+        if example.is_floating_point():
+            values = torch.randn(shape, generator=generator, device="cpu")
+        elif rows is not None:
+            values = torch.randint(rows, shape, generator=generator, device="cpu")
+        else:
+            values = example.detach()
+        made.append(values.to(example.device, example.dtype))
+    return made
+
+
+def _in_precision(value: Any, precision: torch.dtype) -> Any:
+    real = isinstance(value, Tensor) and value.is_floating_point()
+    return value.to(precision) if real else value
+
+
+def _copy_in(model: nn.Module, precision: torch.dtype) -> nn.Module:
+    """A private copy, its real numbers in a precision that is at least that of the model."""
+    copy = private_copy(model)
+    floating = [t for t in named_tensors(copy).values() if t.is_floating_point()]
+    if any(tensor.dtype in HALF for tensor in floating) or precision == torch.float64:
+        copy = copy.to(precision)
+    return copy
