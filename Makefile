@@ -14,7 +14,7 @@ BENCHMARKS = $(basename $(notdir $(shell grep -l '^if __name__' benchmarks/*.py)
 # Two pips must not write into one environment at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-architectures lint benchmarks docs clean
+.PHONY: help demo test test-architectures test-random lint benchmarks docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test: lint  ## lint, then all tests: what CI runs
 
 test-architectures: .venv/.dev  ## prune all 29 networks of timm and transformers; takes about an hour
 	$(BIN)/pytest -m "architectures or not architectures" tests/architectures
+
+test-random: .venv/.dev  ## prune 500 random networks; SEEDS=17 or SEEDS=500:900 takes others
+	BEQUEST_RANDOM_NETWORKS=$(or $(SEEDS),0:500) $(BIN)/pytest tests/random_networks
 
 lint: .venv/.dev  ## lint, formatting and types
 	$(BIN)/ruff check

@@ -8,10 +8,7 @@ a condition: where it fails, or where the code draws lots, a run in training mod
 
 from __future__ import annotations
 
-import copy
-import random
-from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from bequest.graph import surgery as operation
@@ -35,7 +33,8 @@ from bequest.graph.trace import (
     to_meta,
     trace_shapes,
 )
-from bequest.graph.verify import _compare
+from bequest.graph.verify import compare
+from bequest.measure.execution import duplicate, generators_kept
 
 Run = Callable[[nn.Module, Inputs], None]
 
@@ -54,9 +53,12 @@ def with_training(channels: Channels, model: nn.Module, example_inputs: Any) -> 
     unread = [name for name, tensor in _unread(channels, model) if widths & {*tensor.shape}]
     if not unread:
         return channels
+    flag = partial(_flag, _owners(unread))
     try:
-        with _generators_kept(model):
-            network = trace_shapes(model, example_inputs, partial(_flag, _owners(unread)))
+        with generators_kept(model):
+            if not _reads(model, example_inputs, flag, unread):
+                return channels
+            network = trace_shapes(model, example_inputs, flag)
     except Exception:  # whatever the model's code says to inputs that it isn't trained with
         return channels
     return replace(channels, training=group(read(network)))
@@ -123,6 +125,41 @@ def training_notes(
     return tuple(notes)
 
 
+def _reads(
+    model: nn.Module, example_inputs: Any, change: Callable[[nn.Module], None], names: Sequence[str]
+) -> bool:
+    """Whether the network reads any of these tensors after ``change``; a run without data."""
+    copied = meta_copy(model)
+    change(copied)
+    tensors = named_tensors(copied)
+    args, kwargs = to_meta(normalise_inputs(example_inputs))
+    watch = _Reads({id(tensors[name]) for name in names})
+    with torch.no_grad(), watch:
+        try:
+            copied(*args, **kwargs)
+        except Exception:  # the code mixes in tensors of a device; tracing may find a way
+            return True
+    return watch.met
+
+
+class _Reads(TorchFunctionMode):
+    """Notes whether any of some tensors is read inside.
+
+    Attributes:
+        met: whether one was.
+    """
+
+    def __init__(self, tensors: Collection[int]) -> None:
+        super().__init__()
+        self.tensors = tensors
+        self.met = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = pytree.tree_leaves((args, kwargs))
+        self.met = self.met or any(id(one) in self.tensors for one in given)
+        return func(*args, **(kwargs or {}))
+
+
 def _owners(tensors: Iterable[str]) -> frozenset[str]:
     """The modules that hold tensors, and those around these; '' is the whole network."""
     paths = [name.split(".")[:-1] for name in tensors]
@@ -173,8 +210,8 @@ def _misfit(
         operation.apply(copied, surgery)
 
     try:
-        with _generators_kept(model):
-            return _compare(training, leaving, trace_shapes(model, example_inputs, change))
+        with generators_kept(model):
+            return compare(training, leaving, trace_shapes(model, example_inputs, change))
     except Exception as error:  # whatever the model's own code raises at other widths
         return " ".join(str(error).split())[:200]
 
@@ -198,24 +235,11 @@ def _training_problem(model: nn.Module, pruned: nn.Module, example_inputs: Any) 
 def _error(run: Run, model: nn.Module, inputs: Inputs) -> str | None:
     """What running raises, in one line; None where it runs."""
     try:
-        with torch.no_grad(), _generators_kept(model):
+        with torch.no_grad(), generators_kept(model):
             run(model, inputs)
     except Exception as error:  # whatever the model's own code raises
         return " ".join(str(error).split())[:200] or type(error).__name__
     return None
-
-
-@contextmanager
-def _generators_kept(model: nn.Module) -> Iterator[None]:
-    """What training draws by lot doesn't move the global generators."""
-    devices = {tensor.device for tensor in named_tensors(model).values() if tensor.is_cuda}
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002 -- the caller's, not ours
-    with torch.random.fork_rng(devices):
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])  # noqa: NPY002
 
 
 def _run_without_data(model: nn.Module, inputs: Inputs) -> None:
@@ -223,7 +247,7 @@ def _run_without_data(model: nn.Module, inputs: Inputs) -> None:
 
 
 def _run_copied(model: nn.Module, inputs: Inputs) -> None:
-    _forward(copy.deepcopy(model), inputs)
+    _forward(duplicate(model), inputs)
 
 
 def _forward(model: nn.Module, inputs: Inputs) -> None:

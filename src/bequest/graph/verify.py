@@ -46,15 +46,24 @@ def mismatch(
             before, after = (run_shapes(model, example_inputs, do) for do in (None, cut))
             if same_operators(before, after):
                 return difference(before, after)
-        return _compare(channels, leaving, trace_shapes(model, example_inputs, cut))
+        return compare(channels, leaving, trace_shapes(model, example_inputs, cut))
     except BequestError:
         raise
     except Exception as error:  # whatever the model's own code raises at other widths
         return " ".join(str(error).split())[:200]
 
 
-def _compare(channels: Channels, leaving: NDArray[np.bool_], pruned: Network) -> str | None:
-    """Operators, their operands and constants, and the shapes of their results."""
+def compare(channels: Channels, leaving: NDArray[np.bool_], pruned: Network) -> str | None:
+    """Operators, their operands and constants, and the shapes of their results.
+
+    Args:
+        channels: the groups of the dense network's trace.
+        leaving: for every channel id whether it leaves.
+        pruned: the pruned network's trace.
+
+    Returns:
+        None where that is what the plan foresees; else the first difference, in words.
+    """
     dense, shrunk = channels.reading.network, Shrunk(channels, leaving)
     kept, sources = without_copies(dense)
     left, origins = without_copies(pruned)
