@@ -71,11 +71,10 @@ def greedy_merges(method: str, unit: Unit, removable: range | list[int]) -> list
     candidate = np.zeros(unit.size, dtype=bool)
     candidate[removable] = True
     nearest = distance.argmin(axis=1)
-    everyone = np.arange(unit.size)
     merges: list[tuple[int, int]] = []
     for _ in range(min(len(removable), unit.size - 1)):
-        saliency = gram.diagonal() * distance[everyone, nearest]
-        j = int(np.where(candidate, saliency, np.inf).argmin())
+        left = np.flatnonzero(candidate)
+        j = int(left[(gram[left, left] * distance[left, nearest[left]]).argmin()])
         i = int(nearest[j])
         merges.append((i, j))
 
