@@ -34,6 +34,10 @@ class ArtifactError(BequestError):
     """A saved artefact, or a weights file, is damaged, altered or made for another network."""
 
 
+class NothingPrunedWarning(UserWarning):
+    """A call that asked for pruning removed no channel; the message says why."""
+
+
 class MissingExtraError(BequestError):
     """An optional dependency is needed and is not installed."""
 

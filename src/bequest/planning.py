@@ -12,6 +12,7 @@ from torch import nn
 from bequest import config, criteria, restorers
 from bequest.allocation import Target
 from bequest.artifact.plan import Form, Refusal
+from bequest.asking import asked_for, held_by_output, is_classifier, left_whole
 from bequest.criteria.base import Criterion
 from bequest.errors import ModelError, UsageError
 from bequest.graph.cuts import plan_surgery
@@ -22,7 +23,7 @@ from bequest.measure.precision import at_least_single
 from bequest.ranking import rank, rank_observed
 from bequest.restorers.base import Restorer
 from bequest.restorers.regression import Regression
-from bequest.selection import Choice, Mask, Ratio, Scope, check_ratio, choose, ratio_of
+from bequest.selection import Choice, Mask, Ratio, Scope, check_ratio, choose
 from bequest.statistics.samples import Samples
 
 Kinds = Literal["inner", "all"]
@@ -159,6 +160,9 @@ def select(
             channels, candidates, model, wish.criterion, seed=wish.seed, progress=wish.progress
         )
     refused.extend(unscored)
+    if wish.target is None:
+        masks = choose(choices, wish.scope, wish.round_to)
+        refused.extend(left_whole(choices, masks, wish.scope, wish.round_to))
     chosen = chosen_from(choices, wish)
     problem = try_out(model, example_inputs, channels, chosen)
     form: Form = "module"
@@ -178,38 +182,23 @@ def _candidates(channels: Channels, wish: Wish) -> tuple[list[tuple[Group, float
     """Groups that the call asks for, and why others that it asks for can't lose channels."""
     candidates: list[tuple[Group, float]] = []
     refused: list[Refusal] = []
-    asked, unmatched = asked_for(channels.groups, wish.shares)
+    asked, idle = asked_for(channels, wish.shares)
     for member, share, pattern in asked:
-        reason = _reason_to_stay(member, pattern, wish)
+        reason = _reason_to_stay(channels, member, pattern, wish)
         if reason is None:
             candidates.append((member, share))
-        elif not (member.is_output and pattern is None):
+        elif pattern is not None or not is_classifier(member):
             refused.append(Refusal(member.name, member.size, reason))
-    return candidates, [*refused, *unmatched]
+    return candidates, [*refused, *idle]
 
 
-def asked_for(
-    groups: Iterable[Group], ratio: Ratio
-) -> tuple[list[tuple[Group, float, str | None]], list[Refusal]]:
-    """Groups that a ratio asks to lose channels, with their shares and the patterns that said so.
-
-    The refusals are of patterns that match no layer.
-    """
-    asked = []
-    unused = set(ratio) if isinstance(ratio, Mapping) else set()
-    for member in groups:
-        share, pattern = ratio_of(member, ratio)
-        unused.discard(str(pattern))
-        if share:
-            asked.append((member, share, pattern))
-    return asked, [Refusal(p, 0, "the pattern matches no layer") for p in sorted(unused)]
-
-
-def _reason_to_stay(member: Group, pattern: str | None, wish: Wish) -> str | None:
+def _reason_to_stay(
+    channels: Channels, member: Group, pattern: str | None, wish: Wish
+) -> str | None:
     if member.free == 0:
         return "; ".join(member.reasons)
     if member.is_output and not (pattern and pattern in member.layers):
-        return "its channels are the network's output; name the layer in full to prune it"
+        return f"{held_by_output(channels, member)}; name the layer in full to prune it"
     if member.kind == "residual" and wish.groups == "inner":
         return "it is a residual stream; ask for groups 'all'"
     if member.size == 1:

@@ -13,6 +13,7 @@ from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.lineage import continued, remember
 from bequest.artifact.plan import Form, GroupPlan, Plan, Refusal, versions
 from bequest.artifact.store import save
+from bequest.asking import warn_of_nothing
 from bequest.attempt import Attempt
 from bequest.criteria.base import Criterion
 from bequest.errors import UsageError
@@ -136,6 +137,10 @@ def prune(
     Raises:
         UsageError: an argument is wrong.
         ModelError: the model is refused by name or can't be exported.
+
+    Warns:
+        NothingPrunedWarning: no channel left although the call asked for it; ``report.refused``
+            says why of every group and pattern.
     """
     wish = Wish.checked(
         ratio=ratio,
@@ -178,7 +183,8 @@ def prune(
     if plan.form == "module":
         trained = training_notes(channels, plan.surgery, dense, restored.model, inputs)
     remember(restored.model, whole.plan, whole.dense)
-    notes = (*forgotten, *whole.notes, *trained, *outcome.notes)
+    idle = warn_of_nothing(wish.ratio, restored.groups, refused)
+    notes = (*idle, *forgotten, *whole.notes, *trained, *outcome.notes)
     report = Report(restored.groups, refused, before, after, notes)
     return Pruned(restored.model, whole.plan, report)
 

@@ -32,6 +32,31 @@ def test_cells_are_what_prune_measures(run, net, images, form, tmp_path):
         assert pruned["l2", restorer, 0.5]["cost"] == alone["after"]["cost"]
 
 
+def test_channels_and_errors_are_those_that_prune_finds_where_inputs_are_looked_at(
+    run, net, images, form
+):
+    """Both make their synthetic images in the range that --mean and --std tell."""
+    shared = (f"{net}:make", *form, "--data", images, "--round-to", 1, "--criterion", "obs")
+    table = run("compare", *shared, "--ratios", "0.5", "--restorers", "lbyl,regression", "--json")
+    assert table.code == 0, table.err
+    for cell in table.json["cells"]:
+        words = ("--ratio", "0.5", "--restorer", cell["restorer"], "--json")
+        alone = run("prune", *shared, *words).json
+
+        assert alone["groups"] == cell["groups"]
+        assert alone["after"]["accuracy"] == cell["accuracy"]
+
+
+def test_a_comparison_in_which_nothing_was_pruned_fails(run, net, images, form):
+    shared = (f"{net}:make", *form, "--data", images, "--restorers", "none", "--round-to", 4)
+
+    result = run("compare", *shared, "--ratios", "0.01")
+
+    assert result.code == 1
+    assert "nothing was pruned: 'first': 0.01 of its 16 channels" in result.err
+    assert run("compare", *shared, "--ratios", "0,0.5").code == 0
+
+
 def test_files_hold_every_cell(run, net, images, form, tmp_path):
     table, document, page = (tmp_path / f"cells{s}" for s in (".csv", ".json", ".html"))
     shared = ("compare", f"{net}:make", *form, "--data", images, "--ratios", "0.5")
@@ -41,13 +66,16 @@ def test_files_hold_every_cell(run, net, images, form, tmp_path):
     assert "chosen by l2" in first.out
     with table.open() as file:
         rows = list(csv.DictReader(file))
-    assert [row["restorer"] for row in rows] == ["dense", *2 * ["none", "merge", "lbyl"]]
+    assert [row["restorer"] for row in rows] == [
+        "dense",
+        *2 * ["none", "merge", "lbyl", "regression"],
+    ]
     assert {row["images"] for row in rows} == {"60"}
     assert page.read_text().count("<svg") == 3  # curves for two criteria, layers once
 
     second = run(*shared, "--json", "-o", document)
     written = json.loads(document.read_text())
-    assert len(written["cells"]) == 3
+    assert len(written["cells"]) == 4
     assert [accuracies(c) for c in written["cells"]] == [
         accuracies(c) for c in second.json["cells"]
     ]

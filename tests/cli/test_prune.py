@@ -49,7 +49,7 @@ def test_tables_name_layers_and_refusals(run, net, images, form):
     assert result.code == 0
     assert "8/16" in result.out
     assert "nothing*" in result.out
-    assert "the pattern matches no layer" in result.out
+    assert "it matches no layer" in result.out
     assert "top-1, 60 images" in result.out
     assert "Nothing was saved" in result.err
 
@@ -70,6 +70,46 @@ def test_the_folder_is_looked_at_before_the_work(run, net, form, tmp_path):
     assert result.code == 2
     assert "holding mine" in result.err
     assert not (tmp_path / "was-run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("--ratio", "secnd=0.5"), "'secnd': it matches no layer; did you mean 'second'"),
+        (
+            ("--ratio", "first=0.01"),
+            "'first': 0.01 of its 16 channels rounds to none at round_to=8",
+        ),
+        (
+            ("--strategy", "baseline", "--input-range", "0,1", "--ratio", "relu=0.5"),
+            "'relu': it matches no layer",
+        ),
+    ],
+)
+def test_nothing_pruned_is_a_failure_that_says_why(run, net, form, tmp_path, words, why):
+    out = tmp_path / "out"
+    result = run("prune", f"{net}:make", *form, *words, "-o", out, "--json")
+
+    assert result.code == 1
+    assert f"nothing was pruned: {why}" in result.err
+    assert "Warning" not in result.err
+    assert result.json["groups"] == []
+    assert result.json["saved"] is None
+    assert not out.exists()
+
+
+def test_a_ratio_of_zero_is_done_when_nothing_is_pruned(run, net, form, tmp_path):
+    result = run("prune", f"{net}:make", *form, "--ratio", "0", "-o", tmp_path / "out")
+
+    assert result.code == 0, result.err
+    assert (tmp_path / "out" / "plan.json").exists()
+
+
+def test_evaluate_has_no_use_for_eps_without_an_attack(run, net, images, form):
+    result = run("evaluate", f"{net}:make", *form, "--data", images, "--eps", "0.1")
+
+    assert result.code == 2
+    assert "--eps goes with --attack" in result.err
 
 
 def test_evaluate_times_a_pass(run, net, images, form):
@@ -98,6 +138,14 @@ def test_evaluate_times_a_pass(run, net, images, form):
         (("--size", "4x8x8"), 2, "does not run on the example inputs of shape (1, 4, 8, 8)"),
         (("--size", "3x99999x99999"), 2, "at most 268,435,456 values"),
         (("--data", "gone.npz"), 2, "found nothing at gone.npz"),
+        (("--limit", "3"), 2, "--limit says something of the images of --data; give --data PATH"),
+        (("--calibrate",), 2, "--calibrate says something of the images of --data"),
+        (("--calibrate", "--data", "x", "--restorer", "lbyl"), 2, "read weights alone; use"),
+        (
+            ("--strategy", "baseline", "--alpha", "0.1", "--input-range", "0,1"),
+            2,
+            "--alpha: the strategy 'baseline' scores no changes",
+        ),
         (("--weights", "gone.safetensors"), 2, "found nothing at gone.safetensors"),
     ],
 )

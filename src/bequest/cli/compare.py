@@ -19,7 +19,7 @@ def compare(
     ] = "0.3,0.5,0.7",
     restorers: Annotated[
         str, typer.Option(metavar="NAME,...", help="What is compared; a wrong name lists all.")
-    ] = "none,merge,lbyl",
+    ] = "none,merge,lbyl,regression",
     criterion: Annotated[
         str,
         typer.Option(
@@ -46,13 +46,19 @@ def compare(
     html: options.Html = None,
     json: options.Json = False,
 ) -> None:
-    """Prunes at every ratio with every restorer and measures each on the same images."""
+    """Prunes at every ratio with every restorer and measures each on the same images.
+
+    Synthetic images for what looks at inputs (regression, obs, ...) are made once for all. Where
+    nothing could be pruned at any ratio the exit code is 1.
+    """
+    from bequest.asking import nothing_pruned
     from bequest.cli.cells import comparison_tables, encode
     from bequest.cli.files import require_file, write
     from bequest.cli.grid import compare_all
     from bequest.cli.models import open_model
     from bequest.cli.steps import Settings
     from bequest.cli.values import parse_device, parse_names, parse_ratios
+    from bequest.errors import ModelError
     from bequest.report import comparison_page
 
     with Output(json) as output:
@@ -89,3 +95,10 @@ def compare(
         for path in (html, out):
             if path is not None:
                 output.note(f"Written: {path}")
+        idle = [
+            nothing_pruned(one.ratio, one.groups, one.refused)
+            for one in comparison.cells
+            if one.ratio
+        ]
+        if idle and None not in idle:
+            raise ModelError(str(idle[0]))

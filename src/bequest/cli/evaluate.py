@@ -11,6 +11,7 @@ from bequest.cli.output import Output
 
 
 def evaluate(
+    context: typer.Context,
     model: options.Model,
     data: options.Data,
     latency: Annotated[
@@ -40,12 +41,12 @@ def evaluate(
     from bequest.cli.robust import Attack
     from bequest.cli.steps import timed
     from bequest.cli.tables import table
-    from bequest.cli.values import parse_device
+    from bequest.cli.values import options_given, parse_device
     from bequest.report import wording
 
     with Output(json) as output:
         place = parse_device(device)
-        attacking = Attack.parse(attack, eps)
+        attacking = Attack.parse(attack, eps, options_given(context))
         opened = open_model(model, weights=weights, base=base, device=place)
         form = opened.form.overridden(size, mean, std)
         example = form.example(place)

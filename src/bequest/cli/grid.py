@@ -11,13 +11,10 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import nn
 
-from bequest import config
 from bequest.cli.steps import Settings
 from bequest.data import ImageLoader
 from bequest.measure import cost, evaluate
-from bequest.measure.precision import at_least_single
 from bequest.report import Cell, Comparison
-from bequest.restorers import Regression
 
 
 def compare_all(
@@ -49,11 +46,11 @@ def compare_all(
         settings: what all cells share.
         value_range: lowest and highest value of an input, where it is known.
     """
-    observing = {name: config.resolve("criterion", name).observes for name in criteria}
-    seen = None
-    if "regression" in restorers or any(observing.values()):
-        regression = Regression(value_range=value_range)
-        seen = regression.samples(at_least_single(model), example, None, settings.seed, show=True)
+    looking = {
+        (criterion, restorer): settings.check(ratios[0], criterion, restorer).needs_inputs
+        for criterion, restorer in product(criteria, restorers)
+    }
+    seen = settings.seen(model, example, value_range) if any(looking.values()) else None
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         runs = 1 + len(criteria) * len(restorers) * len(ratios)
@@ -68,9 +65,14 @@ def compare_all(
         cells = []
         for criterion, restorer, ratio in product(criteria, restorers, ratios):
             bar.update(task, description=f"{criterion}, {restorer}, {100 * ratio:g} %")
-            looks = restorer == "regression" or observing[criterion]
             pruned, seconds = settings.prune(
-                model, example, ratio, criterion, restorer, data=seen if looks else None
+                model,
+                example,
+                ratio,
+                criterion,
+                restorer,
+                value_range=value_range,
+                data=seen if looking[criterion, restorer] else None,
             )
             cell = Cell(
                 criterion=criterion,

@@ -97,16 +97,19 @@ def prune(
     """Removes channels of a trained network for real and hands what they knew to the others.
 
     Without training and without data. Shows every pruned layer, what could not be pruned and why,
-    and what the network costs before and after.
+    and what the network costs before and after. Where nothing could be pruned the exit code is 1,
+    and nothing is saved.
     """
     from bequest.artifact.folder import require_empty
-    from bequest.cli.files import require_file, write
+    from bequest.asking import nothing_pruned
+    from bequest.cli.files import require_file
     from bequest.cli.models import open_model
     from bequest.cli.robust import Progressive
     from bequest.cli.sparse import prune_weights, single_weights
     from bequest.cli.steps import Settings, measure, save_with_origin, set_apart
-    from bequest.cli.values import options_given, parse_device, parse_ratio
-    from bequest.report import PruningResult, pruning_page
+    from bequest.cli.values import options_given, parse_device, parse_ratio, require_data
+    from bequest.errors import ModelError
+    from bequest.report import PruningResult
 
     with Output(json) as output:
         given = options_given(context)
@@ -114,7 +117,8 @@ def prune(
         settings = Settings(groups, scope, round_to, seed)
         shares = None if ratio is None else parse_ratio(ratio)
         restorer = restorer or ("regression" if strategy is None else "sum")
-        settings.check(shares, criterion, restorer, target)
+        settings.check(shares, criterion, restorer, target, calibrate=calibrate)
+        require_data(data, given)
         progressive = Progressive.parse(strategy, input_range, step, alpha, groups, given)
         if out is not None:
             require_empty(out)
@@ -123,11 +127,11 @@ def prune(
         opened = open_model(model, weights=weights, base=base, device=place)
         form = opened.form.overridden(size, mean, std)
         example = form.example(place)
-        images = seen = None
+        images = apart = None
         if data is not None:
             images = form.images(data, limit=limit, offset=offset, batch_size=batch_size)
         if calibrate:
-            images, seen = set_apart(images)
+            images, apart = set_apart(images)
 
         if single is not None:
             prune_weights(opened, form, single, output, model, images, out, html)
@@ -135,8 +139,9 @@ def prune(
 
         output.waiting(f"tracing and pruning {model}")
         if progressive is not None:
-            share = 0.5 if shares is None else shares
-            pruned, seconds = progressive.prune(opened.model, example, share, restorer, seed, form)
+            pruned, seconds = progressive.prune(
+                opened.model, example, 0.5 if shares is None else shares, restorer, seed, form
+            )
         else:
             pruned, seconds = settings.prune(
                 opened.model,
@@ -146,27 +151,30 @@ def prune(
                 restorer,
                 target=target,
                 value_range=form.value_range(),
-                data=seen,
+                data=apart,
                 progress=True,
             )
         before, after = measure((opened.model, pruned.model), example, images)
-        plan = pruned.plan
-        result = PruningResult(model, plan.recipe, pruned.report, before, after, seconds, plan.form)
-        if out is not None:
-            save_with_origin(pruned, out, opened.spec, form)
-        if html is not None:
-            write(html, pruning_page(result))
-        _show(output, result, html, out)
-        if out is not None:
-            needed = "" if opened.base is None else f"--model {opened.base} "
-            output.note(f"Next: bequest evaluate {out} {needed}--data {data or 'PATH'}")
+        recipe, report, form_now = pruned.plan.recipe, pruned.report, pruned.plan.form
+        result = PruningResult(model, recipe, report, before, after, seconds, form_now)
+        idle = nothing_pruned(recipe["ratio"], report.groups, report.refused)
+        saved = None if idle else out
+        if saved is not None:
+            save_with_origin(pruned, saved, opened.spec, form)
+        needed = "" if opened.base is None else f"--model {opened.base} "
+        _show(output, result, html, saved, f"{needed}--data {data or 'PATH'}")
+        if idle:
+            raise ModelError(idle)
 
 
-def _show(output: Output, result: PruningResult, html: Path | None, out: Path | None) -> None:
-    """Tables for a person, one document for a program."""
+def _show(
+    output: Output, result: PruningResult, html: Path | None, out: Path | None, rest: str
+) -> None:
+    """Tables for a person, a page, one document for a program; what to do next, with what else."""
+    from bequest.cli.files import write
     from bequest.cli.robust import robust_json, robust_tables
     from bequest.cli.tables import group_table, refusal_tables, table
-    from bequest.report import wording
+    from bequest.report import pruning_page, wording
     from bequest.report.pruning import AS_PROGRAM, before_and_after
 
     output.show(
@@ -189,7 +197,10 @@ def _show(output: Output, result: PruningResult, html: Path | None, out: Path | 
             f"group asked to lose {timed['ratio']:.3f}."
         )
     if html is not None:
+        write(html, pruning_page(result))
         output.note(f"Page: {html}")
-    output.note(
-        "Nothing was saved; -o FOLDER saves the pruned network." if out is None else f"Saved: {out}"
-    )
+    if out is not None:
+        output.note(f"Saved: {out}")
+        output.note(f"Next: bequest evaluate {out} {rest}")
+    else:
+        output.note("Nothing was saved; -o FOLDER saves a network that was pruned.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +18,12 @@ from bequest.cli.inputs import InputForm
 from bequest.cli.tables import table, titled
 from bequest.cli.values import parse_numbers, refuse_beside
 from bequest.data import ImageLoader
-from bequest.errors import UnknownNameError, UsageError
+from bequest.errors import NothingPrunedWarning, UnknownNameError, UsageError
 from bequest.measure.attacks import ATTACKS, Robustness, robustness
 from bequest.pruning import Pruned, Report
 from bequest.report import wording
 from bequest.robust import RobustReport, Strategy
+from bequest.robust.annealing import Informed
 from bequest.selection import Ratio
 
 _REPLACED = ("--target", "--sparsity", "--calibrate", "--criterion", "--scope", "--round-to")
@@ -61,6 +63,10 @@ class Progressive:
             return None
         refuse_beside("--strategy", _REPLACED, given)
         chosen = config.resolve("strategy", strategy, Strategy)
+        if "--alpha" in given and not isinstance(chosen, Informed):
+            raise UsageError(
+                f"--alpha: the strategy '{chosen.name}' scores no changes; leave it out"
+            )
         if input_range is None:
             raise UsageError(
                 "--strategy needs --input-range LOW,HIGH, the lowest and highest pixel value: what "
@@ -86,18 +92,20 @@ class Progressive:
     ) -> tuple[Pruned, float]:
         """The pruned network, and the seconds that it took."""
         start = time.perf_counter()
-        pruned = robust.prune(
-            model,
-            example,
-            (as_read(self.low, form), as_read(self.high, form)),
-            ratio,
-            self.step,
-            self.strategy,
-            self.alpha,
-            restorer,
-            seed,
-            progress=True,
-        )
+        with warnings.catch_warnings():  # what was not pruned and why is shown
+            warnings.simplefilter("ignore", NothingPrunedWarning)
+            pruned = robust.prune(
+                model,
+                example,
+                (as_read(self.low, form), as_read(self.high, form)),
+                ratio,
+                self.step,
+                self.strategy,
+                self.alpha,
+                restorer,
+                seed,
+                progress=True,
+            )
         return pruned, time.perf_counter() - start
 
 
@@ -157,13 +165,15 @@ class Attack:
     sizes: tuple[float, ...]
 
     @classmethod
-    def parse(cls, attack: str | None, eps: str) -> Attack | None:
-        """None without ``--attack``.
+    def parse(cls, attack: str | None, eps: str, given: frozenset[str]) -> Attack | None:
+        """None without ``--attack``; ``given`` are the options on the command line.
 
         Raises:
-            UsageError: an unknown attack, or an eps that is no number ≥ 0.
+            UsageError: an unknown attack, an eps that is no number ≥ 0, or one without an attack.
         """
         if attack is None:
+            if "--eps" in given:
+                raise UsageError("--eps goes with --attack, e.g. --attack fgsm")
             return None
         if attack not in ATTACKS:
             raise UnknownNameError("attack", attack, ATTACKS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,11 @@ import bequest
 from bequest.artifact import save
 from bequest.cli.inputs import InputForm
 from bequest.data import ImageLoader
-from bequest.errors import UsageError
+from bequest.errors import NothingPrunedWarning, UsageError
+from bequest.graph.trace import require_runnable
 from bequest.measure import Latency, cost, evaluate
 from bequest.measure.latency import latencies
+from bequest.measure.precision import at_least_single
 from bequest.planning import Kinds, Wish
 from bequest.pruning import Pruned
 from bequest.report import Measured
@@ -38,14 +41,20 @@ class Settings:
     seed: int
 
     def check(
-        self, ratio: Ratio | None, criterion: str, restorer: str, target: str | None = None
-    ) -> None:
+        self,
+        ratio: Ratio | None,
+        criterion: str,
+        restorer: str,
+        target: str | None = None,
+        *,
+        calibrate: bool = False,
+    ) -> Wish:
         """Checks a call before anything is opened for it.
 
         Raises:
-            UsageError: an argument is wrong.
+            UsageError: an argument is wrong, or images are given to what reads weights alone.
         """
-        Wish.checked(
+        wish = Wish.checked(
             ratio=ratio,
             target=target,
             criterion=criterion,
@@ -53,6 +62,34 @@ class Settings:
             progress=False,
             **dataclasses.asdict(self),
         )
+        if calibrate and not wish.needs_inputs:
+            raise UsageError(
+                f"--calibrate: the criterion '{criterion}' and the restorer '{restorer}' read "
+                "weights alone; use --restorer regression, or leave it out"
+            )
+        return wish
+
+    def seen(
+        self,
+        model: nn.Module,
+        example: torch.Tensor,
+        value_range: tuple[float, float] | None,
+        data: Iterable[Any] | None = None,
+    ) -> Samples:
+        """What layers are observed and refitted with, the same for every command.
+
+        Args:
+            model: the dense network.
+            example: one input.
+            value_range: lowest and highest value of an input, where the network's own form tells.
+            data: images to look at; None = synthetic ones within the range.
+
+        Raises:
+            UsageError: the network does not run on the example.
+        """
+        require_runnable(model, example)
+        method = Regression() if data is not None else Regression(value_range=value_range)
+        return method.samples(at_least_single(model), example, data, self.seed, show=True)
 
     def prune(
         self,
@@ -77,25 +114,33 @@ class Settings:
             restorer: what they leave behind.
             target: as in :func:`bequest.prune`.
             value_range: lowest and highest value of an input, where the network's own form tells.
-            data: images that a regression looks at, in place of synthetic ones.
+            data: what is looked at, where the call looks at inputs: images, or what :meth:`seen`
+                made; None = synthetic images within the range.
             progress: a progress bar on a terminal.
         """
         start = time.perf_counter()
+        if data is not None and not isinstance(data, Samples):
+            value_range = None  # that of the images counts
+        wish = self.check(ratio, criterion, restorer, target)
+        if wish.needs_inputs and not isinstance(data, Samples):
+            data = self.seen(model, example, value_range, data)
         method = Regression(value_range=value_range) if restorer == "regression" else restorer
-        pruned = bequest.prune(
-            model,
-            example,
-            ratio,
-            target=target,
-            data=data,
-            groups=cast(Kinds, self.groups),
-            criterion=criterion,
-            scope=cast(Scope, self.scope),
-            restorer=method,
-            round_to=self.round_to,
-            seed=self.seed,
-            progress=progress,
-        )
+        with warnings.catch_warnings():  # what was not pruned and why is shown
+            warnings.simplefilter("ignore", NothingPrunedWarning)
+            pruned = bequest.prune(
+                model,
+                example,
+                ratio,
+                target=target,
+                data=data,
+                groups=cast(Kinds, self.groups),
+                criterion=criterion,
+                scope=cast(Scope, self.scope),
+                restorer=method,
+                round_to=self.round_to,
+                seed=self.seed,
+                progress=progress,
+            )
         return pruned, time.perf_counter() - start
 
 

@@ -33,6 +33,17 @@ def refuse_beside(option: str, others: Iterable[str], given: frozenset[str]) -> 
             raise UsageError(f"{option} and {other} don't go together; leave one out")
 
 
+def require_data(data: object, given: frozenset[str]) -> None:
+    """Refuses options that say something of images where none are given.
+
+    Raises:
+        UsageError: one of them stands without ``--data``.
+    """
+    for option in ("--limit", "--offset", "--batch-size", "--calibrate"):
+        if data is None and option in given:
+            raise UsageError(f"{option} says something of the images of --data; give --data PATH")
+
+
 def parse_ratio(text: str) -> float | dict[str, float]:
     """``0.5``, or ``PATTERN=RATIO,PATTERN=RATIO`` in the order in which patterns are tried.
 

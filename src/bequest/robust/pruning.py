@@ -17,6 +17,7 @@ from bequest import config
 from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.lineage import continued, remember
 from bequest.artifact.plan import Plan, versions
+from bequest.asking import warn_of_nothing
 from bequest.errors import UsageError
 from bequest.graph.training import training_notes
 from bequest.hypersphere.structure import as_plain
@@ -25,11 +26,14 @@ from bequest.measure.progress import tracked
 from bequest.planning import Wish
 from bequest.restorers.base import Restorer
 from bequest.restorers.regression import Regression
-from bequest.robust.annealing import Strategy
+from bequest.robust.annealing import Informed, Strategy
 from bequest.robust.inputs import InputRange, to_json
 from bequest.robust.records import RobustPruned, RobustReport, Step
 from bequest.robust.run import Pace, Run
 from bequest.selection import Ratio
+
+ALPHA = 0.75
+"""Weight of the size of a change against its evenness: the paper's for networks of ReLU."""
 
 Callback = Callable[[Step, nn.Module], object]
 """Called after every step with the step and the network as it is then."""
@@ -42,7 +46,7 @@ def prune(
     ratio: Ratio = 0.5,
     step: float = 1 / 64,
     strategy: str | Strategy = "stochastic",
-    alpha: float = 0.75,
+    alpha: float = ALPHA,
     restorer: str | Restorer | Regression = "sum",
     seed: int = 0,
     callback: Callback | None = None,
@@ -66,7 +70,8 @@ def prune(
         step: share of a layer's channels that leave in one step, in (0, 1].
         strategy: "baseline", "greedy", "stochastic", or a config object.
         alpha: weight of the size of a change against its evenness over the outputs, in [0, 1]. The
-            paper has 0.75 for networks of ReLU and 0.05 for those of sigmoid units.
+            paper has 0.75 for networks of ReLU and 0.05 for those of sigmoid units. The strategy
+            "baseline", which looks at no change, takes none.
         restorer: what the channels that left leave behind after each step: "sum" as in the paper,
             another weight-space restorer, or "regression"; a name or a config object.
         seed: of everything random.
@@ -79,10 +84,15 @@ def prune(
     Raises:
         UsageError: an argument is wrong, or the ratio is out of the strategy's reach.
         ModelError: the model is refused by name, can't be exported, or returns several tensors.
+
+    Warns:
+        NothingPrunedWarning: no channel left although the call asked for it.
     """
     chosen: Strategy = config.resolve("strategy", strategy, Strategy)
     _check_share("step", step, step > 0 if _is_number(step) else False, "(0, 1]")
     _check_share("alpha", alpha, alpha >= 0 if _is_number(alpha) else False, "[0, 1]")
+    if alpha != ALPHA and not isinstance(chosen, Informed):
+        raise UsageError(f"alpha: the strategy '{chosen.name}' scores no changes; leave alpha out")
     wish = checked_wish(ratio, restorer, seed)
     _check_reach(wish.shares, chosen)
 
@@ -117,6 +127,7 @@ def prune(
     whole = continued(model, plan)
     remember(restored.model, whole.plan, whole.dense)
     trained = training_notes(run.channels, plan.surgery, model, restored.model, example_inputs)
+    idle = warn_of_nothing(wish.ratio, restored.groups, run.refused)
     report = RobustReport(
         groups=restored.groups,
         refused=tuple(run.refused),
@@ -124,7 +135,7 @@ def prune(
         after=cost(restored.model, example_inputs),
         certified_change=(change.lower[0], change.upper[0]),
         unbounded=gaps,
-        notes=(*run.notes, *forgotten, *whole.notes, *trained),
+        notes=(*idle, *run.notes, *forgotten, *whole.notes, *trained),
         steps=tuple(steps),
     )
     return RobustPruned(restored.model, whole.plan, report)

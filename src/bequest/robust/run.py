@@ -13,15 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from bequest.artifact.plan import Refusal
+from bequest.asking import asked_for, held_by_output, is_classifier
 from bequest.graph import surgery as operation
 from bequest.graph.chains import bind
 from bequest.graph.cuts import plan_surgery
-from bequest.graph.groups import Group, group
+from bequest.graph.groups import Channels, Group, group
 from bequest.graph.rules import read
 from bequest.graph.surgery import can_hold_bias
 from bequest.graph.trace import named_tensors, trace
 from bequest.measure.precision import at_least_single
-from bequest.planning import Chosen, Wish, asked_for, leaving_channels, try_out
+from bequest.planning import Chosen, Wish, leaving_channels, try_out
 from bequest.restoration import Restored, by_walk, in_weight_space
 from bequest.restorers.regression import Regression
 from bequest.restorers.srinivas2015sum import Sum
@@ -105,12 +106,12 @@ class Run:
 
     def _candidates(self, ratio: Ratio) -> Iterator[Layer]:
         """The layers that the call asks for and that can be pruned step by step."""
-        asked, unmatched = asked_for(self.analysed.groups, ratio)
+        asked, idle = asked_for(self.analysed, ratio)
         for member, share, pattern in asked:
-            if member.is_output and pattern is None:
+            if is_classifier(member) and pattern is None:
                 continue
             bound = bind(self.analysed, member, self.dense)
-            reason = _reason_to_stay(member)
+            reason = _reason_to_stay(self.analysed, member)
             if reason is not None:
                 self.refused.append(Refusal(member.name, member.size, reason))
                 continue
@@ -118,7 +119,7 @@ class Run:
             if target:
                 most = max(1, ceil(self.pace.step * member.size - 1e-6))
                 yield Layer(member, bound, self.analysed, target, most)
-        self.refused.extend(unmatched)
+        self.refused.extend(idle)
 
     def _bearable(self, layers: list[Layer], example: Any) -> list[Layer]:
         """The layers that the model's code bears to shrink, each tried out by itself."""
@@ -223,10 +224,10 @@ class Run:
             return values(reading.network, folded(reading, tensors), self.inputs)
 
 
-def _reason_to_stay(member: Group) -> str | None:
+def _reason_to_stay(channels: Channels, member: Group) -> str | None:
     blocked = any(one.groups > 1 or one.weight is None for one in member.consumers)
     reasons = {
-        "its channels are the network's output": member.is_output,
+        held_by_output(channels, member): member.is_output,
         "; ".join(member.reasons): member.free == 0,
         "it is a residual stream, whose channels several layers write": member.kind == "residual",
         "it has a single channel": member.size == 1,

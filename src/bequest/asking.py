@@ -1,0 +1,195 @@
+"""What a call asks of a network, and what is true of wishes that come to nothing."""
+
+from __future__ import annotations
+
+import difflib
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import fx
+
+from bequest.artifact.plan import GroupPlan, Refusal
+from bequest.errors import NothingPrunedWarning
+from bequest.graph.groups import Channels, Group
+from bequest.graph.results import returned_as
+from bequest.graph.trace import module_of
+from bequest.selection import Choice, Mask, Ratio, kept_count, ratio_of
+
+_SHOWN = 3
+
+
+def asked_for(
+    channels: Channels, ratio: Ratio
+) -> tuple[list[tuple[Group, float, str | None]], list[Refusal]]:
+    """Groups that a ratio asks to lose channels, with their shares and the patterns that said so.
+
+    The refusals are of patterns that ask nothing of any group, and say why.
+    """
+    asked = []
+    claimed: dict[str, str] = {}
+    for member in channels.groups:
+        share, pattern = ratio_of(member, ratio)
+        if pattern is not None:
+            claimed[member.name] = pattern
+        if share:
+            asked.append((member, share, pattern))
+    patterns = ratio if isinstance(ratio, Mapping) else {}
+    idle = [one for one in patterns if one not in claimed.values()]
+    names = _Names.of(channels) if idle else None
+    return asked, [Refusal(one, 0, _why_idle(one, channels, claimed, names)) for one in idle]
+
+
+def is_classifier(group: Group) -> bool:
+    """Whether its channels are what the network says in the end, which no layer reads.
+
+    That these stay is what everybody expects. A result that layers read, too (a hidden state), is
+    one that a user may not know of.
+    """
+    return group.is_output and not group.consumers
+
+
+def held_by_output(channels: Channels, group: Group) -> str:
+    """The reason why output channels stay, with the results' names where there are any."""
+    names = [f"'{name}'" for name in returned_as(channels, group)]
+    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN))
+    return f"its channels are the network's output {shown}".rstrip()
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Every name that a user may know a part of the network by.
+
+    Attributes:
+        layers: producers of groups.
+        modules: module → the layer that writes the channels of its values; None = not known.
+        tensors: parameters and buffers; True where an operator reads them.
+    """
+
+    layers: tuple[str, ...]
+    modules: Mapping[str, str | None]
+    tensors: Mapping[str, bool]
+
+    @classmethod
+    def of(cls, channels: Channels) -> _Names:
+        """Those of a network."""
+        reading = channels.reading
+        writer = {int(c): one.name for one in channels.groups for c in one.channels}
+        modules: dict[str, str | None] = {}
+        tensors: dict[str, bool] = {}
+
+        def written_by(node: fx.Node) -> str | None:
+            layout = reading.layouts.get(node)
+            for one in layout if isinstance(layout, tuple) else (layout,):
+                for labels in () if one is None else one.dims:
+                    found = [] if labels is None else channels.channel_of[labels].tolist()
+                    for channel in found:
+                        if channel in writer:
+                            return writer[channel]
+            return None
+
+        for node in reading.network.nodes:
+            name = reading.network.tensors.get(node.name)
+            if name is not None:
+                tensors[name] = bool(node.users)
+            module = module_of(node) if name is None else name.rpartition(".")[0]
+            if module and modules.get(module) is None:
+                modules[module] = written_by(node)
+            while module := module.rpartition(".")[0]:
+                modules.setdefault(module, None)
+        layers = tuple(dict.fromkeys(name for one in channels.groups for name in one.layers))
+        return cls(layers, modules, tensors)
+
+
+def _why_idle(
+    pattern: str, channels: Channels, claimed: Mapping[str, str], names: _Names | None
+) -> str:
+    assert names is not None
+    for member in channels.groups:
+        if any(fnmatchcase(name, pattern) for name in member.layers):
+            return _shadowed(pattern, member, claimed[member.name])
+    for module, writer in names.modules.items():
+        if fnmatchcase(module, pattern):
+            return _no_layer(module, writer, names)
+    for tensor in names.tensors:
+        if fnmatchcase(tensor, pattern):
+            layer = tensor.rpartition(".")[0]
+            return f"it matches the tensor '{tensor}': name the layer, '{layer}'"
+    known = list(dict.fromkeys((*names.layers, *names.modules)))
+    near = difflib.get_close_matches(pattern, known, _SHOWN)
+    if near:
+        return f"it matches no layer; did you mean {' or '.join(map(repr, near))}?"
+    return "it matches no layer; bequest.inspect, or 'bequest inspect', lists them"
+
+
+def _shadowed(pattern: str, member: Group, first: str) -> str:
+    """Of two patterns for one group the first counts."""
+    own = next(name for name in member.layers if fnmatchcase(name, pattern))
+    other = next(name for name in member.layers if fnmatchcase(name, first))
+    if own == other:
+        return f"it is shadowed by '{first}', which comes first and matches '{own}', too"
+    return (
+        f"it is shadowed by '{first}', which comes first and matches '{other}', whose channels are "
+        f"those of '{own}'"
+    )
+
+
+def _no_layer(module: str, writer: str | None, names: _Names) -> str:
+    """What a module is that writes no channels of its own."""
+    inside = [name for name in names.layers if name.startswith(f"{module}.")]
+    own = [used for name, used in names.tensors.items() if name.rpartition(".")[0] == module]
+    if inside:
+        return f"it matches the module '{module}', not the layers in it: write '{module}.*'"
+    if own and not any(own):
+        return f"it matches '{module}', which the network does not use in evaluation mode"
+    if writer is not None:
+        return f"it matches '{module}', which writes no channels of its own: name '{writer}'"
+    return f"it matches '{module}', which writes no channels that can be followed"
+
+
+def left_whole(
+    choices: Iterable[Choice], masks: Iterable[Mask], scope: str, round_to: int
+) -> list[Refusal]:
+    """Groups of which a share was asked that comes to no channel, and why."""
+    found = []
+    for choice, keep in zip(choices, masks, strict=True):
+        if not choice.ratio or not keep.all():
+            continue
+        free = choice.group.free
+        if scope == "group" and kept_count(free, choice.ratio, round_to) == free:
+            reason = (
+                f"{choice.ratio:g} of its {free} channels rounds to none at round_to={round_to}"
+            )
+            if kept_count(free, choice.ratio, 1) < free:
+                reason += f"; round_to=1 takes {free - kept_count(free, choice.ratio, 1)}"
+        elif scope == "global":
+            reason = "its channels rank above those of other groups (scope 'global')"
+        else:
+            reason = "what can't leave it leaves nothing to take: blocks keep equal numbers"
+        found.append(Refusal(choice.group.name, choice.group.size, reason))
+    return found
+
+
+def nothing_pruned(
+    ratio: Ratio | None, groups: Sequence[GroupPlan], refused: Sequence[Refusal]
+) -> str | None:
+    """What to say where a call asked for pruning and no channel left; None where one did."""
+    asked = max(ratio.values()) if isinstance(ratio, Mapping) else ratio
+    if groups or asked == 0:
+        return None
+    reasons = [f"'{one.group}': {one.reason}" for one in refused[:_SHOWN]]
+    if len(refused) > _SHOWN:
+        reasons.append(f"and {len(refused) - _SHOWN} more in report.refused")
+    return "nothing was pruned: " + ("; ".join(reasons) or "no group of channels can lose any")
+
+
+def warn_of_nothing(
+    ratio: Ratio | None, groups: Sequence[GroupPlan], refused: Sequence[Refusal]
+) -> tuple[str, ...]:
+    """Warns the caller of the caller where nothing was pruned; the same as notes of a report."""
+    idle = nothing_pruned(ratio, groups, refused)
+    if idle is None:
+        return ()
+    warnings.warn(idle, NothingPrunedWarning, stacklevel=3)
+    return (idle,)
