@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from bequest.graph.cuts import plan_surgery
 from bequest.graph.groups import Channels
 from bequest.graph.shrunk import Shrunk
 from bequest.graph.trace import meta_copy, named_tensors, normalise_inputs, to_meta
-from bequest.measure.cost import Cost, cost, count_macs
+from bequest.measure.cost import Cost, cost, count_macs, stored_size
 from bequest.measure.execution import evaluation_mode, placed, run
 from bequest.planning import Chosen, Wish, chosen_from, leaving_channels
 from bequest.selection import Choice, Mask
@@ -89,10 +89,11 @@ def agreement(dense: nn.Module, pruned: nn.Module, samples: Samples) -> float:
 
 
 def cost_without_data(model: nn.Module, example_inputs: Any) -> Cost:
-    """Counted on a copy without data where the model runs without."""
+    """Counted on a copy without data where the model runs without; bytes are those of the data."""
     try:
         args, kwargs = to_meta(normalise_inputs(example_inputs))
-        return cost(meta_copy(model), kwargs or args)
+        counted = cost(meta_copy(model), kwargs or args)
+        return replace(counted, bytes=stored_size(model))
     except Exception:
         return cost(model, example_inputs)
 

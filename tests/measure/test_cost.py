@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+import bequest
 from bequest import zoo
 from bequest.measure import cost
 
@@ -53,3 +54,19 @@ def test_the_model_is_left_as_it_was():
     assert model.training
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_the_report_of_pruning_counts_the_bytes_that_are_saved(tmp_path):
+    """Pruning counts on tensors without data, which says nothing of their zeros."""
+    model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
+    with torch.no_grad():
+        model[0].weight[:, 8:] = 0
+    x = torch.zeros(1, 64)
+
+    pruned = bequest.prune(model, x, 0.5, restorer="none", progress=False)
+    pruned.save(tmp_path / "out")
+
+    assert pruned.report.before == cost(model, x)
+    assert pruned.report.after == cost(pruned.model, x)
+    written = (tmp_path / "out" / "model.safetensors").stat().st_size
+    assert 0 < written - pruned.report.after.bytes < 600  # the file's own names and shapes

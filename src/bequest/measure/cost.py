@@ -42,12 +42,17 @@ def cost(model: nn.Module, example_inputs: Inputs) -> Cost:
     """
     with evaluation_mode(model):
         macs = count_macs(lambda: run(model, example_inputs))
-    stored = {id(t): t for t in model.state_dict(keep_vars=True).values() if isinstance(t, Tensor)}
     return Cost(
         params=sum(parameter.numel() for parameter in model.parameters()),
         macs=macs,
-        bytes=stored_bytes(stored.values()),
+        bytes=stored_size(model),
     )
+
+
+def stored_size(model: nn.Module) -> int:
+    """Bytes of the tensors that saving stores, each once; their values decide which are sparse."""
+    state = model.state_dict(keep_vars=True).values()
+    return stored_bytes({id(t): t for t in state if isinstance(t, Tensor)}.values())
 
 
 def count_macs(work: Callable[[], object]) -> int:
