@@ -154,3 +154,13 @@ def test_progressive_pruning_says_the_same():
 def test_an_option_that_a_strategy_has_no_use_for():
     with pytest.raises(UsageError, match="alpha: the strategy 'baseline' scores no changes"):
         bequest.robust.prune(nn.Linear(3, 2), torch.zeros(1, 3), strategy="baseline", alpha=0.5)
+
+
+def test_inspecting_names_the_result_that_holds_a_stream():
+    views = bequest.inspect(
+        WithByProducts(lambda y, h: {"logits": y, "hidden": h}), torch.zeros(1, 8)
+    ).groups
+
+    held = {view.name: view.reasons for view in views if view.kind == "output"}
+    assert held["stem"][0] == "its channels are the network's output 'hidden'"
+    assert held["head"][0] == "its channels are the network's output 'logits'"

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from bequest.asking import held_by_output
 from bequest.graph.chains import bind
-from bequest.graph.groups import group
+from bequest.graph.groups import Channels, Group, group
 from bequest.graph.rules import read
 from bequest.graph.trace import named_tensors, trace
 
@@ -26,7 +27,7 @@ class GroupView:
         producers: the layers that write the channels.
         consumers: the layers that read them.
         obstacle: why weight-space restorers can't serve the group; None = they can.
-        reasons: why channels can't leave.
+        reasons: why channels can't leave; first, which of the network's results they are.
         literal: operators whose size may stand in the code; pruning tries them out.
     """
 
@@ -73,9 +74,13 @@ def inspect(model: nn.Module, example_inputs: Any) -> Inspection:
             producers=member.layers,
             consumers=member.readers,
             obstacle=bind(channels, member, tensors).unit.obstacle,
-            reasons=member.reasons,
+            reasons=(*_held(channels, member), *member.reasons),
             literal=member.literal,
         )
         for member in channels.groups
     )
     return Inspection(views, tuple(dict.fromkeys(channels.reading.walls)))
+
+
+def _held(channels: Channels, member: Group) -> list[str]:
+    return [held_by_output(channels, member)] if member.is_output else []

@@ -73,12 +73,12 @@ def test_frozen_channels_and_walls_are_told():
     text = shown(
         view("frozen", prunable=0, reasons=("aten.sort has no rule",)),
         view("partly", prunable=12, reasons=("padded",)),
-        view("fc", kind="output", prunable=0),
+        view("fc", kind="output", prunable=0, reasons=("the network's output 'logits'",)),
         walls=("aten.sort.default in 'pool'",),
     )
     assert "can't be pruned: aten.sort has no rule" in text
     assert "12 of 16" in text
     assert "some channels can't leave: padded" in text
-    assert "the network's output" in text
+    assert "the network's output 'logits'; pruned only where a ratio names" in text
     assert "aten.sort.default in 'pool'" in text
     assert "3 groups, 48 channels: 12 can be pruned" in text

@@ -96,9 +96,9 @@ def prune(
 ) -> None:
     """Removes channels of a trained network for real and hands what they knew to the others.
 
-    Without training and without data. Shows every pruned layer, what could not be pruned and why,
-    and what the network costs before and after. Where nothing could be pruned the exit code is 1,
-    and nothing is saved.
+    Without training, and without data unless --calibrate asks for them. Shows every pruned layer,
+    what could not be pruned and why, and what the network costs before and after. Where nothing
+    could be pruned the exit code is 1, and nothing is saved.
     """
     from bequest.artifact.folder import require_empty
     from bequest.asking import nothing_pruned

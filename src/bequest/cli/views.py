@@ -60,7 +60,7 @@ def _row(alike: Sequence[GroupView], remarks: Footnotes) -> tuple[str, ...]:
 
 def _remarks(group: GroupView) -> list[str]:
     if group.kind == "output":
-        return ["the network's output; pruned only where a ratio names the layer in full"]
+        return [f"{group.reasons[0]}; pruned only where a ratio names the layer in full"]
     remarks = []
     if group.rows > 1:
         remarks.append(f"a channel is {group.rows} rows of its layer, such as a whole head")
@@ -69,7 +69,7 @@ def _remarks(group: GroupView) -> list[str]:
     elif group.prunable < group.size:
         remarks.append(f"some channels can't leave: {'; '.join(group.reasons)}")
     if group.obstacle is not None and group.prunable:
-        remarks.append(f"prunable, but nothing can be handed on: {group.obstacle}")
+        remarks.append(f"no restorer in weight space serves it: {group.obstacle}")
     if group.literal:
         operators = wording.compact(group.literal)
         remarks.append(f"its width may be a constant in the code, pruning tries it: {operators}")
@@ -82,5 +82,5 @@ def _summary(groups: Sequence[GroupView]) -> str:
     total = sum(group.size for group in groups)
     return (
         f"{len(groups)} groups, {total:,} channels: {channels:,} can be pruned, of which "
-        f"{restorable:,} can be handed on by restorers."
+        f"{restorable:,} can be handed on by restorers in weight space."
     )

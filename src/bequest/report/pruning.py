@@ -103,7 +103,7 @@ def pruning_page(result: PruningResult) -> str:
         f"Channels chosen by {recipe['criterion']['name']}, restored by "
         f"{recipe['restorer']['name']}, {_asked(recipe)}, groups "
         f"{recipe['groups']}, widths in multiples of {recipe['round_to']}. Pruned and restored in "
-        f"{seconds}, without data and without training."
+        f"{seconds}, without training."
     ]
     if result.form == "program":
         summary.append(AS_PROGRAM)
