@@ -144,6 +144,23 @@ def test_a_head_that_would_read_other_channels_is_remarked():
     assert "in training mode: getitem has the shape (4, 8), planned (4, 4)" in notes[-1]
 
 
+def test_a_tied_weight_is_read_under_one_of_its_names():
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.one = nn.Linear(8, 32), nn.Linear(32, 32)
+            self.two = nn.Linear(32, 32)
+            self.two.weight = self.one.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.inner(x)
+            return self.one(x) + self.two(F.relu(x))
+
+    result = pruned(Tied(), X, {"inner": 0.5})
+    assert result.report.notes == ()
+    assert result.model.two.weight.shape == (32, 16)
+
+
 def test_a_width_in_the_code_of_training_is_remarked():
     result = pruned(Noisy(), X)
     assert result.plan.form == "module"

@@ -174,13 +174,10 @@ def _flag(modules: Collection[str], model: nn.Module) -> None:
 
 
 def _unread_names(network: Network) -> frozenset[str]:
-    """Parameters and buffers that no operator of the trace reads."""
-    placeholders = (node for node in network.nodes if node.op == "placeholder")
-    return frozenset(
-        network.tensors[node.name]
-        for node in placeholders
-        if node.name in network.tensors and not node.users
-    )
+    """Parameters and buffers that no operator of the trace reads, by any of their placeholders."""
+    held = [node for node in network.nodes if node.name in network.tensors]
+    read_names = {network.tensors[node.name] for node in held if node.users}
+    return frozenset(network.tensors.values()) - read_names
 
 
 def _unread(channels: Channels, model: nn.Module) -> Iterator[tuple[str, Tensor]]:
