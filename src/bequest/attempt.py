@@ -12,10 +12,10 @@ from torch import nn
 from bequest import config
 from bequest.artifact.plan import Form, Refusal
 from bequest.errors import ModelError
+from bequest.execution.copies import duplicate
 from bequest.graph.emission import NotEmittable, check_emittable, emit
 from bequest.graph.groups import Channels
 from bequest.graph.tryout import Finding, Trial
-from bequest.measure.execution import duplicate
 from bequest.planning import Chosen, Wish, leaving_channels
 from bequest.restoration import Restored, by_walk, in_weight_space
 from bequest.restorers.regression import Regression

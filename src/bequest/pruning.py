@@ -17,6 +17,7 @@ from bequest.asking import warn_of_nothing
 from bequest.attempt import Attempt
 from bequest.criteria.base import Criterion
 from bequest.errors import UsageError
+from bequest.execution.copies import private_copy
 from bequest.graph.admission import admit
 from bequest.graph.groups import group
 from bequest.graph.program import Program
@@ -26,7 +27,7 @@ from bequest.graph.training import training_notes, with_training
 from bequest.hypersphere.structure import as_plain
 from bequest.latency_target import meet_latency
 from bequest.measure.cost import Cost
-from bequest.measure.execution import generators_kept, private_copy
+from bequest.measure.execution import undisturbed
 from bequest.measure.precision import at_least_single
 from bequest.planning import Chosen, Kinds, Wish, chosen_from, require_sound, select
 from bequest.restorers.base import Restorer
@@ -155,7 +156,7 @@ def prune(
     )
     admit(model)
     model, forgotten = as_plain(model)
-    with generators_kept(model):
+    with undisturbed(model):
         dense = private_copy(model)
         samples = _samples(wish, dense, example_inputs, data)
         inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)

@@ -7,7 +7,6 @@ exported from a real copy instead.
 
 from __future__ import annotations
 
-import copy
 import io
 import logging
 import traceback
@@ -25,6 +24,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec
 
 from bequest.errors import BequestError, ModelError, UsageError
+from bequest.execution.copies import duplicate
+from bequest.execution.threads import ONE_AT_A_TIME
 from bequest.graph.admission import admit
 from bequest.graph.numbers import Call, Recorder
 
@@ -149,7 +150,7 @@ def trace_shapes(
     except BequestError:
         raise
     except Exception:  # any failure: the real copy either works or gives the error to report
-        return _export(_changed(copy.deepcopy(model).eval(), change), inputs)
+        return _export(_changed(duplicate(model).eval(), change), inputs)
 
 
 def _place(network: Network, inputs: Inputs) -> None:
@@ -185,7 +186,7 @@ def run_shapes(
     try:
         return recorded(meta_copy(model), to_meta(inputs), without_data=True)
     except Exception:  # as in trace_shapes
-        return recorded(copy.deepcopy(model).eval(), inputs, without_data=False)
+        return recorded(duplicate(model).eval(), inputs, without_data=False)
 
 
 def _changed(model: nn.Module, change: Callable[[nn.Module], None] | None) -> nn.Module:
@@ -204,7 +205,7 @@ def meta_copy(model: nn.Module) -> nn.Module:
             if isinstance(tensor, nn.Parameter)
             else empty
         )
-    return copy.deepcopy(model, memo).eval()
+    return duplicate(model, memo).eval()
 
 
 def to_meta(inputs: Inputs) -> Inputs:
@@ -219,7 +220,7 @@ def to_meta(inputs: Inputs) -> Inputs:
 
 def _export(model: nn.Module, inputs: Inputs) -> Network:
     args, kwargs = inputs
-    with _quiet_export(), torch.no_grad():
+    with ONE_AT_A_TIME, _quiet_export(), torch.no_grad():
         with _Limit(type(model).__name__):
             program = torch.export.export(model, args, kwargs)
         program = program.run_decompositions({})
@@ -297,7 +298,7 @@ def _refuse_inputs(model: nn.Module, inputs: Inputs) -> None:
     shapes = [
         tuple(value.shape) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)
     ]
-    run: Callable[..., Any] = copy.deepcopy(model).eval()
+    run: Callable[..., Any] = duplicate(model).eval()
     try:
         with torch.no_grad():
             run(*args, **kwargs)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from bequest.execution.copies import duplicate
 from bequest.graph import surgery as operation
 from bequest.graph.groups import Channels, group
 from bequest.graph.rules import read
@@ -34,7 +35,7 @@ from bequest.graph.trace import (
     trace_shapes,
 )
 from bequest.graph.verify import compare
-from bequest.measure.execution import duplicate, generators_kept
+from bequest.measure.execution import undisturbed
 
 Run = Callable[[nn.Module, Inputs], None]
 
@@ -55,7 +56,7 @@ def with_training(channels: Channels, model: nn.Module, example_inputs: Any) -> 
         return channels
     flag = partial(_flag, _owners(unread))
     try:
-        with generators_kept(model):
+        with undisturbed(model):
             if not _reads(model, example_inputs, flag, unread):
                 return channels
             network = trace_shapes(model, example_inputs, flag)
@@ -207,7 +208,7 @@ def _misfit(
         operation.apply(copied, surgery)
 
     try:
-        with generators_kept(model):
+        with undisturbed(model):
             return compare(training, leaving, trace_shapes(model, example_inputs, change))
     except Exception as error:  # whatever the model's own code raises at other widths
         return " ".join(str(error).split())[:200]
@@ -232,7 +233,7 @@ def _training_problem(model: nn.Module, pruned: nn.Module, example_inputs: Any) 
 def _error(run: Run, model: nn.Module, inputs: Inputs) -> str | None:
     """What running raises, in one line; None where it runs."""
     try:
-        with torch.no_grad(), generators_kept(model):
+        with torch.no_grad(), undisturbed(model):
             run(model, inputs)
     except Exception as error:  # whatever the model's own code raises
         return " ".join(str(error).split())[:200] or type(error).__name__

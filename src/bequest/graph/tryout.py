@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from bequest.errors import UsageError
+from bequest.execution.copies import private_copy
+from bequest.graph import surgery as operation
+from bequest.graph.cuts import plan_surgery
 from bequest.graph.groups import Channels
 from bequest.graph.masked import Masked
 from bequest.graph.surgery import Surgery
 from bequest.graph.trace import Network, named_tensors, normalise_inputs, operator_of
 from bequest.graph.vocabulary import vocabularies
-from bequest.measure.execution import private_copy
 from bequest.measure.precision import HALF, working_precision
 
 CLOSE = 1e-4
@@ -114,6 +116,13 @@ class Trial:
             except _IncomparableError as reason:
                 finding = Finding(unchecked=str(reason))
         return finding
+
+    def without(self, leaving: NDArray[Any]) -> Finding:
+        """The same of the network that channels have left plainly, in its own class."""
+        surgery = plan_surgery(self.channels, leaving, self.model)
+        pruned = private_copy(self.model)
+        operation.apply(pruned, surgery)
+        return self.of(leaving, surgery, pruned)
 
 
 class _DifferentError(Exception):

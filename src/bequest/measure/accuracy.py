@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bequest.errors import DataError, ModelError, UsageError
+from bequest.execution.copies import duplicate
 from bequest.measure.execution import evaluation_mode, is_on, placed, run
 from bequest.measure.progress import tracked
 
@@ -61,7 +61,7 @@ def evaluate(
         ModelError: the model's output is not (B, K).
     """
     if device is not None and not is_on(model, torch.device(device)):
-        model = copy.deepcopy(model).to(device)
+        model = duplicate(model).to(device)
     total = torch.zeros(4, dtype=torch.float64)  # top-1, top-5, finite, loss
     count = classes = 0
     with evaluation_mode(model):

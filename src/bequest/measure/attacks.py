@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bequest.errors import DataError, UnknownNameError, UsageError
+from bequest.execution.copies import duplicate
 from bequest.measure.accuracy import checked_labels, logits_of, pairs
 from bequest.measure.execution import evaluation_mode, is_on, placed, run
 from bequest.measure.progress import tracked
@@ -86,7 +86,7 @@ def robustness(
     """
     _check(attack, eps, steps, top, output)
     if device is not None and not is_on(model, torch.device(device)):
-        model = copy.deepcopy(model).to(device)
+        model = duplicate(model).to(device)
 
     def logits(x: Tensor) -> Tensor:
         return logits_of(run(model, x), probabilities=output == "probabilities")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,61 +11,29 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+
+from bequest.execution.threads import ONE_AT_A_TIME
 
 Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 """One tensor, or several as positional or keyword arguments of the model."""
 
 
-def private_copy(model: nn.Module) -> nn.Module:
-    """A copy in evaluation mode, to be run in the place of a model that isn't ours.
-
-    Its parameters are the model's own memory, without gradients; everything else is its own: modes,
-    hooks, buffers and attributes that ``forward`` sets. So nobody who looks at the model meanwhile,
-    in another thread either, sees it change, and the copy costs no more than its buffers.
-    """
-    shared: dict[int, Any] = {
-        id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
-        for parameter in model.parameters()
-    }
-    return duplicate(model, shared).eval()
-
-
-def duplicate(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
-    """``copy.deepcopy``, also of a model whose attributes hold results of a forward pass.
-
-    Args:
-        model: any module.
-        memo: id → what stands in the copy's place for it, as :func:`copy.deepcopy` takes it.
-    """
-    memo = {} if memo is None else memo
-    for module in model.modules():
-        for name, value in vars(module).items():
-            if name not in ("_parameters", "_buffers", "_modules"):
-                for held in pytree.tree_leaves(value):
-                    if isinstance(held, Tensor) and not held.is_leaf:  # deepcopy takes leaves alone
-                        memo.setdefault(id(held), held.detach().clone())
-    return copy.deepcopy(model, memo)
-
-
 @contextmanager
-def generators_kept(model: nn.Module) -> Iterator[None]:
-    """The global generators of PyTorch, NumPy and Python are afterwards where they were."""
+def undisturbed(model: nn.Module) -> Iterator[None]:
+    """One thread at a time; the global generators are afterwards where they were.
+
+    Those of PyTorch (on the CPU and on the model's device), NumPy and Python.
+    """
     device = device_of(model)
-    states = random.getstate(), np.random.get_state()  # noqa: NPY002 -- the caller's, not ours
-    with torch.random.fork_rng(
-        [device] if device.type != "cpu" else [], device_type=_generating(device)
-    ):
+    accelerators = [] if device.type in ("cpu", "meta") else [device]
+    kind = accelerators[0].type if accelerators else "cuda"
+    with ONE_AT_A_TIME, torch.random.fork_rng(accelerators, device_type=kind):
+        states = random.getstate(), np.random.get_state()  # noqa: NPY002 -- the caller's, not ours
         try:
             yield
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])  # noqa: NPY002
-
-
-def _generating(device: torch.device) -> str:
-    """The device type whose generators are saved beside the CPU's."""
-    return device.type if device.type not in ("cpu", "meta") else "cuda"
 
 
 @contextmanager

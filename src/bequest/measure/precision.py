@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import nn
+
+from bequest.execution.copies import duplicate
 
 HALF = frozenset({torch.float16, torch.bfloat16})
 """Types that are too coarse for sums over many rows, and for gradients."""
@@ -14,7 +14,7 @@ HALF = frozenset({torch.float16, torch.bfloat16})
 def at_least_single(model: nn.Module) -> nn.Module:
     """The model itself, or a single precision copy of one in half precision."""
     if any(tensor.dtype in HALF for tensor in (*model.parameters(), *model.buffers())):
-        return copy.deepcopy(model).float()
+        return duplicate(model).float()
     return model
 
 

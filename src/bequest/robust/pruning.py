@@ -7,7 +7,6 @@ output, for any input in the range, is bounded anew. After Meng, Bai, Teo & Dong
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -19,9 +18,12 @@ from bequest.artifact.lineage import continued, remember
 from bequest.artifact.plan import Plan, versions
 from bequest.asking import warn_of_nothing
 from bequest.errors import UsageError
+from bequest.execution.copies import duplicate
+from bequest.graph.admission import admit
 from bequest.graph.training import training_notes
 from bequest.hypersphere.structure import as_plain
 from bequest.measure.cost import cost
+from bequest.measure.execution import undisturbed
 from bequest.measure.progress import tracked
 from bequest.planning import Wish
 from bequest.restorers.base import Restorer
@@ -96,20 +98,23 @@ def prune(
     wish = checked_wish(ratio, restorer, seed)
     _check_reach(wish.shares, chosen)
 
+    admit(model)
     model, forgotten = as_plain(model)
-    run = Run(model, example_inputs, input_range, Pace(step, chosen, alpha), wish)
-    restored = run.restored()
-    change, gaps = run.certified(restored)
-    steps: list[Step] = []
-    for number in tracked(range(run.count), "pruning", range(run.count), progress):
-        temperature = 1 - run.removed
-        decisions = run.step(restored)
+    with undisturbed(model):
+        run = Run(model, example_inputs, input_range, Pace(step, chosen, alpha), wish)
         restored = run.restored()
         change, gaps = run.certified(restored)
-        width = float((change.upper - change.lower).mean())
-        steps.append(Step(number + 1, run.removed, temperature, tuple(decisions), width))
-        if callback is not None:
-            callback(steps[-1], copy.deepcopy(restored.model))
+        steps: list[Step] = []
+        for number in tracked(range(run.count), "pruning", range(run.count), progress):
+            temperature = 1 - run.removed
+            decisions = run.step(restored)
+            restored = run.restored()
+            change, gaps = run.certified(restored)
+            width = float((change.upper - change.lower).mean())
+            steps.append(Step(number + 1, run.removed, temperature, tuple(decisions), width))
+            if callback is not None:
+                callback(steps[-1], duplicate(restored.model))
+        before, after = (cost(one, example_inputs) for one in (run.dense_model, restored.model))
     plan = Plan(
         architecture=fingerprint(model),
         recipe={
@@ -131,8 +136,8 @@ def prune(
     report = RobustReport(
         groups=restored.groups,
         refused=tuple(run.refused),
-        before=cost(model, example_inputs),
-        after=cost(restored.model, example_inputs),
+        before=before,
+        after=after,
         certified_change=(change.lower[0], change.upper[0]),
         unbounded=gaps,
         notes=(*idle, *run.notes, *forgotten, *whole.notes, *trained),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from math import ceil
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from bequest.artifact.plan import Refusal
 from bequest.asking import asked_for, held_by_output, is_classifier
+from bequest.execution.copies import duplicate, private_copy
 from bequest.graph import surgery as operation
 from bequest.graph.chains import bind
 from bequest.graph.cuts import plan_surgery
@@ -21,6 +21,7 @@ from bequest.graph.groups import Channels, Group, group
 from bequest.graph.rules import read
 from bequest.graph.surgery import can_hold_bias
 from bequest.graph.trace import named_tensors, trace
+from bequest.graph.tryout import Trial
 from bequest.measure.precision import at_least_single
 from bequest.planning import Chosen, Wish, leaving_channels, try_out
 from bequest.restoration import Restored, by_walk, in_weight_space
@@ -76,9 +77,10 @@ class Run:
     ) -> None:
         example = one_input(example_inputs)
         self.model, self.pace, self.wish = model, pace, wish
+        self.dense_model = private_copy(model)
         self.random = np.random.default_rng(wish.seed)
         self.inputs = intervals_of(example, input_range)
-        self.samples = _samples(wish, model, example, input_range)
+        self.samples = _samples(wish, self.dense_model, example, input_range)
         fed = example if self.samples is None else self.samples.shaped_like(example)
         self.channels = group(read(trace(model, fed)))
         self.biased = _with_biases(model)
@@ -131,17 +133,22 @@ class Run:
             if problem is None:
                 found.append(layer)
                 continue
-            reason = f"the model's code does not run at another width: {problem}"
+            reason = f"the model's code does not run at another width as planned: {problem}"
             self.refused.append(Refusal(layer.group.name, layer.group.size, reason))
         return found
 
     def _problem(self, layers: list[Layer], example: Any) -> str | None:
-        chosen = []
-        for layer in layers:
+        chosen, random = [], np.random.default_rng(0)
+        for layer in layers:  # others in each, as what must leave together would by chance
             keep = np.ones(layer.group.size, bool)
-            keep[np.flatnonzero(~layer.group.fixed)[: layer.target]] = False
+            free = random.permutation(np.flatnonzero(~layer.group.fixed))
+            keep[free[: layer.target]] = False
             chosen.append(Chosen(layer.group, keep, ()))
-        return try_out(self.biased, example, self.analysed, chosen)
+        problem = try_out(self.biased, example, self.analysed, chosen)
+        if problem is not None:
+            return problem
+        leaving = leaving_channels(self.analysed, chosen)
+        return Trial.over(self.biased, self.analysed, example).without(leaving).problem
 
     def step(self, restored: Restored) -> list[Decision]:
         """Merges or drops channels in every layer that has not reached its target.
@@ -197,13 +204,13 @@ class Run:
             for layer in self.layers
             if layer.removed
         ]
-        pruned = copy.deepcopy(self.model)
+        pruned = duplicate(self.model)
         if self.samples is not None:
-            return by_walk(self.channels, chosen, self.model, pruned, self.wish, self.samples)
+            return by_walk(self.channels, chosen, self.dense_model, pruned, self.wish, self.samples)
         wish = self.wish
         if isinstance(wish.restorer, Sum):
             wish = replace(wish, restorer=Heirs({one.group.name: one.heir for one in self.layers}))
-        return in_weight_space(self.channels, chosen, self.model, pruned, wish)
+        return in_weight_space(self.channels, chosen, self.dense_model, pruned, wish)
 
     def certified(self, restored: Restored) -> tuple[Interval, tuple[str, ...]]:
         """What pruning changes at the output, and the operators at which no bound is known."""
@@ -239,7 +246,7 @@ def _reason_to_stay(channels: Channels, member: Group) -> str | None:
 
 def _with_biases(model: nn.Module) -> nn.Module:
     """A copy whose layers all have a bias."""
-    biased = copy.deepcopy(model).eval()
+    biased = duplicate(model).eval()
     for name, module in biased.named_modules():
         if can_hold_bias(biased, name) and module.bias is None:
             operation.add_bias(biased, name)

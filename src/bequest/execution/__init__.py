@@ -1,0 +1,1 @@
+"""How networks are run: below everything else, and knowing nothing of pruning."""

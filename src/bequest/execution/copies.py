@@ -1,0 +1,40 @@
+"""Copies of models: to be changed, or to be run in the place of one that isn't ours."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+
+def private_copy(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, to be run in the place of a model that isn't ours.
+
+    Its parameters are the model's own memory, without gradients; everything else is its own: modes,
+    hooks, buffers and attributes that ``forward`` sets. So nobody who looks at the model meanwhile,
+    in another thread either, sees it change, and the copy costs no more than its buffers.
+    """
+    shared: dict[int, Any] = {
+        id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
+        for parameter in model.parameters()
+    }
+    return duplicate(model, shared).eval()
+
+
+def duplicate(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
+    """``copy.deepcopy``, also of a model whose attributes hold results of a forward pass.
+
+    Args:
+        model: any module.
+        memo: id → what stands in the copy's place for it, as :func:`copy.deepcopy` takes it.
+    """
+    memo = {} if memo is None else memo
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                for held in pytree.tree_leaves(value):
+                    if isinstance(held, Tensor) and not held.is_leaf:  # deepcopy takes leaves alone
+                        memo.setdefault(id(held), held.detach().clone())
+    return copy.deepcopy(model, memo)
