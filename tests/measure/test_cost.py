@@ -70,3 +70,34 @@ def test_the_report_of_pruning_counts_the_bytes_that_are_saved(tmp_path):
     assert pruned.report.after == cost(pruned.model, x)
     written = (tmp_path / "out" / "model.safetensors").stat().st_size
     assert 0 < written - pruned.report.after.bytes < 600  # the file's own names and shapes
+
+
+class ViewOfAParameter(nn.Module):
+    """Calls a layer on a row of a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.randn(3, 4))
+        self.layer = nn.Linear(4, 5)
+
+    def forward(self, x):
+        return self.layer(x) + self.layer(self.table[:1])
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_layers_called_on_views_of_parameters_are_counted(wanted):
+    model = ViewOfAParameter().requires_grad_(wanted)
+    assert cost(model, torch.randn(2, 4, requires_grad=wanted)).macs == 2 * 20 + 20
+    assert all(parameter.requires_grad == wanted for parameter in model.parameters())
+
+
+def test_counting_hooks_no_module_of_the_process():
+    seen = []
+
+    class Watching(nn.Module):
+        def forward(self, x):
+            seen.append(len(nn.modules.module._global_forward_hooks))
+            return x
+
+    cost(Watching(), torch.randn(1))
+    assert seen == [0]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.module_tracker import ModuleTracker
 
 from bequest.artifact.sparse import stored_bytes
 from bequest.measure.execution import Inputs, evaluation_mode, run
@@ -62,8 +64,23 @@ def count_macs(work: Callable[[], object]) -> int:
     products, convolutions and attention and takes element-wise operations and norms as free.
     """
     counter = FlopCounterMode(display=False)
+    counter.mod_tracker = _NoModules()
     # The fused attention kernels of the CPU have no entry in the counter; the plain one is made
     # of matrix products, which have.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         work()
     return counter.get_total_flops() // 2
+
+
+class _NoModules(ModuleTracker):
+    """The total needs no module's name.
+
+    PyTorch's tracker hooks every module of the process, other threads' too, and asks views of
+    parameters for gradients that there are none of here.
+    """
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing was hooked."""
