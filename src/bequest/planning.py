@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from time import monotonic
 from typing import Any, Literal
 
 import numpy as np
@@ -15,9 +17,11 @@ from bequest.artifact.plan import Form, Refusal
 from bequest.asking import asked_for, held_by_output, is_classifier, left_whole
 from bequest.criteria.base import Criterion
 from bequest.errors import ModelError, UsageError
+from bequest.graph import surgery as operation
 from bequest.graph.cuts import plan_surgery
 from bequest.graph.emission import NotEmittable, check_emittable
 from bequest.graph.groups import Channels, Group
+from bequest.graph.trace import run_shapes
 from bequest.graph.verify import mismatch
 from bequest.measure.precision import at_least_single
 from bequest.ranking import rank, rank_observed
@@ -28,7 +32,7 @@ from bequest.statistics.samples import Samples
 
 Kinds = Literal["inner", "all"]
 DEFAULT_RATIO = 0.5
-_MOST_TRIES = 32  # each may trace the network anew
+_PATIENCE = 60.0  # seconds of looking for the groups that the code does not bear
 _METHODS = criteria, restorers  # importing them fills the registry of names
 
 
@@ -168,7 +172,7 @@ def select(
     form: Form = "module"
     if problem is not None:
         try:
-            check_emittable(channels)
+            check_emittable(model, example_inputs, channels)
             form = "program"
         except NotEmittable as reason:
             _, written = _without_misfits(model, example_inputs, channels, chosen, reason)
@@ -268,24 +272,53 @@ def _without_misfits(
     chosen: list[Chosen],
     no_program: NotEmittable,
 ) -> tuple[list[Chosen], list[Refusal]]:
-    """Tries halves of the groups, and halves of those; what the code does not bear is refused."""
-    refused: list[Refusal] = []
+    """The groups that the code bears, and why others are refused.
+
+    Most of what doesn't fit shows in a pass without data; only what passes there is traced. Groups
+    that meet no size in the code come first: they are hardly ever to blame.
+    """
+    literal = [one for one in chosen if one.group.literal]
+    plain = [one for one in chosen if not one.group.literal]
+    deadline = monotonic() + _PATIENCE
+
+    def passes(some: list[Chosen]) -> str | None:
+        surgery = plan_surgery(channels, leaving_channels(channels, some), model)
+        try:
+            run_shapes(model, example_inputs, partial(operation.apply, surgery=surgery))
+        except Exception as error:  # whatever the model's own code raises at other widths
+            return " ".join(str(error).split())[:200]
+        return None
+
+    def computes(some: list[Chosen]) -> str | None:
+        return try_out(model, example_inputs, channels, some)
+
+    running, misfits = _narrowed([plain, literal], passes, deadline)
+    sound, more = _narrowed([running], computes, deadline)
+    refused = [_misfit(one.group, f"{found}; {no_program}") for one, found in (*misfits, *more)]
+    return sound, refused
+
+
+def _narrowed(
+    parts: Iterable[list[Chosen]], problem: Callable[[list[Chosen]], str | None], deadline: float
+) -> tuple[list[Chosen], list[tuple[Chosen, str]]]:
+    """Groups without a problem together, and the others with theirs.
+
+    Of a part with a problem both halves are tried, and halves of those; after the deadline it is
+    left out as a whole.
+    """
     sound: list[Chosen] = []
-    pending = [chosen]
-    for _ in range(_MOST_TRIES):
-        if not pending:
-            break
-        some = pending.pop()
-        found = try_out(model, example_inputs, channels, [*sound, *some])
+    misfits: list[tuple[Chosen, str]] = []
+    pending = [part for part in parts if part]
+    while pending:
+        some = pending.pop(0)
+        found = problem([*sound, *some])
         if found is None:
             sound += some
-        elif len(some) > 1:
-            pending += [some[len(some) // 2 :], some[: len(some) // 2]]
+        elif len(some) > 1 and monotonic() < deadline:
+            pending[:0] = [some[: len(some) // 2], some[len(some) // 2 :]]
         else:
-            refused.append(_misfit(some[0].group, f"{found}; {no_program}"))
-    untried = f"not tried, as {_MOST_TRIES} others were; prune fewer layers at a time"
-    refused += [_misfit(one.group, untried) for some in pending for one in some]
-    return sound, refused
+            misfits += [(one, found) for one in some]
+    return sound, misfits
 
 
 def _misfit(group: Group, found: str) -> Refusal:

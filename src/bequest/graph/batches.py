@@ -50,7 +50,8 @@ def at_other_batches(
     if twins is None:
         return None
     other = group(read(two))
-    return two, Shrunk(other, _carried(channels, leaving, other)), twins
+    carried = _carried(channels, leaving, other)
+    return None if carried is None else (two, Shrunk(other, carried), twins)
 
 
 def _twins(few: Network, many: Network, times: float) -> dict[fx.Node, fx.Node] | None:
@@ -75,13 +76,26 @@ def _repeated(example_inputs: Any, times: int) -> Any:
     return {k: repeat(v) for k, v in kwargs.items()} or tuple(repeat(v) for v in args)
 
 
-def _carried(channels: Channels, leaving: NDArray[Any], other: Channels) -> NDArray[Any]:
-    """The channels that leave in another reading of the same network: those of the same weights."""
+def _carried(channels: Channels, leaving: NDArray[Any], other: Channels) -> NDArray[Any] | None:
+    """The channels that leave in another reading of the same network: those of the same weights.
+
+    None where that reading has other channels, and would cut the weights in another way.
+    """
     carried = np.zeros(int(other.channel_of.max(initial=0)) + 1, bool)
-    for slot, labels in channels.reading.ledger.slots.items():
+    slots = channels.reading.ledger.slots.items()
+    if any(slot not in other.reading.ledger.slots for slot, _ in slots):
+        return None
+    for slot, labels in slots:
         gone = leaving[channels.channel_of[labels]]
         carried[other.channel_of[other.reading.ledger.slots[slot][gone]]] = True
-    return carried
+    same = all(
+        np.array_equal(
+            leaving[channels.channel_of[labels]],
+            carried[other.channel_of[other.reading.ledger.slots[slot]]],
+        )
+        for slot, labels in slots
+    )
+    return carried if same else None
 
 
 def _in_proportion(here: fx.Node, there: fx.Node, times: float) -> bool:

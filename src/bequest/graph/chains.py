@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, fx
 
 from bequest.graph.groups import Channels, Group, Index
 from bequest.graph.rules import Read, Write
-from bequest.graph.rules.elementwise import HOMOGENEOUS
+from bequest.graph.rules.elementwise import is_homogeneous
 from bequest.graph.rules.norms import epsilon
 from bequest.graph.trace import operator_of, place_of
 from bequest.graph.units import Activation, BatchNorm, Consumer, Producer, Unit
@@ -169,7 +169,9 @@ def _chain(
         consumer = Consumer(name, places, state.padded or read.zero_padded)
         found[read.weight] = Feed(read, columns), consumer
     feeds, consumers = zip(*found.values(), strict=True)
-    return _activation(states[0].functions), feeds, consumers
+    names = channels.reading.network.tensors
+    slopes = {node: tensors[name] for node, name in _slopes(states[0].functions, names)}
+    return _activation(states[0].functions, slopes), feeds, consumers
 
 
 def _only_producer(channels: Channels, group: Group) -> Write:
@@ -237,20 +239,30 @@ def _pass(channels: Channels, node: fx.Node, state: _State) -> _State:
     raise _ObstacleError(f"{place_of(node)} lies between producer and consumer")
 
 
-def _activation(functions: tuple[fx.Node, ...]) -> Activation:
+def _slopes(
+    functions: tuple[fx.Node, ...], names: Mapping[str, str]
+) -> Iterator[tuple[fx.Node, str]]:
+    """The parameters that functions on the path have, a single number each, and their names."""
+    for function in functions:
+        for node in function.all_input_nodes:
+            if node.name in names:
+                yield node, names[node.name]
+
+
+def _activation(functions: tuple[fx.Node, ...], slopes: Mapping[fx.Node, Tensor]) -> Activation:
     """The functions on the path as one."""
     composed = IDENTITY
     for node in functions:
-        composed = _after(composed, node)
+        composed = _after(composed, node, slopes)
     return composed
 
 
-def _after(first: Activation, node: fx.Node) -> Activation:
+def _after(first: Activation, node: fx.Node, slopes: Mapping[fx.Node, Tensor]) -> Activation:
     name = operator_of(node)
     if "max_pool" in name:  # the identity on constants; keeps positive multiples, not sums
         second = Activation("max_pool", lambda x: x, homogeneous=True)
     else:
-        second = Activation(name, lambda x: _apply(node, x), name in HOMOGENEOUS)
+        second = Activation(name, lambda x: _apply(node, x, slopes), is_homogeneous(node))
     if first.is_identity:
         return second
     return Activation(
@@ -260,9 +272,14 @@ def _after(first: Activation, node: fx.Node) -> Activation:
     )
 
 
-def _apply(node: fx.Node, x: Tensor) -> Tensor:
+def _apply(node: fx.Node, x: Tensor, slopes: Mapping[fx.Node, Tensor]) -> Tensor:
     """The operator itself on other values."""
-    args = [x if isinstance(arg, fx.Node) else arg for arg in node.args]
-    result = node.target(*args, **node.kwargs)  # type: ignore[operator]
+
+    def value(arg: Any) -> Any:
+        if not isinstance(arg, fx.Node):
+            return arg
+        return slopes[arg].detach().to(x) if arg in slopes else x
+
+    result = node.target(*map(value, node.args), **node.kwargs)  # type: ignore[operator]
     first: Tensor = result[0] if isinstance(result, tuple) else result
     return first

@@ -1,7 +1,8 @@
 """Writes a pruned network down as a program: the traced graph with its constants at new widths.
 
 Constants that follow the batch size (:mod:`bequest.graph.batches`) are written in proportion to it;
-where one doesn't follow in proportion the program keeps the batch size of the example.
+where one doesn't follow in proportion, or other operators run there, the program keeps the batch
+size of the example.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
@@ -49,33 +51,37 @@ def emit(
         pruned: the model after the surgery; its ``forward`` need not run, its tensors are taken.
 
     Raises:
-        NotEmittable: the network has an operator without a rule, or takes or returns something
-            else than tensors; the message names it.
+        NotEmittable: the network has an operator that programs may not hold, or takes or returns
+            something else than tensors; the message names it.
     """
+    names = _input_names(model, example_inputs)
     several = at_other_batches(model, example_inputs, channels, leaving)
-    if several is None:
-        network, shrunk, twins = channels.reading.network, Shrunk(channels, leaving), None
-    else:
-        network, shrunk, twins = several
+    if several is not None:
+        try:
+            return _program(pruned, names, *several)
+        except NotEmittable:  # of more samples the code goes another way
+            pass
+    return _program(pruned, names, channels.reading.network, Shrunk(channels, leaving), None)
+
+
+def check_emittable(model: nn.Module, example_inputs: Any, channels: Channels) -> None:
+    """Raises NotEmittable where :func:`emit` would, without tracing."""
+    nobody = np.zeros(int(channels.channel_of.max(initial=0)) + 1, bool)
+    writer = _Writer(channels.reading.network, Shrunk(channels, nobody), None)
+    writer.document(_input_names(model, example_inputs), {}, ())
+
+
+def _program(
+    pruned: nn.Module,
+    names: Sequence[str],
+    network: Network,
+    shrunk: Shrunk,
+    twins: Mapping[fx.Node, fx.Node] | None,
+) -> Program:
     writer = _Writer(network, shrunk, twins)
     parameters = dict(pruned.named_parameters(remove_duplicate=False))
-    names = _input_names(model, example_inputs)
     document = writer.document(names, _biases(pruned, network), parameters)
     return build(document, {**named_tensors(pruned), **writer.constants})
-
-
-def check_emittable(channels: Channels) -> None:
-    """Raises NotEmittable where :func:`emit` would, without tracing."""
-    network = channels.reading.network
-    if network.returns is None:
-        raise NotEmittable("running the network changes its buffers")
-    _returned(network.returns, iter(network.output.args[0]), lambda value: None)  # type: ignore[arg-type]
-    for node in network.nodes:
-        if node.op == "call_function" and operator_of(node) not in (*_ASSERTIONS, _NORM):
-            _operator(node)
-    for tensor in network.constants.values():
-        if tensor.is_meta:
-            raise NotEmittable("a tensor made by the network's code has no values in the trace")
 
 
 class _Writer:
@@ -94,7 +100,13 @@ class _Writer:
     def document(
         self, names: Sequence[str], biases: Mapping[str, str], parameters: Collection[str]
     ) -> Document:
-        """The whole program."""
+        """The whole program.
+
+        Raises:
+            NotEmittable: a part of the network has no form in a program.
+        """
+        if self._network.returns is None:
+            raise NotEmittable("running the network changes its buffers")
         kept, self._sources = without_copies(self._network)
         inputs, held = self._placeholders(kept, names)
         new = dict.fromkeys(biases.values())
@@ -105,7 +117,6 @@ class _Writer:
         self._added = {layer: place[name] for layer, name in biases.items()}
         self._count = count + len(tensors)
         steps = [step for node in kept if node.op == "call_function" for step in self._step(node)]
-        assert self._network.returns is not None
         flat: Any = self._network.output.args[0]
         return {
             "inputs": inputs,
@@ -131,6 +142,10 @@ class _Writer:
             elif node.name in self._network.tensors:
                 held[node] = self._network.tensors[node.name]
             elif node.name in self._network.constants:
+                if self._network.constants[node.name].is_meta:
+                    raise NotEmittable(
+                        "a tensor made by the network's code has no values in the trace"
+                    )
                 held[node] = f"constants.{len(self.constants)}"
                 self.constants[held[node]] = self._network.constants[node.name]
         return inputs, held
@@ -144,6 +159,7 @@ class _Writer:
         if name == "getitem" and isinstance(source, fx.Node) and operator_of(source) == _NORM:
             self._number[node] = self._number[source]
             return []
+        operator = _operator(node)
         rewritten = self._shrunk.literals(node)
         args = [
             self._argument(arg) if i not in rewritten else self._size(node, i, rewritten[i])
@@ -161,7 +177,7 @@ class _Writer:
         args = self._with_bias(node, args)
         self._number[node] = self._count
         self._count += 1
-        return [[_operator(node), args, kwargs]]
+        return [[operator, args, kwargs]]
 
     def _with_bias(self, node: fx.Node, args: list[Any]) -> list[Any]:
         """The bias that a layer was given by the restorer."""
@@ -236,7 +252,7 @@ def _operator(node: fx.Node) -> str:
     try:
         resolve(name)
     except Exception as error:
-        raise NotEmittable(f"{place_of(node)} has no rule, and so no form in a program") from error
+        raise NotEmittable(f"{place_of(node)} is no operator that a program may hold") from error
     return name
 
 

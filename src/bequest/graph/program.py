@@ -1,7 +1,9 @@
 """A network without its class: the traced operators as plain data, run as a module.
 
 A :class:`Document` is JSON: operators by name, constants, and references to tensors and to results
-of earlier operators. Only ATen operators that have a rule are let in. :class:`Program` runs one.
+of earlier operators. Only ATen operators that compute tensors from tensors and touch nothing else
+are let in: those that have a rule, PyTorch's core set, and :data:`PLAIN`. :class:`Program` runs
+one.
 
 Constants in JSON::
 
@@ -15,11 +17,12 @@ Constants in JSON::
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from bequest.errors import ArtifactError
 from bequest.graph.rules.base import known_operators
@@ -27,14 +30,64 @@ from bequest.graph.rules.base import known_operators
 Document = dict[str, Any]
 
 
+PLAIN = frozenset(
+    "affine_grid_generator angle atleast_1d atleast_2d atleast_3d bilinear block_diag "
+    "broadcast_tensors bucketize cartesian_prod cdist channel_shuffle column_stack complex "
+    "copysign cosine_similarity count_nonzero cross cummax cummin deg2rad diag diag_embed "
+    "diagonal_scatter digamma dist dstack erfinv fft_fft fft_fft2 fft_fftn fft_fftshift fft_hfft "
+    "fft_ifft fft_ifft2 fft_ifftn fft_ifftshift fft_ihfft fft_irfft fft_irfft2 fft_irfftn "
+    "fft_rfft fft_rfft2 fft_rfftn float_power fmax fmin grid_sampler grid_sampler_3d heaviside "
+    "hstack i0 im2col imag index_add index_copy index_fill inner isclose isfinite isin kron "
+    "kthvalue lgamma linalg_cross linalg_det linalg_inv linalg_matrix_exp linalg_matrix_norm "
+    "linalg_multi_dot linalg_norm linalg_solve linalg_vecdot logaddexp logaddexp2 logcumsumexp "
+    "masked_scatter max_unpool2d max_unpool3d median meshgrid mode nanmean nansum "
+    "native_channel_shuffle one_hot outer pairwise_distance pixel_shuffle pixel_unshuffle polar "
+    "polygamma quantile rad2deg real renorm repeat_interleave rot90 row_stack scatter "
+    "searchsorted signbit sinc special_erfcx special_i0e special_i1 special_i1e special_log_ndtr "
+    "special_ndtr special_ndtri special_xlog1py special_zeta tensordot tile trace tril "
+    "tril_indices triu triu_indices unfold vander vdot view_as_complex view_as_real vstack".split()
+)
+"""Names of ATen operators without a rule that programs may hold all the same. No channel leaves
+what they read, so they are written down as they are."""
+
+
 class Outputs(dict[str, Any]):
-    """Named results, also as attributes: ``outputs.logits``."""
+    """Named results, also as attributes and by number: ``outputs.logits``, ``outputs[0]``."""
 
     def __getattr__(self, name: str) -> Any:
         try:
             return self[name]
         except KeyError as error:
             raise AttributeError(name) from error
+
+    def __getitem__(self, key: str | int | slice) -> Any:
+        """A result by its name or number, several as a tuple by a slice."""
+        return super().__getitem__(key) if isinstance(key, str) else self.to_tuple()[key]
+
+    def to_tuple(self) -> tuple[Any, ...]:
+        """The results without their names."""
+        return tuple(self.values())
+
+
+def _flatten(outputs: Outputs) -> tuple[list[Any], list[str]]:
+    return list(outputs.values()), list(outputs)
+
+
+def _flatten_with_keys(outputs: Outputs) -> tuple[list[tuple[Any, Any]], list[str]]:
+    return [(pytree.MappingKey(name), each) for name, each in outputs.items()], list(outputs)
+
+
+def _unflatten(values: Iterable[Any], names: list[str]) -> Outputs:
+    return Outputs(zip(names, values, strict=True))
+
+
+pytree.register_pytree_node(
+    Outputs,
+    _flatten,
+    _unflatten,
+    serialized_type_name="bequest.graph.program.Outputs",
+    flatten_with_keys_fn=_flatten_with_keys,
+)
 
 
 class Program(fx.GraphModule):
@@ -95,11 +148,28 @@ def resolve(name: str) -> Any:
         return operator.getitem
     namespace, _, rest = name.partition(".")
     packet, _, overload = rest.partition(".")
-    if namespace == "aten" and packet in known_operators():
-        found = getattr(getattr(torch.ops.aten, packet, None), overload, None)
-        if isinstance(found, torch._ops.OpOverload) and not found._schema.is_mutable:
-            return found
+    found = getattr(getattr(torch.ops.aten, packet, None), overload, None)
+    if namespace == "aten" and isinstance(found, torch._ops.OpOverload) and _may_run(packet, found):
+        return found
     raise ArtifactError(f"program: expected an ATen operator that bequest knows, found {name!r}")
+
+
+_DYNAMIC = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+
+
+def _may_run(name: str, found: torch._ops.OpOverload) -> bool:
+    """Whether an operator computes tensors, or checks them, and does nothing else.
+
+    Nothing with a rule reads files or writes to its operands. Of the rest, what makes tensors whose
+    shape depends on numbers in others can't be tried out without data.
+    """
+    if found._schema.is_mutable:
+        return False
+    if name in known_operators():
+        return True
+    plain = name in PLAIN or torch.Tag.core in found.tags
+    tensors = all(str(one.type) in ("Tensor", "List[Tensor]") for one in found._schema.returns)
+    return plain and tensors and _DYNAMIC.isdisjoint(found.tags)
 
 
 class _Reader:

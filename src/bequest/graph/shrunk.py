@@ -77,7 +77,7 @@ class Shrunk:
         """Arguments that are sizes or positions along channels, by position, at the new widths."""
         name, args = operator_of(node), node.args
         found: dict[int, Any] = {}
-        if name in _VIEWS:
+        if name in _VIEWS and str(node.target) != "aten.view.dtype":
             found = {1: self.shape(node)}
         elif name == "split":
             found = {1: self.shape(node)[self._dim(node)]}
@@ -88,6 +88,8 @@ class Shrunk:
         elif name in _NORMS:
             count: Any = args[1]
             found = {1: self.shape(node)[-len(count) :]}
+        elif name == "native_group_norm":
+            found = self._native_group_norm(node)
         elif name == "group_norm" and args[1] == node.meta["val"].shape[1]:
             found = {1: self.shape(node)[1]}
         elif name == "native_group_norm":
@@ -109,6 +111,13 @@ class Shrunk:
         assert isinstance(layouts, tuple)
         pairs = zip(layouts, node.meta["val"], strict=True)
         return [self._sizes(one, value)[dim] for one, value in pairs]
+
+    def _native_group_norm(self, node: fx.Node) -> dict[int, Any]:
+        """The number of channels; that of blocks too where each is a channel."""
+        data: Any = node.args[0]
+        width = self.shape(data)[1]
+        blocks: Any = node.args[6]
+        return {4: width, 6: width if blocks == data.meta["val"].shape[1] else blocks}
 
     def _dim(self, node: fx.Node) -> int:
         first = node.meta["val"][0]

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from bequest.graph.ledger import Layout
 from bequest.graph.rules.base import Step, rule
+from bequest.graph.rules.elementwise import partners
 
 _REDUCTIONS = (
-    "sum amax amin max min var std var_mean std_mean prod argmax argmin any all norm logsumexp"
+    "sum amax amin var std var_mean std_mean prod argmax argmin any all norm logsumexp"
 ).split()
 
 
@@ -36,6 +37,12 @@ def reduction(step: Step) -> Layout | tuple[Layout, ...]:
     return result if isinstance(value, Tensor) else (result,) * len(value)
 
 
+@rule("max", "min", role="join")
+def extremum(step: Step) -> Layout | tuple[Layout, ...]:
+    """The largest of a dimension or of all, or of two tensors element by element."""
+    return partners(step) if len(step.operands()) > 1 else reduction(step)
+
+
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", role="join")
 @rule("cumsum", "cumprod", "diff", "flip", "roll", "sort", "topk", "argsort", role="join")
 def along(step: Step) -> Layout | tuple[Layout, ...]:
@@ -58,5 +65,6 @@ def _dims(step: Step, rank: int) -> list[int]:
             given = step.arg(position, argument.name, argument.default_value)
             if given is None or given == []:
                 break
-            return [int(d) % rank for d in (given if isinstance(given, list | tuple) else [given])]
+            named = given if isinstance(given, list | tuple) else [given]
+            return [int(d) % rank for d in named] if rank else []
     return list(range(rank))

@@ -6,7 +6,7 @@ are. On the way it tells the ledger what must leave together and what can't leav
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -116,6 +116,8 @@ class Step:
 
     node: fx.Node
     reading: Reading
+    looked_at: set[fx.Node] = field(default_factory=set)
+    """Operands whose channels the rule knows; see :func:`_overlooked`."""
 
     @property
     def ledger(self) -> Ledger:
@@ -153,7 +155,12 @@ class Step:
         layout = self.reading.layouts[node]
         if isinstance(layout, tuple):
             raise TypeError(f"{node} has several results")
+        self.looked_at.add(node)
         return layout
+
+    def ignore(self, operands: Iterable[fx.Node]) -> None:
+        """States that of these operands only the type or device counts, or their being there."""
+        self.looked_at.update(operands)
 
     def tensor_name(self, node: fx.Node | None) -> str | None:
         """Qualified name where ``node`` is a parameter or buffer itself, else None."""
@@ -236,18 +243,35 @@ def _operator(step: Step) -> None:
     node, reading = step.node, step.reading
     name = operator_of(node)
     aten = str(getattr(node.target, "namespace", "aten")) == "aten"
-    known = _RULES.get(name) if aten else None
+    known = _RULES.get(name) if aten and _makes_tensors(node) else None
     if known is None:
-        reading.roles[node] = "wall"
-        reading.layouts[node] = _wall(step)
+        reading.layouts[node] = wall(step)
         return
     function, role = known
     reading.roles.setdefault(node, role)
     reading.layouts[node] = function(step)
+    if _overlooked(step):
+        reading.layouts[node] = wall(step)
 
 
-def _wall(step: Step) -> Layout | tuple[Layout, ...]:
+def _overlooked(step: Step) -> bool:
+    """Whether the operator has an operand with channels that its rule knows nothing of.
+
+    An operator has several overloads, and one of them may take a tensor where the others take a
+    number.
+    """
+    unknown = (one for one in step.operands() if one not in step.looked_at)
+    layouts = (step.reading.layouts[one] for one in unknown)
+    return any(
+        one.tracked()
+        for layout in layouts
+        for one in (layout if isinstance(layout, tuple) else (layout,))
+    )
+
+
+def wall(step: Step) -> Layout | tuple[Layout, ...]:
     """An operator without a rule: whatever it reads stays as it is, and the report says why."""
+    step.reading.roles[step.node] = "wall"
     met = False
     for operand in step.operands():
         layout = step.reading.layouts[operand]
@@ -266,3 +290,9 @@ def _wall(step: Step) -> Layout | tuple[Layout, ...]:
 def _is_tensor(node: fx.Node) -> bool:
     value = node.meta.get("val")
     return isinstance(value, Tensor | tuple | list)
+
+
+def _makes_tensors(node: fx.Node) -> bool:
+    """False for numbers that the network computes from sizes; assertions make nothing at all."""
+    value = node.meta.get("val")
+    return value is None or isinstance(value, Tensor | tuple | list)

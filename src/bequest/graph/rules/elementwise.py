@@ -7,29 +7,27 @@ from collections.abc import Sequence
 from torch import fx
 
 from bequest.graph.ledger import Labels, Layout
-from bequest.graph.rules.base import Step, rule
+from bequest.graph.rules.base import Step, rule, wall
+from bequest.graph.trace import operator_of
 
-HOMOGENEOUS = frozenset({"relu", "leaky_relu", "mul", "div", "abs", "neg"})
-"""Activations with f(s·x) = s·f(x) for s > 0 (mul and div: by a number)."""
+_HOMOGENEOUS = frozenset({"relu", "leaky_relu", "prelu", "mul", "div", "abs", "neg"})
 
 _ACTIVATIONS = (
     "relu relu6 hardtanh leaky_relu elu selu celu gelu silu mish sigmoid hardsigmoid hardswish "
-    "tanh softplus log_sigmoid log_sigmoid_forward threshold hardshrink softshrink logit clamp "
-    "clamp_min clamp_max abs neg exp expm1 exp2 log log1p log2 log10 sqrt rsqrt reciprocal square "
-    "sin cos tan "
-    "asin acos atan sinh cosh asinh acosh atanh erf erfc round floor ceil trunc sign sgn frac "
-    "nan_to_num bitwise_not logical_not isnan isinf"
+    "tanh softplus log_sigmoid log_sigmoid_forward threshold hardshrink softshrink logit abs neg "
+    "exp expm1 exp2 log log1p log2 log10 sqrt rsqrt reciprocal square sin cos tan asin acos atan "
+    "sinh cosh asinh acosh atanh erf erfc round floor ceil trunc sign sgn frac nan_to_num "
+    "bitwise_not logical_not isnan isinf"
 ).split()
 
 _IDENTITIES = (
-    "clone alias detach contiguous dropout alpha_dropout feature_dropout native_dropout "
-    "_to_copy to type_as lift_fresh_copy lift_fresh positive"
+    "clone alias detach contiguous _to_copy to type_as lift_fresh_copy lift_fresh positive"
 ).split()
 
 _PARTNERS = (
-    "add sub rsub mul div floor_divide remainder fmod maximum minimum pow atan2 where "
-    "masked_fill lerp addcmul addcdiv eq ne lt le gt ge logical_and logical_or logical_xor "
-    "bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ copy xlogy hypot"
+    "add sub rsub mul div floor_divide remainder fmod maximum minimum pow atan2 clamp clamp_min "
+    "clamp_max masked_fill lerp addcmul addcdiv eq ne lt le gt ge logical_and logical_or "
+    "logical_xor bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ copy xlogy hypot"
 ).split()
 
 _CREATIONS = "zeros_like ones_like full_like empty_like rand_like randn_like bernoulli".split()
@@ -38,43 +36,65 @@ _CONSTANTS = (
 )
 
 
+def is_homogeneous(activation: fx.Node) -> bool:
+    """Whether f(s·x) = s·f(x) for every s > 0; a product is one with a number."""
+    rounded = activation.kwargs.get("rounding_mode") is not None
+    return operator_of(activation) in _HOMOGENEOUS and not rounded
+
+
 @rule(*_ACTIVATIONS, role="activation")
 def activation(step: Step) -> Layout | tuple[Layout, ...]:
     """The same function on every element: channels stay where they are."""
     layout = step.layout(step.operands()[0])
     values = step.node.meta["val"]
-    return (layout,) * len(values) if isinstance(values, tuple | list) else layout
+    if not isinstance(values, tuple | list):
+        return layout
+    rank = len(layout.dims)
+    return tuple(layout if one.ndim == rank else step.fixed(one.shape) for one in values)
 
 
 @rule(*_IDENTITIES, role="linear")
-def identity(step: Step) -> Layout | tuple[Layout, ...]:
-    """A copy, or dropout in evaluation mode."""
+def identity(step: Step) -> Layout:
+    """A copy; another tensor may lend its type."""
+    data, *lenders = step.operands()
+    step.ignore(lenders)
+    return step.layout(data)
+
+
+@rule("dropout", "alpha_dropout", "feature_dropout", "native_dropout", role="linear")
+def dropout(step: Step) -> Layout | tuple[Layout, ...]:
+    """A copy in evaluation mode; code that asks for noise there draws it element by element."""
+    if step.arg(2, "train") is not False:
+        step.reading.roles[step.node] = "join"
     return activation(step)
 
 
 @rule(*_CREATIONS, role="join")
 def creation(step: Step) -> Layout:
     """A new tensor of an operand's shape follows that operand's channels."""
-    return step.layout(step.operands()[0])
+    operands = step.operands()
+    return broadcast(step, operands, [step.layout(operand) for operand in operands])
 
 
 @rule("_assert_tensor_metadata", "_assert_async", "_assert_scalar", role="join")
 def assertion(step: Step) -> Layout:
     """Checks dtypes or values and yields nothing."""
+    step.ignore(step.operands())
     return Layout((), step.place)
 
 
 @rule(*_CONSTANTS, role="join")
 def constant(step: Step) -> Layout:
     """A tensor made by the code has the size that stands in the code."""
+    step.ignore(step.operands())
     return step.fixed()
 
 
 @rule(*_PARTNERS, role="join")
 def partners(step: Step) -> Layout:
-    """Element by element with another tensor: both sides must lose the same channels.
+    """Element by element with other tensors: all sides must lose the same channels.
 
-    With a number in place of the other tensor the operator is an activation.
+    With numbers in place of the other tensors the operator is an activation.
     """
     operands = step.operands()
     if len(operands) == 1 and len(step.node.all_input_nodes) == 1:
@@ -88,18 +108,24 @@ def partners(step: Step) -> Layout:
     return layout
 
 
+@rule("where", role="join")
+def where(step: Step) -> Layout | tuple[Layout, ...]:
+    """Elements of one tensor or another; with a mask alone, the places where it holds."""
+    return partners(step) if len(step.node.args) == 3 else wall(step)
+
+
 @rule("prelu", role="activation")
 def prelu(step: Step) -> Layout:
     """A slope for all channels, or one per channel that leaves with it."""
-    data, slope = step.operands()
-    layout, slopes = step.layout(data), step.layout(slope).dims[0]
-    if slopes is not None:
+    data, slope = step.node.args
+    assert isinstance(data, fx.Node)
+    assert isinstance(slope, fx.Node)
+    layout, slopes = step.layout(data), step.layout(slope).dims
+    own = step.tensor_name(slope) is not None
+    if not own or slope.meta["val"].numel() > 1:
         step.reading.roles[step.node] = "join"
-        channels = layout.dims[1]
-        if channels is None:
-            step.freeze(slopes, f"acts on {layout.origin}")
-        else:
-            step.ledger.tie(channels, slopes)
+    if slope.meta["val"].numel() > 1:
+        follow(step, layout.dims[1], slopes[0], layout.origin)
     return layout
 
 
@@ -116,14 +142,28 @@ def gated(step: Step) -> Layout:
     return layout.with_dims((*layout.dims[:dim], first, *layout.dims[dim + 1 :]))
 
 
+def follow(step: Step, labels: Labels | None, slots: Labels | None, origin: str) -> None:
+    """A vector with one entry per channel: ``slots`` leave with the channels ``labels``."""
+    if labels is not None and slots is not None:
+        step.ledger.tie(labels, slots)
+    elif slots is not None:
+        step.freeze(slots, f"acts on {origin}, whose channels are fixed")
+    elif labels is not None and len(labels) > 1:
+        step.freeze(labels, "meets a tensor with an entry per channel, whose channels are fixed")
+
+
 def broadcast(step: Step, operands: Sequence[fx.Node], layouts: Sequence[Layout]) -> Layout:
-    """Layout of an element-wise result; dimensions of size one stretch and tie nothing."""
+    """Layout of an element-wise result."""
+    return aligned(step, layouts, [tuple(operand.meta["val"].shape) for operand in operands])
+
+
+def aligned(step: Step, layouts: Sequence[Layout], shapes: Sequence[tuple[int, ...]]) -> Layout:
+    """Tensors side by side, last dimensions together: those of size one stretch and tie nothing."""
     dims: list[Labels | None] = []
     for dim, size in enumerate(step.shape):
         met: list[Labels] = []
         fixed: str | None = None
-        for operand, layout in zip(operands, layouts, strict=True):
-            shape = operand.meta["val"].shape
+        for layout, shape in zip(layouts, shapes, strict=True):
             local = dim - (step.ndim - len(shape))
             if local < 0 or shape[local] != size:
                 continue

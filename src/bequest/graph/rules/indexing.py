@@ -27,6 +27,10 @@ def unbind(step: Step) -> tuple[Layout, ...]:
 def index_select(step: Step) -> Layout:
     """Some indices of a dimension, which stays whole."""
     layout = step.layout(step.arg(0, "self"))
+    for labels in step.layout(step.arg(2, "index")).dims:
+        _whole(step, labels)
+    if not layout.dims:
+        return layout
     dim = int(step.arg(1, "dim")) % len(layout.dims)
     _whole(step, layout.dims[dim])
     return layout.with_dims((*layout.dims[:dim], None, *layout.dims[dim + 1 :]))

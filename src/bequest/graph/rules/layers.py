@@ -9,6 +9,8 @@ from torch import fx
 
 from bequest.graph.ledger import Labels, Layout
 from bequest.graph.rules.base import Read, Step, Write, rule
+from bequest.graph.rules.elementwise import aligned
+from bequest.graph.rules.products import matrix_product
 
 
 @rule("conv1d", "conv2d", "conv3d", role="layer")
@@ -19,6 +21,7 @@ def convolution(step: Step) -> Layout:
     channel = step.ndim - (len(weight.meta["val"].shape) - 2) - 1
     out = _labels(step, weight, 0)
     _tie_bias(step, bias, out)
+    _freeze_kernel(step, weight)
     if groups == 1:
         padded = _pads(step.arg(4, "padding", 0))
         _consume(step, data, channel, weight, bias, dim=1, zero_padded=padded)
@@ -41,6 +44,7 @@ def transposed_convolution(step: Step) -> Layout:
     groups = int(step.arg(6, "groups", 1))
     shape = weight.meta["val"].shape
     channel = step.ndim - (len(shape) - 2) - 1
+    _freeze_kernel(step, weight)
     if groups == 1:
         out = _labels(step, weight, 1)
         _tie_bias(step, bias, out)
@@ -56,6 +60,7 @@ def transposed_convolution(step: Step) -> Layout:
         out = step.ledger.rest(
             step.shape[channel], f"grouped transposed convolution ({step.place})"
         )
+        _tie_bias(step, bias, out)
         for labels in (step.layout(data).dims[channel], *step.layout(weight).dims):
             step.freeze(labels, "grouped transposed convolution")
     return _result(step, data, channel, out)
@@ -63,14 +68,30 @@ def transposed_convolution(step: Step) -> Layout:
 
 @rule("linear", role="layer")
 def linear(step: Step) -> Layout:
-    """A linear map y = x·Wᵀ + b over the last dimension; weight (out, in)."""
+    """A linear map y = x·Wᵀ + b over the last dimension; weight (out, in), or (in,)."""
     data, weight, bias = step.arg(0, "input"), step.arg(1, "weight"), step.arg(2, "bias")
+    if len(weight.meta["val"].shape) == 1:
+        return matrix_product(step)
     out = _labels(step, weight, 0)
+    if bias is not None and bias.meta["val"].shape != step.shape[-1:]:
+        return _shifted(step, data, weight, bias)
     _tie_bias(step, bias, out)
     last = len(data.meta["val"].shape) - 1
     _consume(step, data, last, weight, bias, dim=1, zero_padded=False)
     _produce(step, weight, bias, 0, out, "linear")
     return _result(step, data, last, out)
+
+
+def _shifted(step: Step, data: fx.Node, weight: fx.Node, bias: fx.Node) -> Layout:
+    """A linear map plus a tensor of another shape than (out,), for which layers have no place."""
+    last = step.ndim - 1
+    out = _labels(step, weight, 0)
+    _consume(step, data, last, weight, None, dim=1, zero_padded=False)
+    _produce(step, weight, None, 0, out, "linear")
+    product = step.layout(data).with_dims((*step.layout(data).dims[:last], out))
+    step.reading.roles[step.node] = "join"
+    shapes = [step.shape, tuple(bias.meta["val"].shape)]
+    return aligned(step, [product, step.layout(bias)], shapes)
 
 
 @rule("embedding", role="layer")
@@ -82,7 +103,7 @@ def embedding(step: Step) -> Layout:
     out = _labels(step, table, 1) if width is not None else None
     if out is not None:
         _produce(step, table, None, 1, out, "linear")
-    return Layout((*(None,) * len(indices.meta["val"].shape), out), step.place)
+    return Layout((*step.layout(indices).dims, out), step.place)
 
 
 def _labels(step: Step, weight: fx.Node, dim: int) -> Labels:
@@ -100,6 +121,12 @@ def _labels(step: Step, weight: fx.Node, dim: int) -> Labels:
 def _tie_bias(step: Step, bias: fx.Node | None, out: Labels) -> None:
     if bias is not None:
         step.ledger.tie(out, _labels(step, bias, 0))
+
+
+def _freeze_kernel(step: Step, weight: fx.Node) -> None:
+    """The positions of a kernel; those of a computed one may be channels of other layers."""
+    for labels in step.layout(weight).dims[2:]:
+        step.freeze(labels, "is a dimension of a kernel")
 
 
 def _consume(

@@ -8,34 +8,39 @@ from typing import Any
 import numpy as np
 from torch import fx
 
-from bequest.graph.ledger import Labels, Layout
+from bequest.graph.ledger import Layout
 from bequest.graph.rules.base import Step, rule
+from bequest.graph.rules.elementwise import follow
 from bequest.graph.trace import operator_of
 
 
 @rule("_native_batch_norm_legit_no_training", role="norm")
 def batch_norm(step: Step) -> tuple[Layout, ...]:
     """Batch norm with its stored statistics: one scale, shift, mean and variance per channel."""
-    return _per_channel(step, [step.arg(i, "") for i in range(1, 5)])
+    return _per_channel(step, _stored(step))
 
 
 @rule("_native_batch_norm_legit", role="join")
 def batch_norm_on_batch(step: Step) -> tuple[Layout, ...]:
     """Batch norm that normalises with the batch at hand (no stored statistics)."""
+    _freeze_places(step, first=0)
     return _per_channel(step, step.operands()[1:])
 
 
 @rule("batch_norm", role="norm")
 def batch_norm_whole(step: Step) -> Layout:
     """Batch norm kept whole: by its stored statistics unless in training mode."""
-    training = bool(step.arg(5, "training", False))
-    step.reading.roles[step.node] = "join" if training else "norm"
-    return _per_channel(step, [step.arg(i, "") for i in range(1, 5)])[0]
+    vectors = _stored(step)
+    if step.arg(5, "training", False):
+        step.reading.roles[step.node] = "join"
+        _freeze_places(step, first=0)
+    return _per_channel(step, vectors)[0]
 
 
 @rule("instance_norm", role="join")
 def instance_norm(step: Step) -> Layout:
     """Every channel by its own mean and variance in the sample."""
+    _freeze_places(step, first=2)
     return _per_channel(step, step.operands()[1:])[0]
 
 
@@ -49,6 +54,7 @@ def group_norm(step: Step) -> Layout | tuple[Layout, ...]:
     native = "native" in str(step.node.target)
     blocks = int(step.arg(6, "group") if native else step.arg(1, "num_groups"))
     names = ((1, "weight"), (2, "bias")) if native else ((2, "weight"), (3, "bias"))
+    _freeze_places(step, first=2)
     result = _per_channel(step, [step.arg(position, name) for position, name in names])
     labels = step.layout(data).dims[1]
     if labels is not None and blocks != len(labels):
@@ -72,7 +78,7 @@ def layer_norm(step: Step) -> Layout | tuple[Layout, ...]:
         if not isinstance(affine, fx.Node):
             continue
         for labels, slots in zip(layout.dims[first:], step.layout(affine).dims, strict=True):
-            _follow(step, labels, slots, layout.origin)
+            follow(step, labels, slots, layout.origin)
     values = step.node.meta["val"]
     if not isinstance(values, tuple | list):
         return layout
@@ -86,21 +92,30 @@ def epsilon(norm: fx.Node) -> float:
     return float(value)
 
 
+def _stored(step: Step) -> list[fx.Node | None]:
+    """Scale, shift, mean and variance of a batch norm, whose role is "norm" where none is computed.
+
+    The walk from producer to consumer and the walk over inputs read them by name.
+    """
+    vectors: list[fx.Node | None] = [step.arg(position, "") for position in range(1, 5)]
+    named = all(vector is None or step.tensor_name(vector) is not None for vector in vectors)
+    step.reading.roles[step.node] = "norm" if named else "join"
+    return vectors
+
+
+def _freeze_places(step: Step, first: int) -> None:
+    """Places that the statistics of a channel are taken over, from dimension ``first`` on."""
+    for dim, labels in enumerate(step.layout(step.arg(0, "input")).dims):
+        if dim >= first and dim != 1:
+            step.freeze(labels, "is a dimension that statistics are taken over")
+
+
 def _per_channel(step: Step, affine: Sequence[fx.Node | None]) -> tuple[Layout, ...]:
     """Ties every vector in ``affine`` to dimension 1 of the data."""
     layout = step.layout(step.arg(0, "input"))
     for vector in affine:
         if isinstance(vector, fx.Node):
-            _follow(step, layout.dims[1], step.layout(vector).dims[0], layout.origin)
+            follow(step, layout.dims[1], step.layout(vector).dims[0], layout.origin)
     values = step.node.meta["val"]
     several = values[1:] if isinstance(values, tuple | list) else ()
     return (layout, *(Layout((None,) * value.ndim, step.place) for value in several))
-
-
-def _follow(step: Step, labels: Labels | None, slots: Labels | None, origin: str) -> None:
-    if labels is not None and slots is not None:
-        step.ledger.tie(labels, slots)
-    elif slots is not None:
-        step.freeze(slots, f"acts on {origin}, whose channels are fixed")
-    elif labels is not None and len(labels) > 1:
-        step.freeze(labels, "is normalised with a tensor whose channels are fixed")

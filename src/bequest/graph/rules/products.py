@@ -14,6 +14,7 @@ from torch import fx
 
 from bequest.graph.ledger import Labels, Layout
 from bequest.graph.rules.base import Read, Step, Write, rule
+from bequest.graph.rules.elementwise import aligned
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,17 @@ def matrix_product(step: Step) -> Layout:
 
 @rule("addmm", "baddbmm", role="join")
 def shifted_product(step: Step) -> Layout:
-    """A matrix product plus a bias."""
+    """beta·bias + alpha·(a matrix product); a layer where both factors are one."""
     bias, first, second = (step.arg(i, "") for i in range(3))
     batch = "a" * (step.ndim - 2)
     factors = [_factor(step, first, f"{batch}nk"), _factor(step, second, f"{batch}km")]
-    result = _contract(step, factors, f"{batch}nm", bias)
-    labels, slots = result.dims[-1], step.layout(bias).dims[-1]
-    if bias.meta["val"].shape[-1] == step.shape[-1]:
-        if labels is not None and slots is not None:
-            step.ledger.tie(labels, slots)
-        else:
-            step.freeze(labels, "is added to a bias whose channels are fixed")
-            step.freeze(slots, "is added to a product whose channels are fixed")
-    return result
+    product = _contract(step, factors, f"{batch}nm", bias)
+    plain = step.arg(3, "beta", 1) == step.arg(4, "alpha", 1) == 1
+    vector = tuple(bias.meta["val"].shape) == step.shape[-1:]
+    if not plain or not vector:
+        step.reading.roles[step.node] = "join"
+    shapes = [step.shape, tuple(bias.meta["val"].shape)]
+    return aligned(step, [product, step.layout(bias)], shapes)
 
 
 @rule("einsum", role="join")
@@ -77,58 +76,79 @@ def einsum(step: Step) -> Layout:
 def attention(step: Step) -> Layout:
     """softmax(q·kᵀ·scale + mask)·v, each (..., heads, tokens, width); heads leave as a whole.
 
-    The queries' and keys' width can only shrink where the scale doesn't follow it.
+    The queries' and keys' width can only shrink where the scale doesn't follow it. Keys and values
+    share one softmax, which a token can't leave.
     """
     query, key, value = (step.arg(i, "") for i in range(3))
     batch = "abcdefgh"[: step.ndim - 2]
-    queries = _factor(step, query, f"{batch}ne")
     keys, values = (_shared_heads(step, node) for node in (key, value))
     factors = [
-        queries,
-        _Factor(key, f"{batch}me", keys),
-        _Factor(value, f"{batch}mf", values),
+        _aligned(query, step.layout(query), f"{batch}ne"),
+        _aligned(key, keys, f"{batch}me"),
+        _aligned(value, values, f"{batch}mf"),
     ]
+    queries, *others = (factor.layout.dims for factor in factors)
+    for dims in others:
+        step.freeze(dims[-2], "is normalised with its other tokens")
+    if step.arg(5, "is_causal", False):
+        step.freeze(queries[-2], "is masked by its position")
     if step.node.kwargs.get("scale", step.arg(6, "scale")) is None:
-        for factor in factors[:2]:
-            step.freeze(factor.layout.dims[-1], "is a width that attention is scaled by")
+        for dims in (queries, others[0]):
+            step.freeze(dims[-1], "is a width that attention is scaled by")
     mask = step.arg(3, "attn_mask")
-    if isinstance(mask, fx.Node):
-        letters = f"{batch}nm"[step.ndim - len(mask.meta["val"].shape) :]
-        factors.append(_factor(step, mask, letters))
-    return _contract(step, factors, f"{batch}nf")
+    if not isinstance(mask, fx.Node):
+        return _contract(step, factors, f"{batch}nf")
+    masking = _aligned(mask, step.layout(mask), f"{batch}nm")
+    for labels in masking.layout.dims[-1:]:
+        step.freeze(labels, "masks tokens")
+    return _contract(step, [*factors, masking], f"{batch}nf", weights=factors)
 
 
 def _factor(step: Step, node: fx.Node, letters: str) -> _Factor:
     return _Factor(node, letters, step.layout(node))
 
 
+def _aligned(node: fx.Node, layout: Layout, letters: str) -> _Factor:
+    """A factor that may lack the first dimensions."""
+    return _Factor(node, letters[len(letters) - len(layout.dims) :], layout)
+
+
 def _shared_heads(step: Step, node: fx.Node) -> Layout:
     """Keys or values of which each head serves several heads of queries (``enable_gqa``)."""
     layout = step.layout(node)
     dim = len(layout.dims) - 3
-    labels = layout.dims[dim] if dim >= 0 else None
-    if labels is None or len(labels) == step.shape[dim]:
+    heads = int(node.meta["val"].shape[dim]) if dim >= 0 else 1
+    if heads in (1, step.shape[-3:][0]):
         return layout
-    shared = np.repeat(labels, step.shape[dim] // len(labels))
+    labels = layout.dims[dim]
+    if labels is None:
+        labels = step.ledger.rest(heads, f"is shared by the heads of {layout.origin}")
+    shared = np.repeat(labels, step.shape[-3:][0] // heads)
     return layout.with_dims((*layout.dims[:dim], shared, *layout.dims[dim + 1 :]))
 
 
 def _contract(
-    step: Step, factors: Sequence[_Factor], result: str, bias: fx.Node | None = None
+    step: Step,
+    factors: Sequence[_Factor],
+    result: str,
+    bias: fx.Node | None = None,
+    weights: Sequence[_Factor] | None = None,
 ) -> Layout:
     """Ties labels of the same letter; a sum over labels stays whole unless all factors have them.
 
-    A factor that is a parameter is a layer's weight.
+    A factor that is a parameter is a layer's weight, among ``weights`` where these are given.
     """
     dims = {letter: _letter(step, letter, factors, letter in result) for letter in result}
     summed = dict.fromkeys(letter for factor in factors for letter in factor.letters)
     for letter in summed:
         if letter not in result:
             _letter(step, letter, factors, kept=False)
-    for factor in factors:
+    for factor in factors if weights is None else weights:
         name = step.tensor_name(factor.node)
-        if name is not None and step.node not in step.reading.steady:
-            _weight(step, factor, name, dims, step.tensor_name(bias))
+        matrix = len(factor.letters) > 1
+        if name is not None and matrix and step.node not in step.reading.steady:
+            others = "".join(other.letters for other in factors if other is not factor)
+            _weight(step, factor, name, others, result, step.tensor_name(bias))
     return Layout(tuple(dims[letter] for letter in result), step.place)
 
 
@@ -157,15 +177,16 @@ def _len(labels: Labels | None) -> int:
 
 
 def _weight(
-    step: Step, factor: _Factor, name: str, dims: dict[str, Labels | None], bias: str | None
+    step: Step, factor: _Factor, name: str, others: str, result: str, bias: str | None
 ) -> None:
     """A parameter's summed dimension reads channels, the one that it adds writes channels."""
     for dim, letter in enumerate(factor.letters):
         labels = factor.layout.dims[dim]
         if labels is None:
             continue
-        if letter not in dims:
+        if letter not in result:
             step.reading.reads.append(Read(step.node, name, bias, dim, labels, 1, False))
-        elif letter == factor.letters[-1]:
+            step.reading.roles[step.node] = "layer"
+        elif letter == factor.letters[-1] and letter not in others:
             step.reading.writes.append(Write(step.node, "linear", name, bias, dim, labels, 1))
-    step.reading.roles[step.node] = "layer"
+            step.reading.roles[step.node] = "layer"

@@ -6,21 +6,25 @@ from collections.abc import Sequence
 from math import prod
 
 import numpy as np
+from torch import fx
 
 from bequest.graph.ledger import Labels, Layout
-from bequest.graph.rules.base import Fork, Step, rule
+from bequest.graph.rules.base import Fork, Step, rule, wall
 from bequest.graph.rules.elementwise import agreed
+from bequest.graph.trace import operator_of
 
 
 @rule("view", "_unsafe_view", "reshape", "flatten", "unflatten", role="linear")
-def view(step: Step) -> Layout:
+def view(step: Step) -> Layout | tuple[Layout, ...]:
     """Merges and splits dimensions, keeping the order of the elements.
 
     A merged dimension repeats each label once per element that the channel brings (flattened
     maps). A split one keeps labels on one of its parts: on the only part along which they differ,
     or, where several do, on one of them (a fork), and what lies along the others leaves together
-    (channel shuffle, heads of attention).
+    (channel shuffle, heads of attention). A view of another type shows the bytes of its numbers.
     """
+    if str(step.node.target) == "aten.view.dtype":
+        return wall(step)
     data = step.operands()[0]
     layout, before = step.layout(data), tuple(data.meta["val"].shape)
     dims: list[Labels | None] = []
@@ -31,21 +35,29 @@ def view(step: Step) -> Layout:
     return layout.with_dims(dims)
 
 
-@rule("permute", "transpose", "t", "movedim", "swapaxes", role="linear")
+@rule("permute", role="linear")
 def permute(step: Step) -> Layout:
     """Another order of the dimensions."""
     layout = step.layout(step.operands()[0])
-    rank = len(layout.dims)
-    name = str(step.node.target)
-    order = list(range(rank))
-    if "permute" in name:
-        order = [int(d) % rank for d in step.arg(1, "dims")]
-    elif "transpose" in name or "swapaxes" in name:
-        a, b = int(step.arg(1, "dim0")) % rank, int(step.arg(2, "dim1")) % rank
-        order[a], order[b] = order[b], order[a]
-    else:
-        order.reverse()
-    return layout.with_dims(layout.dims[d] for d in order)
+    return layout.with_dims(layout.dims[int(d)] for d in step.arg(1, "dims"))
+
+
+@rule("transpose", "swapaxes", role="linear")
+def transpose(step: Step) -> Layout:
+    """Two dimensions change places."""
+    layout = step.layout(step.operands()[0])
+    dims = list(layout.dims)
+    if dims:
+        a, b = int(step.arg(1, "dim0")), int(step.arg(2, "dim1"))
+        dims[a], dims[b] = dims[b], dims[a]
+    return layout.with_dims(dims)
+
+
+@rule("t", role="linear")
+def turned(step: Step) -> Layout:
+    """A matrix with rows and columns exchanged; a vector as it is."""
+    layout = step.layout(step.operands()[0])
+    return layout.with_dims(reversed(layout.dims))
 
 
 @rule("unsqueeze", role="linear")
@@ -62,7 +74,8 @@ def squeeze(step: Step) -> Layout:
     data = step.operands()[0]
     layout, shape = step.layout(data), data.meta["val"].shape
     given = step.arg(1, "dim", list(range(len(shape))))
-    chosen = {int(d) % len(shape) for d in (given if isinstance(given, list | tuple) else [given])}
+    named = given if isinstance(given, list | tuple) else [given]
+    chosen = {int(d) % len(shape) for d in named} if shape else set()
     gone = {d for d in chosen if shape[d] == 1}
     return layout.with_dims(labels for d, labels in enumerate(layout.dims) if d not in gone)
 
@@ -87,7 +100,7 @@ def slices(step: Step) -> Layout:
     """A range of indices.
 
     Of channels: where the range is a part of an equal partition, the parts keep equal numbers.
-    Whether its bounds follow the width is tried out.
+    Whether its bounds follow the width is tried out. An empty range holds no channels.
     """
     layout = step.layout(step.operands()[0])
     dim = int(step.arg(1, "dim", 0)) % len(layout.dims)
@@ -100,6 +113,8 @@ def slices(step: Step) -> Layout:
     part = labels[start:stop:stride]
     if len(part) == len(labels):
         return layout
+    if len(part) == 0:
+        return layout.with_dims((*layout.dims[:dim], None, *layout.dims[dim + 1 :]))
     if stride == 1:
         _partition(step, labels, start, [part])
     else:
@@ -109,16 +124,23 @@ def slices(step: Step) -> Layout:
 
 @rule("split", "split_with_sizes", "chunk", "tensor_split", role="linear")
 def split(step: Step) -> tuple[Layout, ...]:
-    """Consecutive parts; equal parts keep equal numbers, unequal ones at least one channel each."""
+    """Consecutive parts; equal parts keep equal numbers, unequal ones at least one channel each.
+
+    Where the code gives one size for all parts, only equal ones can shrink alike.
+    """
     layout = step.layout(step.operands()[0])
     dim = int(step.arg(2, "dim", 0)) % len(layout.dims)
     widths = [value.shape[dim] for value in step.node.meta["val"]]
     labels = layout.dims[dim]
     parts: Sequence[Labels | None] = [None] * len(widths)
     if labels is not None:
-        parts = np.split(labels, np.cumsum(widths)[:-1])
-        if len(widths) > 1:
-            _partition(step, labels, 0, parts)
+        cut = np.split(labels, np.cumsum(widths)[:-1])
+        parts = [part if len(part) else None for part in cut]
+        filled = [part for part in cut if len(part)]
+        if len(set(widths)) > 1 and operator_of(step.node) != "split_with_sizes":
+            step.freeze(labels, "is split into parts of unequal size")
+        elif len(filled) > 1:
+            _partition(step, labels, 0, filled)
     return tuple(
         layout.with_dims((*layout.dims[:dim], part, *layout.dims[dim + 1 :])) for part in parts
     )
@@ -128,7 +150,9 @@ def split(step: Step) -> tuple[Layout, ...]:
 def getitem(step: Step) -> Layout:
     """One result of an operator that has several."""
     source, index = step.node.args
-    layouts = step.reading.layouts[source]  # type: ignore[index]
+    assert isinstance(source, fx.Node)
+    step.ignore([source])
+    layouts = step.reading.layouts[source]
     step.reading.roles[step.node] = "linear"
     return layouts[int(index)] if isinstance(layouts, tuple) else layouts  # type: ignore[arg-type]
 
