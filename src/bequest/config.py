@@ -1,19 +1,28 @@
 """The registry of methods, and the round trip of their config objects to JSON.
 
 A method (criterion, restorer) is a frozen dataclass: its fields are its hyper-parameters, its
-``name`` is the string that the Python call, the command line and plan.json use for it.
+``name`` is the string that the Python call, the command line and plan.json use for it. A method of
+the user's own needs no registration and need be no dataclass: then plan.json describes what it
+can't hold.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
+from numbers import Integral, Real
 from typing import Any, TypeVar
+
+from torch import Tensor
 
 from bequest.errors import UnknownNameError, UsageError
 
 VERSION = 1
 """Version of the JSON form; raised when a field changes its meaning."""
+
+_LARGEST = 2**63 - 1
+_DEEPEST = 8
 
 _REGISTRY: dict[str, dict[str, type]] = {}
 
@@ -57,17 +66,64 @@ def resolve(kind: str, given: object, base: type | tuple[type, ...] = ()) -> Any
         return known[given]()
     if type(given) in known.values() or isinstance(given, base):
         return given
-    if isinstance(given, type) and given in known.values():
+    bases = base if isinstance(base, tuple) else (base,)
+    if isinstance(given, type) and (given in known.values() or issubclass(given, bases)):
         raise UsageError(f"{kind}: expected an object, found the class; write {given.__name__}()")
+    derive = f", or an object derived from {bases[0].__name__}" if bases else ""
     raise UsageError(
-        f"{kind}: expected a name or a config object, found {type(given).__name__}. "
+        f"{kind}: expected a name or a config object{derive}; found {type(given).__name__}. "
         f"Names: {', '.join(known)}."
     )
 
 
 def to_json(config: Any) -> dict[str, Any]:
-    """The JSON form of a config object: its name, the version and its fields."""
-    return {"name": config.name, "version": VERSION, **dataclasses.asdict(config)}
+    """The JSON form of a config object: its name, the version and its fields.
+
+    Of an object of another class than those registered, its attributes. Values that JSON can't
+    hold are described in words: functions by name, tensors by shape.
+    """
+    if dataclasses.is_dataclass(config):
+        held = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    else:
+        held = {name: value for name, value in _attributes(config) if not name.startswith("_")}
+    return {**_plain(held), "name": str(config.name), "version": VERSION}
+
+
+def _attributes(config: Any) -> list[tuple[str, Any]]:
+    """What an object keeps, in slots or not."""
+    slots = (name for cls in type(config).__mro__ for name in getattr(cls, "__slots__", ()))
+    found = {name: getattr(config, name) for name in slots if hasattr(config, name)}
+    return [*{**found, **getattr(config, "__dict__", {})}.items()]
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """The value in JSON's kinds, as far as plan.json takes them, or in words."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if depth < _DEEPEST and isinstance(value, list | tuple):
+        return [_plain(each, depth + 1) for each in value]
+    if depth < _DEEPEST and isinstance(value, Mapping):
+        return {str(key): _plain(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, str):
+        return value if value.isprintable() else ascii(value)
+    if isinstance(value, Real):
+        return _number(value)
+    return None if value is None else _described(value)
+
+
+def _number(value: Real) -> bool | int | float | str:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, Integral):
+        return int(value) if abs(value) <= _LARGEST else str(value)
+    return float(value) if math.isfinite(value) else str(float(value))
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"tensor of {str(value.dtype).removeprefix('torch.')}, shape {tuple(value.shape)}"
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return ".".join(filter(None, (named.__module__, named.__qualname__)))
 
 
 def from_json(kind: str, data: Mapping[str, Any]) -> Any:

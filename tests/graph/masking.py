@@ -26,9 +26,11 @@ def plainly(model: nn.Module, inputs: Any, ratio: Any = 0.5, **more: Any) -> Pru
     return bequest.prune(model, inputs, ratio, progress=False, **{**settings, **more})
 
 
-def masked(model: nn.Module, inputs: Any, pruned: Pruned) -> nn.Module:
+def masked(
+    model: nn.Module, inputs: Any, pruned: Pruned, channels: Channels | None = None
+) -> nn.Module:
     """The dense model without what the pruned channels are read with."""
-    channels = group(read(trace(model, inputs)))
+    channels = channels or group(read(trace(model, inputs)))
     without = copy.deepcopy(model)
     leaving = gone(channels, pruned)
     tensors = named_tensors(without)

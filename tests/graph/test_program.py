@@ -222,7 +222,7 @@ def test_however_many_sizes_stand_in_the_code_the_others_are_pruned():
     assert all("svd" in one.reason and "not tried" not in one.reason for one in refused)
 
 
-class Named(OrderedDict):
+class Named(OrderedDict[str, Tensor]):
     """As the results of some libraries: a dict of its own class."""
 
 
@@ -233,11 +233,15 @@ torch.utils._pytree.register_pytree_node(
 )
 
 
-class Naming(Counted):
+class Naming(nn.Module):
     """Returns its results by name, in a class of its own."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Counted()
+
     def forward(self, x: Tensor) -> Named:
-        y = super().forward(x)
+        y = self.inner(x)
         return Named(logits=y, double=2 * y)
 
 

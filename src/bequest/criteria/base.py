@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -30,6 +30,11 @@ class Criterion(ABC):
 
     name: ClassVar[str]
     observes: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A class that says nothing else goes by its own name."""
+        super().__init_subclass__(**kwargs)
+        cls.name = cls.__dict__.get("name", cls.__name__)
 
     def score(self, unit: Unit, seed: int) -> Tensor:
         """Scores the channels of ``unit``; a higher score means keep.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, linalg
@@ -40,6 +40,11 @@ class Restorer(ABC):
     """Writes removed channels in terms of kept ones; a frozen dataclass of its parameters."""
 
     name: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A class that says nothing else goes by its own name."""
+        super().__init_subclass__(**kwargs)
+        cls.name = cls.__dict__.get("name", cls.__name__)
 
     def deliver(self, unit: Unit, kept: Tensor, removed: Tensor, seed: int) -> Delivery:
         """Hands the removed channels on.

@@ -10,7 +10,7 @@ from torch import fx
 from bequest.graph.ledger import Labels, Layout
 from bequest.graph.rules.base import Read, Step, Write, rule
 from bequest.graph.rules.elementwise import aligned
-from bequest.graph.rules.products import matrix_product
+from bequest.graph.rules.products import multiplied
 
 
 @rule("conv1d", "conv2d", "conv3d", role="layer")
@@ -71,7 +71,7 @@ def linear(step: Step) -> Layout:
     """A linear map y = x·Wᵀ + b over the last dimension; weight (out, in), or (in,)."""
     data, weight, bias = step.arg(0, "input"), step.arg(1, "weight"), step.arg(2, "bias")
     if len(weight.meta["val"].shape) == 1:
-        return matrix_product(step)
+        return multiplied(step)
     out = _labels(step, weight, 0)
     if bias is not None and bias.meta["val"].shape != step.shape[-1:]:
         return _shifted(step, data, weight, bias)

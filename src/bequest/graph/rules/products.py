@@ -33,6 +33,11 @@ class _Factor:
 @rule("matmul", "bmm", "mm", "mv", "dot", role="join")
 def matrix_product(step: Step) -> Layout:
     """The last dimension of the first factor against the last but one of the second."""
+    return multiplied(step)
+
+
+def multiplied(step: Step) -> Layout:
+    """The first two operands as matrices, vectors or batches of matrices."""
     first, second = step.arg(0, "self"), step.arg(1, "mat2", step.arg(1, "other"))
     ranks = [len(node.meta["val"].shape) for node in (first, second)]
     batch = "abcdefgh"[: max(*ranks, 2) - 2]
