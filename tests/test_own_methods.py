@@ -111,7 +111,7 @@ def test_a_method_derived_from_a_registered_one_has_a_name_of_its_own():
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [(ToTheFirst, r"write ToTheFirst\(\)"), (3, "derived from Restorer"), (print, "Names: ")],
+    [(ToTheFirst, r"write ToTheFirst\(\)"), (3, "of your own from Restorer"), (print, "Names: ")],
 )
 def test_what_is_no_method_is_refused_with_the_way_to_write_one(given, message):
     with pytest.raises(UsageError, match=message):

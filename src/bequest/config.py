@@ -69,10 +69,10 @@ def resolve(kind: str, given: object, base: type | tuple[type, ...] = ()) -> Any
     bases = base if isinstance(base, tuple) else (base,)
     if isinstance(given, type) and (given in known.values() or issubclass(given, bases)):
         raise UsageError(f"{kind}: expected an object, found the class; write {given.__name__}()")
-    derive = f", or an object derived from {bases[0].__name__}" if bases else ""
+    own = f"; or derive a class of your own from {bases[0].__name__}" if bases else ""
     raise UsageError(
-        f"{kind}: expected a name or a config object{derive}; found {type(given).__name__}. "
-        f"Names: {', '.join(known)}."
+        f"{kind}: expected a name or a config object, found {type(given).__name__}. "
+        f"Names: {', '.join(known)}{own}"
     )
 
 
@@ -111,11 +111,12 @@ def _plain(value: Any, depth: int = 0) -> Any:
     return None if value is None else _described(value)
 
 
-def _number(value: Real) -> bool | int | float | str:
+def _number(value: Any) -> bool | int | float | str:
     if isinstance(value, bool):
         return value
     if isinstance(value, Integral):
-        return int(value) if abs(value) <= _LARGEST else str(value)
+        whole = int(value)
+        return whole if abs(whole) <= _LARGEST else str(whole)
     return float(value) if math.isfinite(value) else str(float(value))
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -15,6 +18,12 @@ _WRAPPERS = {
     "FullyShardedDataParallel": "wrapped in FullyShardedDataParallel; pass the unsharded module",
 }
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_WATCHING = frozenset({"transformers.utils.output_capturing", "torch.utils.module_tracker"})
+"""Modules of libraries whose hooks only note what passes, whatever its width.
+
+transformers hangs one on every block when hidden states are first asked for, and on backbones when
+they are made. They stay on copies: the code counts on them.
+"""
 
 
 def admit(model: nn.Module) -> None:
@@ -29,6 +38,7 @@ def admit(model: nn.Module) -> None:
         raise UsageError(f"model: expected a torch.nn.Module, found {type(model).__name__}")
     for name, module in model.named_modules():
         _admit_module(name or type(model).__name__, module)
+    _refuse_hooks(model)
     for name, parameter in model.named_parameters():
         _admit_weight(name, parameter)
     for name, buffer in model.named_buffers():
@@ -51,16 +61,45 @@ def _admit_module(name: str, module: nn.Module) -> None:
             f"'{name}' has parametrised weights ({', '.join(module.parametrizations)}); call "  # type: ignore[arg-type]
             "torch.nn.utils.parametrize.remove_parametrizations on it first"
         )
-    for attribute in _HOOKS:
-        hooks = getattr(module, attribute, None)
-        if hooks:
-            hook = next(iter(hooks.values()))
-            what = getattr(hook, "__qualname__", type(hook).__name__)
-            raise ModelError(
-                f"'{name}' carries a hook ({what}, {attribute.strip('_')}), which may "
-                "depend on the channels that leave; remove it (weight_norm, spectral_norm and "
-                "nn.utils.prune: with their remove functions) and add it again afterwards"
-            )
+
+
+def _refuse_hooks(model: nn.Module) -> None:
+    """Raises ModelError with all hooks that may depend on what leaves, each by name."""
+    found = [
+        f"'{name or type(model).__name__}' carries a hook ({_called(hook)}, {attribute.strip('_')})"
+        for name, module in model.named_modules()
+        for attribute in _HOOKS
+        for hook in _strange(getattr(module, attribute, None))
+    ]
+    found += [
+        f"every module of the process carries a hook ({_called(hook)}, {attribute.strip('_')})"
+        for attribute in ("_global_forward_hooks", "_global_forward_pre_hooks")
+        for hook in _strange(getattr(nn.modules.module, attribute))
+    ]
+    if found:
+        raise ModelError(
+            f"{'; '.join(found)}. A hook may depend on the channels that leave; remove it "
+            "(weight_norm, spectral_norm and nn.utils.prune: with their remove functions) and add "
+            "it again afterwards"
+        )
+    wrapped = [name or "the model" for name, m in model.named_modules() if hasattr(m, "_hf_hook")]
+    if wrapped:
+        raise ModelError(
+            f"accelerate has replaced the forward of {', '.join(wrapped)}; call "
+            "accelerate.hooks.remove_hook_from_submodules(model), or load the model without "
+            "device_map"
+        )
+
+
+def _strange(hooks: Mapping[int, Callable[..., Any]] | None) -> Iterator[Callable[..., Any]]:
+    """Hooks but those of :data:`_WATCHING`."""
+    for hook in (hooks or {}).values():
+        if getattr(hook, "__module__", None) not in _WATCHING:
+            yield hook
+
+
+def _called(hook: Callable[..., Any]) -> str:
+    return getattr(hook, "__qualname__", type(hook).__name__)
 
 
 def _admit_weight(name: str, parameter: nn.Parameter) -> None:
