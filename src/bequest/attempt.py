@@ -115,7 +115,7 @@ class Attempt:
     def _tried_as_program(self, chosen: list[Chosen], restored: Restored) -> Restored | None:
         """The network as a program, if that computes what is planned where its class doesn't."""
         try:
-            check_emittable(self.channels)
+            check_emittable(self.dense, self.inputs, self.channels)
             program = self._as_program(chosen, restored)
         except NotEmittable:
             return None

@@ -267,4 +267,4 @@ def test_a_program_is_pruned_again():
     twice = plainly(once.model, x)
     assert twice.report.after.params < once.report.after.params
     found = twice.model(x)
-    torch.testing.assert_close(found.logits, masked(once.model, x, twice)(x).logits)
+    torch.testing.assert_close(found.logits, masked(model, x, twice)(x)["logits"])
