@@ -151,6 +151,25 @@ def test_progressive_pruning_says_the_same():
     assert pruned.report.notes[0].startswith("nothing was pruned")
 
 
+def test_options_that_would_do_nothing():
+    model = randomise(Plain(16))
+    made_up = {"source": "pink"}, {"value_range": (0.0, 1.0)}
+    for fields in made_up:
+        restorer = bequest.restorers.Regression(images=8, **fields)
+        with pytest.raises(UsageError, match=f"for which {next(iter(fields))} would be"):
+            bequest.prune(model, X, restorer=restorer, data=[X])
+    with pytest.raises(UsageError, match=r"no two share one \('conv1' 0.5, 'conv2' 0.25\)"):
+        bequest.prune(model, X, {"conv1": 0.5, "conv2": 0.25}, scope="global", restorer="none")
+
+
+def test_samples_made_beforehand_go_with_what_made_them():
+    restorer = bequest.restorers.Regression(images=8, inversion=0, source="white")
+    model = randomise(Plain(16))
+    samples = restorer.samples(model, X, None, 0)
+
+    assert bequest.prune(model, X, restorer=restorer, data=samples, progress=False).report.groups
+
+
 def test_an_option_that_a_strategy_has_no_use_for():
     with pytest.raises(UsageError, match="alpha: the strategy 'baseline' scores no changes"):
         bequest.robust.prune(nn.Linear(3, 2), torch.zeros(1, 3), strategy="baseline", alpha=0.5)

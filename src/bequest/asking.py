@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,13 +12,18 @@ from fnmatch import fnmatchcase
 from torch import fx
 
 from bequest.artifact.plan import GroupPlan, Refusal
-from bequest.errors import NothingPrunedWarning
+from bequest.errors import NothingPrunedWarning, UsageError
 from bequest.graph.groups import Channels, Group
 from bequest.graph.results import returned_as
 from bequest.graph.trace import module_of
+from bequest.restorers.regression import Regression
 from bequest.selection import Choice, Mask, Ratio, kept_count, ratio_of
+from bequest.statistics.samples import Samples
 
 _SHOWN = 3
+
+NOTHING = "nothing was pruned"
+"""How the message begins of a call that removed no channel."""
 
 
 def asked_for(
@@ -148,6 +154,41 @@ def _no_layer(module: str, writer: str | None, names: _Names) -> str:
     return f"it matches '{module}', which writes no channels that can be followed"
 
 
+def require_rivals(candidates: Sequence[tuple[Group, float]], ratio: Ratio | None) -> None:
+    """Refuses to rank channels over groups where no two of them were asked to lose the same share.
+
+    Raises:
+        UsageError: each pattern of a ratio has a share and a group of its own.
+    """
+    shares = [share for _, share in candidates]
+    if isinstance(ratio, Mapping) and shares and len(set(shares)) == len(shares):
+        asked = ", ".join(f"'{group.name}' {share:g}" for group, share in candidates[:_SHOWN])
+        raise UsageError(
+            "scope: 'global' ranks the channels of groups with one and the same ratio against each "
+            f"other, and here no two share one ({asked}); leave scope out"
+        )
+
+
+def require_used(method: object, data: object) -> None:
+    """Refuses what a regression says of made-up inputs where real ones are given.
+
+    Raises:
+        UsageError: ``source`` or ``value_range`` is given beside data.
+    """
+    if not isinstance(method, Regression) or data is None or isinstance(data, Samples):
+        return
+    given = [
+        field.name
+        for field in dataclasses.fields(method)
+        if field.name in ("source", "value_range") and getattr(method, field.name) != field.default
+    ]
+    if given:
+        raise UsageError(
+            f"data: real inputs take the place of made-up ones, for which {' and '.join(given)} "
+            "would be; leave that out of Regression(...), or leave data out"
+        )
+
+
 def left_whole(
     choices: Iterable[Choice], masks: Iterable[Mask], scope: str, round_to: int
 ) -> list[Refusal]:
@@ -181,7 +222,7 @@ def nothing_pruned(
     reasons = [f"'{one.group}': {one.reason}" for one in refused[:_SHOWN]]
     if len(refused) > _SHOWN:
         reasons.append(f"and {len(refused) - _SHOWN} more in report.refused")
-    return "nothing was pruned: " + ("; ".join(reasons) or "no group of channels can lose any")
+    return f"{NOTHING}: " + ("; ".join(reasons) or "no group of channels can lose any")
 
 
 def warn_of_nothing(

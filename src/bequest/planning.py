@@ -14,7 +14,13 @@ from torch import nn
 from bequest import config, criteria, restorers
 from bequest.allocation import Target
 from bequest.artifact.plan import Form, Refusal
-from bequest.asking import asked_for, held_by_output, is_classifier, left_whole
+from bequest.asking import (
+    asked_for,
+    held_by_output,
+    is_classifier,
+    left_whole,
+    require_rivals,
+)
 from bequest.criteria.base import Criterion
 from bequest.errors import ModelError, UsageError
 from bequest.graph import surgery as operation
@@ -148,6 +154,8 @@ def select(
         samples: what layers are observed with; None where nothing asks for it.
     """
     candidates, refused = _candidates(channels, wish)
+    if wish.scope == "global":
+        require_rivals(candidates, wish.ratio)
     if wish.observes:
         assert samples is not None
         choices, unscored = rank_observed(

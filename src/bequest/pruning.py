@@ -13,7 +13,7 @@ from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.lineage import continued, remember
 from bequest.artifact.plan import Form, GroupPlan, Plan, Refusal, versions
 from bequest.artifact.store import save
-from bequest.asking import warn_of_nothing
+from bequest.asking import require_used, warn_of_nothing
 from bequest.attempt import Attempt
 from bequest.criteria.base import Criterion
 from bequest.errors import UsageError
@@ -216,6 +216,7 @@ def _samples(
 ) -> Samples | None:
     """What layers are observed with; None where weights alone are read."""
     if wish.needs_inputs:
+        require_used(wish.restorer, data)
         require_runnable(model, example_inputs)
         method = wish.restorer if isinstance(wish.restorer, Regression) else Regression()
         exact = at_least_single(model)

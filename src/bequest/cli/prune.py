@@ -171,22 +171,25 @@ def _show(
     output: Output, result: PruningResult, html: Path | None, out: Path | None, rest: str
 ) -> None:
     """Tables for a person, a page, one document for a program; what to do next, with what else."""
+    from bequest.asking import NOTHING
     from bequest.cli.files import write
     from bequest.cli.robust import robust_json, robust_tables
     from bequest.cli.tables import group_table, refusal_tables, table
     from bequest.report import pruning_page, wording
     from bequest.report.pruning import AS_PROGRAM, before_and_after
 
+    pruned = [group_table(result.report.groups)] if result.report.groups else []
     output.show(
-        group_table(result.report.groups),
+        *pruned,
         *refusal_tables(result.report.refused),
         *robust_tables(result.report),
         table(("", "before", "after", "change"), before_and_after(result)),
     )
     saved = None if out is None else str(out)
     output.document({**result.to_json(), **robust_json(result.report), "saved": saved})
-    output.note(f"Pruned and restored in {result.seconds:.1f} s.")
-    for note in wording.merged(result.report.notes):
+    if result.report.groups:
+        output.note(f"Pruned and restored in {result.seconds:.1f} s.")
+    for note in wording.merged(n for n in result.report.notes if not n.startswith(NOTHING)):
         output.note(f"Note: {note}")
     if result.form == "program":
         output.note(AS_PROGRAM)
