@@ -38,15 +38,32 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients inside; each module's own mode is back afterwards."""
+    """Evaluation mode without gradients inside; afterwards modes and buffers are as they were."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.no_grad():
+        with _buffers_kept(model), torch.no_grad():
             yield
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def _buffers_kept(model: nn.Module) -> Iterator[None]:
+    """Counters and the like that ``forward`` changes, in place or by another tensor."""
+    held = [(module, dict(module._buffers)) for module in model.modules() if module._buffers]
+    values = {buffer: buffer.detach().clone() for buffer in model.buffers() if not buffer.is_meta}
+    try:
+        yield
+    finally:
+        for module, buffers in held:
+            module._buffers.clear()
+            module._buffers.update(buffers)
+        with torch.no_grad():
+            for buffer, value in values.items():
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
 
 
 def device_of(model: nn.Module) -> torch.device:
