@@ -97,3 +97,14 @@ def test_means_of_more_weights_than_half_precision_counts():
 
     assert 0.5 < found.constant.min() == found.constant.max() < 1.5
     assert finite(*found.parameters())
+
+
+def test_sums_of_more_inputs_than_half_precision_counts():
+    layer = nn.Linear(70_000, 2, bias=False).half()
+    with torch.no_grad():
+        layer.weight.fill_(1e-4)
+    x = torch.ones(1, 70_000, dtype=torch.float16)
+
+    found = recover(prune(layer, 0.5))(x)
+
+    assert torch.allclose(found.float(), torch.full((1, 2), 7.0), rtol=1e-2)

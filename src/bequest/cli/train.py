@@ -14,6 +14,7 @@ _TRAINING, _PROCESSES = "The training", "Processes"
 
 
 def train(
+    context: typer.Context,
     model: options.Model,
     data: options.Data,
     epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the images.")],
@@ -138,7 +139,7 @@ def train(
 
     from bequest.cli.models import open_model
     from bequest.cli.tables import table
-    from bequest.cli.values import parse_names
+    from bequest.cli.values import options_given, parse_names
     from bequest.hypersphere import save
     from bequest.hypersphere.checkpoint import EpochRecord
     from bequest.hypersphere.recipe import Recipe
@@ -149,6 +150,8 @@ def train(
     with Output(json) as output:
         if sparsity is None:
             sparsity = 0.5 if hyperspherical else 0.0
+        if sparsity == 0:
+            _refuse_penalty(options_given(context))
         recipe = Recipe(
             epochs=epochs,
             batch_size=batch_size,
@@ -220,4 +223,17 @@ def train(
         )
         output.note(f"Saved: {out}")
         needed = "" if opened.base is None else f"--model {opened.base} "
-        output.note(f"Next: bequest prune {out} {needed}--sparsity {sparsity:g} --recover filter")
+        prepared = f"--sparsity {sparsity:g} --recover filter" if sparsity else "--ratio 0.5"
+        output.note(f"Next: bequest prune {out} {needed}{prepared}")
+
+
+def _refuse_penalty(given: frozenset[str]) -> None:
+    """Refuses options that say something of a penalty where there is none."""
+    from bequest.errors import UsageError
+
+    for option in ("--mask", "--penalty", "--form"):
+        if option in given:
+            raise UsageError(
+                f"{option} says something of the penalty, which a sparsity of 0 leaves out; give "
+                "--sparsity S, or leave it out"
+            )

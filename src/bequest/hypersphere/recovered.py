@@ -92,7 +92,9 @@ class Recovered(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in, *size) → (B, out, *size'); (..., in) → (..., out) for a linear layer."""
-        means = self.geometry.over_positions(self.constant) * self.geometry.patch_sum(x)
+        exact = torch.promote_types(x.dtype, torch.float32)  # half precision counts to 65,504
+        sums = self.geometry.patch_sum(x.to(exact))
+        means = (self.geometry.over_positions(self.constant) * sums).to(x.dtype)
         return self.geometry(x, self._varying(), self.bias) + means
 
     def extra_repr(self) -> str:
