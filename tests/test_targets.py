@@ -122,7 +122,7 @@ def test_agreement_is_met_with_something_pruned():
         model, x[0][:1], target="agreement:0.7", restorer=QUICK, data=x, round_to=1
     )
     samples = QUICK.samples(model, x[0][:1], x, 0)
-    assert agreement(model, pruned.model, samples) >= 0.7
+    assert agreement(model, pruned.model, samples, x) >= 0.7
     assert pruned.report.after.params < pruned.report.before.params
 
 

@@ -232,5 +232,5 @@ def warn_of_nothing(
     idle = nothing_pruned(ratio, groups, refused)
     if idle is None:
         return ()
-    warnings.warn(idle, NothingPrunedWarning, stacklevel=3)
+    warnings.warn(idle, NothingPrunedWarning, stacklevel=4)
     return (idle,)

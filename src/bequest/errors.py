@@ -1,4 +1,4 @@
-"""The exceptions of the library: one family, two exit codes.
+"""The exceptions and warnings of the library: one family of errors, two exit codes.
 
 A message says what was expected, what was found, and what to do. The command line prints the
 message alone, without a traceback, and exits with ``exit_code``.
@@ -48,6 +48,10 @@ class MissingExtraError(BequestError):
             f"{purpose} needs the package '{package}', which is not installed. "
             f"Install it with: pip install 'bequest[{extra}]'"
         )
+
+
+class InputWarning(UserWarning):
+    """Inputs that a network takes but was hardly trained on: their scale is another one."""
 
 
 class UnknownNameError(UsageError):

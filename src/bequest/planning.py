@@ -30,6 +30,7 @@ from bequest.graph.groups import Channels, Group
 from bequest.graph.trace import run_shapes
 from bequest.graph.verify import mismatch
 from bequest.measure.precision import at_least_single
+from bequest.randomness import check_seed
 from bequest.ranking import rank, rank_observed
 from bequest.restorers.base import Restorer
 from bequest.restorers.regression import Regression
@@ -78,7 +79,7 @@ class Wish:
             scope=_one_of("scope", arguments["scope"], ("group", "global")),
             restorer=config.resolve("restorer", arguments["restorer"], (Restorer, Regression)),
             round_to=_check_whole("round_to", arguments["round_to"], least=1),
-            seed=_check_whole("seed", arguments["seed"], least=0),
+            seed=check_seed(arguments["seed"]),
             progress=bool(arguments["progress"]),
         )
 

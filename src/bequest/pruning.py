@@ -18,11 +18,12 @@ from bequest.attempt import Attempt
 from bequest.criteria.base import Criterion
 from bequest.errors import UsageError
 from bequest.execution.copies import private_copy
+from bequest.execution.modes import in_plain_mode
 from bequest.graph.admission import admit
 from bequest.graph.groups import group
 from bequest.graph.program import Program
 from bequest.graph.rules import read
-from bequest.graph.trace import require_runnable, trace
+from bequest.graph.trace import inputs_for, require_runnable, trace
 from bequest.graph.training import training_notes, with_training
 from bequest.hypersphere.structure import as_plain
 from bequest.latency_target import meet_latency
@@ -88,6 +89,7 @@ class Pruned:
         save(directory, self.model, self.plan)
 
 
+@in_plain_mode
 def prune(
     model: nn.Module,
     example_inputs: Any,
@@ -158,6 +160,8 @@ def prune(
     model, forgotten = as_plain(model)
     with undisturbed(model):
         dense = private_copy(model)
+        args, kwargs = inputs_for(dense, example_inputs)
+        example_inputs = kwargs or args
         samples = _samples(wish, dense, example_inputs, data)
         inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
         channels = with_training(group(read(trace(dense, inputs))), dense, inputs)
@@ -170,9 +174,10 @@ def prune(
         outcome = attempt.sound(chosen, form)
         restored, refused = outcome.restored, (*refused, *outcome.refused)
         before, after = (cost_without_data(one, example_inputs) for one in (dense, restored.model))
+    seen = {} if samples is None else {"inputs": samples.to_json()}
     plan = Plan(
         architecture=fingerprint(model),
-        recipe={**wish.to_json(), **timed},
+        recipe={**wish.to_json(), **timed, **seen},
         versions=versions(),
         groups=restored.groups,
         refused=refused,
@@ -186,6 +191,8 @@ def prune(
     remember(restored.model, whole.plan, whole.dense)
     idle = warn_of_nothing(wish.ratio, restored.groups, refused)
     notes = (*idle, *forgotten, *whole.notes, *trained, *outcome.notes)
+    if samples is not None:
+        notes = (*samples.notes, *notes)
     report = Report(restored.groups, refused, before, after, notes)
     return Pruned(restored.model, whole.plan, report)
 
@@ -207,7 +214,7 @@ def _allocated(
         choices, timed = meet_latency(wish, choices, attempt.dense, example_inputs, cut)
         return choices, {"timed": timed.to_json()}
     assert attempt.samples is not None
-    subject = Subject(attempt.dense, attempt.channels, attempt.samples)
+    subject = Subject(attempt.dense, attempt.channels, attempt.samples, attempt.inputs)
     return meet(wish, choices, subject, lambda chosen: attempt.cut(chosen, form).model), {}
 
 

@@ -14,8 +14,9 @@ from bequest.errors import UsageError
 from bequest.graph import surgery as operation
 from bequest.graph.cuts import plan_surgery
 from bequest.graph.groups import Channels
+from bequest.graph.inputs import mapped, normalise_inputs
 from bequest.graph.shrunk import Shrunk
-from bequest.graph.trace import meta_copy, named_tensors, normalise_inputs, to_meta
+from bequest.graph.trace import meta_copy, named_tensors, to_meta
 from bequest.measure.cost import Cost, cost, count_macs, stored_size
 from bequest.measure.execution import evaluation_mode, placed, run
 from bequest.planning import Chosen, Wish, chosen_from, leaving_channels
@@ -25,11 +26,19 @@ from bequest.statistics.samples import Samples
 
 @dataclass(frozen=True)
 class Subject:
-    """The dense network, its groups, and inputs to compare answers on."""
+    """The dense network, its groups, and inputs to compare answers on.
+
+    Attributes:
+        model: the dense network.
+        channels: its groups.
+        samples: what it is given.
+        inputs: the example in whose places they are arguments.
+    """
 
     model: nn.Module
     channels: Channels
     samples: Samples
+    inputs: Any
 
 
 def meet(
@@ -59,7 +68,8 @@ def meet(
 
         def agrees(asked: Sequence[Choice]) -> bool:
             network = restored(chosen_from(asked, wish))
-            return agreement(subject.model, network, subject.samples) >= value
+            found = agreement(subject.model, network, subject.samples, subject.inputs)
+            return found >= value
 
         return largest(allocation, agrees)
     kind = wish.target.kind
@@ -73,16 +83,23 @@ def meet(
 
 
 @torch.no_grad()
-def agreement(dense: nn.Module, pruned: nn.Module, samples: Samples) -> float:
+def agreement(dense: nn.Module, pruned: nn.Module, samples: Samples, example_inputs: Any) -> float:
     """Share of inputs to which two networks give the same answer: the same largest output.
+
+    Args:
+        dense: a network.
+        pruned: another.
+        samples: what both are given.
+        example_inputs: in whose places the samples are arguments.
 
     Raises:
         UsageError: the network's output is not a tensor of (inputs, classes, ...).
     """
     same = total = 0
     with evaluation_mode(dense), evaluation_mode(pruned):
-        for chunk in samples.chunks:
-            answers = [_answer(model, chunk) for model in (dense, pruned)]
+        for number in range(len(samples.chunks)):
+            inputs = samples.shaped_like(example_inputs, number)
+            answers = [_answer(model, inputs) for model in (dense, pruned)]
             same += int((answers[0] == answers[1]).sum())
             total += answers[0].numel()
     return same / total
@@ -98,8 +115,8 @@ def cost_without_data(model: nn.Module, example_inputs: Any) -> Cost:
         return cost(model, example_inputs)
 
 
-def _answer(model: nn.Module, inputs: Sequence[Tensor]) -> Tensor:
-    output = run(model, placed(inputs, model))
+def _answer(model: nn.Module, inputs: Any) -> Tensor:
+    output = run(model, mapped(placed(inputs, model), Tensor.clone))  # code may write into it
     if not isinstance(output, Tensor) or output.ndim < 2:
         raise UsageError(
             "target 'agreement': expected a network whose output is one tensor of (inputs, "

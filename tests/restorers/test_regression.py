@@ -227,7 +227,7 @@ def test_costly_networks_take_fewer_steps_of_inversion(effort, fields, expected,
     monkeypatch.setattr(regression, "EFFORT", effort)
     seen = []
     monkeypatch.setattr(
-        regression, "inverted", lambda _, made, steps, *__, **___: seen.append(steps) or made
+        regression, "inverted", lambda _, made, __, steps, *___, **____: seen.append(steps) or made
     )
     Regression(**fields).samples(model, x, None, 0)
     assert seen == [expected]

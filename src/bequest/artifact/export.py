@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from bequest.atomic import replacing
 from bequest.errors import MissingExtraError, ModelError, UsageError
-from bequest.graph.trace import normalise_inputs
+from bequest.graph.inputs import Inputs, mapped, normalise_inputs, tensors_of
 from bequest.measure.execution import evaluation_mode
+from bequest.randomness import stream
 
 TOLERANCE = 1e-4
 """Largest difference from PyTorch, relative to the largest output (absolute below 1)."""
@@ -82,16 +83,17 @@ def _require(package: str) -> None:
         raise MissingExtraError(error.name or package, "onnx", "writing ONNX") from error
 
 
-def _inputs(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    generator = torch.Generator().manual_seed(0)
+def _inputs(example_inputs: Any) -> Inputs:
+    generator = stream(0)
 
-    def drawn(value: Any) -> Any:
-        if not isinstance(value, Tensor) or not value.is_floating_point():
+    def drawn(value: Tensor) -> Tensor:
+        if not value.is_floating_point():
             return value
-        return torch.randn(value.shape, generator=generator).to(value.device, value.dtype)
+        values = torch.randn(value.shape, generator=generator, device="cpu")
+        return values.to(value.device, value.dtype)
 
-    args, kwargs = normalise_inputs(example_inputs)
-    return tuple(map(drawn, args)), {name: drawn(value) for name, value in kwargs.items()}
+    inputs: Inputs = mapped(normalise_inputs(example_inputs), drawn)
+    return inputs
 
 
 def _write(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path) -> None:
@@ -115,7 +117,7 @@ def _run(path: Path, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[NDAr
 
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        tensors = [one for one in (*args, *kwargs.values()) if isinstance(one, Tensor)]
+        tensors = tensors_of((args, kwargs))
         names = [entry.name for entry in session.get_inputs()]
         feed = {name: tensor.cpu().numpy() for name, tensor in zip(names, tensors, strict=True)}
         outputs = session.run(None, feed)

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import _pytree as pytree
 
 
@@ -17,10 +18,15 @@ def private_copy(model: nn.Module) -> nn.Module:
     in another thread either, sees it change, and the copy costs no more than its buffers.
     """
     shared: dict[int, Any] = {
-        id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
+        id(parameter): nn.Parameter(_normal(parameter.detach()), requires_grad=False)
         for parameter in model.parameters()
     }
     return duplicate(model, shared).eval()
+
+
+def _normal(tensor: Tensor) -> Tensor:
+    """The tensor itself; a copy of one that inference mode has made, which takes no gradients."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def duplicate(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module:
@@ -35,6 +41,8 @@ def duplicate(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module
         for name, value in vars(module).items():
             if name not in ("_parameters", "_buffers", "_modules"):
                 for held in pytree.tree_leaves(value):
-                    if isinstance(held, Tensor) and not held.is_leaf:  # deepcopy takes leaves alone
+                    if isinstance(held, FakeTensor):  # left by an export, without data to copy
+                        memo.setdefault(id(held), held)
+                    elif isinstance(held, Tensor) and not held.is_leaf:  # deepcopy takes leaves
                         memo.setdefault(id(held), held.detach().clone())
     return copy.deepcopy(model, memo)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils import parametrize
 
 from bequest.errors import ModelError, UsageError
@@ -39,6 +40,12 @@ def admit(model: nn.Module) -> None:
     for name, module in model.named_modules():
         _admit_module(name or type(model).__name__, module)
     _refuse_hooks(model)
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if isinstance(tensor, FakeTensor):
+            raise ModelError(
+                f"'{name}' is a tensor without data, which an export or a compilation has left "
+                "there; load the model anew"
+            )
     for name, parameter in model.named_parameters():
         _admit_weight(name, parameter)
     for name, buffer in model.named_buffers():

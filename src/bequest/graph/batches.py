@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from bequest.graph.groups import Channels, group
+from bequest.graph.inputs import mapped, normalise_inputs, tensors_of
 from bequest.graph.rules import read
 from bequest.graph.shrunk import Shrunk
-from bequest.graph.trace import Network, normalise_inputs, operator_of, trace_shapes
+from bequest.graph.trace import Network, operator_of, trace_shapes
 from bequest.graph.twins import VIEWS, kind, without_copies
 
 
@@ -67,13 +68,13 @@ def _twins(few: Network, many: Network, times: float) -> dict[fx.Node, fx.Node] 
 def _repeated(example_inputs: Any, times: int) -> Any:
     """The same inputs with several times as many samples."""
     args, kwargs = normalise_inputs(example_inputs)
-    batch = next(v.shape[0] for v in (*args, *kwargs.values()) if isinstance(v, Tensor) and v.ndim)
+    batch = next(value.shape[0] for value in tensors_of((args, kwargs)) if value.ndim)
 
-    def repeat(value: Any) -> Any:
-        counts = isinstance(value, Tensor) and value.ndim and value.shape[0] == batch
+    def repeat(value: Tensor) -> Tensor:
+        counts = value.ndim > 0 and value.shape[0] == batch
         return torch.cat([value] * times) if counts else value
 
-    return {k: repeat(v) for k, v in kwargs.items()} or tuple(repeat(v) for v in args)
+    return mapped(kwargs or args, repeat)
 
 
 def _carried(channels: Channels, leaving: NDArray[Any], other: Channels) -> NDArray[Any] | None:

@@ -21,9 +21,10 @@ from torch.utils._pytree import TreeSpec
 from bequest.errors import ModelError
 from bequest.graph.batches import at_other_batches
 from bequest.graph.groups import Channels
+from bequest.graph.inputs import normalise_inputs
 from bequest.graph.program import Document, Program, build, resolve
 from bequest.graph.shrunk import Shrunk
-from bequest.graph.trace import Network, named_tensors, normalise_inputs, operator_of, place_of
+from bequest.graph.trace import Network, named_tensors, operator_of, place_of
 from bequest.graph.twins import VIEWS, without_copies
 
 _NORM = "_native_batch_norm_legit_no_training"

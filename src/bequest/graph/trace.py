@@ -1,8 +1,8 @@
 """From a module to its operators: ``torch.export`` → :class:`Network`.
 
 The model is exported with weights on the meta device, so nothing is computed, nothing is copied
-and the caller's model is never touched. A model whose code mixes in tensors of a real device is
-exported from a real copy instead.
+and the caller's model is never touched. A model whose code mixes in tensors of a real device, or
+makes tensors of numbers of its own, is exported from a copy that shares the weights instead.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
-from torch.export.graph_signature import InputKind, OutputKind
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import TreeSpec
+from torch.utils._pytree import TreeSpec, tree_leaves
 
 from bequest.errors import BequestError, ModelError, UsageError
-from bequest.execution.copies import duplicate
+from bequest.execution.copies import duplicate, private_copy
+from bequest.execution.devices import device_of
 from bequest.execution.threads import ONE_AT_A_TIME
 from bequest.graph.admission import admit
+from bequest.graph.inputs import Inputs, mapped, normalise_inputs, tensors_of
 from bequest.graph.numbers import Call, Recorder
-
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 MOST_OPERATORS = 20_000
 """Tensors that a network may make while it is traced, which takes about a minute then. Tracing
@@ -45,7 +46,7 @@ class Network:
             of each holds a tensor of the right shape without data.
         tensors: placeholder name → qualified name of the parameter or buffer (one name per
             tensor: shared tensors have one).
-        inputs: names of the placeholders that are the model's inputs.
+        inputs: names of the placeholders that are the model's input tensors.
         constants: placeholder name → tensor that the model's code makes.
         returns: the structure of the model's result over the values that the output node holds;
             None where running the model changes its buffers too.
@@ -81,28 +82,6 @@ def place_of(node: fx.Node) -> str:
     return f"{operator_of(node)} in '{module}'" if module else operator_of(node)
 
 
-def normalise_inputs(example_inputs: Any) -> Inputs:
-    """Positional and keyword inputs from a tensor, a tuple (or list), or a dict.
-
-    Raises:
-        UsageError: the inputs are none of these, or hold no tensor.
-    """
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = {}
-    if isinstance(example_inputs, Tensor):
-        args = (example_inputs,)
-    elif isinstance(example_inputs, tuple | list):
-        args = tuple(example_inputs)
-    elif isinstance(example_inputs, Mapping):
-        kwargs = dict(example_inputs)
-    if not any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
-        raise UsageError(
-            "example_inputs: expected a tensor, or a tuple or dict with at least one tensor, "
-            f"found {type(example_inputs).__name__}"
-        )
-    return args, kwargs
-
-
 def trace(model: nn.Module, example_inputs: Any) -> Network:
     """Exports ``model`` in evaluation mode; the model is not changed.
 
@@ -121,7 +100,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Network:
     except BequestError:
         raise
     except Exception as error:
-        _refuse_inputs(model, normalise_inputs(example_inputs))
+        refuse_inputs(model, example_inputs)
         raise ModelError(
             f"torch.export can't capture {type(model).__name__}: "
             f"{_first_lines(error)}{_where(error)}"
@@ -131,7 +110,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Network:
 def require_runnable(model: nn.Module, example_inputs: Any) -> None:
     """Raises what :func:`trace` would, as far as that shows without tracing."""
     admit(model)
-    _refuse_inputs(model, normalise_inputs(example_inputs))
+    refuse_inputs(model, example_inputs)
 
 
 def trace_shapes(
@@ -142,21 +121,35 @@ def trace_shapes(
     Raises:
         Exception: whatever torch.export, the model's code or ``change`` raises.
     """
-    inputs = normalise_inputs(example_inputs)
+    inputs = inputs_for(model, example_inputs)
     try:
         network = _export(_changed(meta_copy(model), change), to_meta(inputs))
-        _place(network, inputs)
-        return network
+        _place(network, device_of(model))
     except BequestError:
         raise
     except Exception:  # any failure: the real copy either works or gives the error to report
-        return _export(_changed(duplicate(model).eval(), change), inputs)
+        return _export(_changed(private_copy(model), change), inputs)
+    if change is None and any(tensor.is_meta for tensor in network.constants.values()):
+        # Numbers that the code writes into tensors beside its inputs are lost on the meta device.
+        return _export(private_copy(model), inputs)
+    return network
 
 
-def _place(network: Network, inputs: Inputs) -> None:
+def inputs_for(model: nn.Module, example_inputs: Any) -> Inputs:
+    """The example as the model's arguments, on its device; one without data gets zeros."""
+    device = device_of(model)
+
+    def move(tensor: Tensor) -> Tensor:
+        if tensor.is_meta and device.type != "meta":
+            return torch.zeros_like(tensor, device=device)
+        return tensor.to(device, copy=True)  # code may write into its input
+
+    inputs: Inputs = mapped(normalise_inputs(example_inputs), move)
+    return inputs
+
+
+def _place(network: Network, device: torch.device) -> None:
     """Tensors that the code makes are made where the inputs are, not on the meta device."""
-    args, kwargs = inputs
-    device = next(v.device for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
     for node in network.nodes:
         if node.kwargs.get("device") == torch.device("meta"):
             node.kwargs = {**node.kwargs, "device": device}
@@ -173,7 +166,7 @@ def run_shapes(
     Raises:
         Exception: whatever the model's code or ``change`` raises.
     """
-    inputs = normalise_inputs(example_inputs)
+    inputs = inputs_for(model, example_inputs)
 
     def recorded(copied: nn.Module, inputs: Inputs, *, without_data: bool) -> list[Call]:
         args, kwargs = inputs
@@ -186,7 +179,23 @@ def run_shapes(
     try:
         return recorded(meta_copy(model), to_meta(inputs), without_data=True)
     except Exception:  # as in trace_shapes
-        return recorded(duplicate(model).eval(), inputs, without_data=False)
+        return recorded(private_copy(model), inputs, without_data=False)
+
+
+def results_of(model: nn.Module, example_inputs: Any) -> Any:
+    """What a copy of ``model`` returns, without data where possible.
+
+    Raises:
+        Exception: whatever the model's code raises.
+    """
+    inputs = inputs_for(model, example_inputs)
+    with torch.no_grad():
+        try:
+            args, kwargs = to_meta(inputs)
+            return meta_copy(model)(*args, **kwargs)
+        except Exception:  # as in trace_shapes
+            args, kwargs = inputs
+            return private_copy(model)(*args, **kwargs)
 
 
 def _changed(model: nn.Module, change: Callable[[nn.Module], None] | None) -> nn.Module:
@@ -210,12 +219,8 @@ def meta_copy(model: nn.Module) -> nn.Module:
 
 def to_meta(inputs: Inputs) -> Inputs:
     """The same inputs on the meta device."""
-    args, kwargs = inputs
-
-    def move(value: Any) -> Any:
-        return value.to("meta") if isinstance(value, Tensor) else value
-
-    return tuple(map(move, args)), {key: move(value) for key, value in kwargs.items()}
+    moved: Inputs = mapped(inputs, lambda tensor: tensor.to("meta"))
+    return moved
 
 
 def _export(model: nn.Module, inputs: Inputs) -> Network:
@@ -236,11 +241,17 @@ def _export(model: nn.Module, inputs: Inputs) -> Network:
             tensors[spec.arg.name] = first[id(held[cast(str, spec.target)])]
         elif spec.kind is InputKind.CONSTANT_TENSOR:
             constants[spec.arg.name] = cast(Tensor, program.constants[cast(str, spec.target)])
+    if any(isinstance(tensor, FakeTensor) for tensor in constants.values()):
+        _refuse_fakes(model)
     pure = all(spec.kind is OutputKind.USER_OUTPUT for spec in signature.output_specs)
     return Network(
         nodes=tuple(program.graph.nodes),
         tensors=tensors,
-        inputs=frozenset(signature.user_inputs),
+        inputs=frozenset(
+            spec.arg.name
+            for spec in signature.input_specs
+            if spec.kind is InputKind.USER_INPUT and isinstance(spec.arg, TensorArgument)
+        ),
         constants=constants,
         returns=program.call_spec.out_spec if pure else None,
     )
@@ -292,22 +303,33 @@ def _quiet_export() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _refuse_inputs(model: nn.Module, inputs: Inputs) -> None:
+def refuse_inputs(model: nn.Module, example_inputs: Any) -> None:
     """Raises UsageError where the model itself fails on the example inputs."""
-    args, kwargs = inputs
-    shapes = [
-        tuple(value.shape) for value in (*args, *kwargs.values()) if isinstance(value, Tensor)
-    ]
-    run: Callable[..., Any] = duplicate(model).eval()
+    args, kwargs = inputs_for(model, example_inputs)
+    shapes = [tuple(value.shape) for value in tensors_of((args, kwargs))]
+    run: Callable[..., Any] = private_copy(model)
     try:
         with torch.no_grad():
             run(*args, **kwargs)
     except Exception as error:
+        _refuse_fakes(model)
         raise UsageError(
             f"{type(model).__name__} does not run on the example inputs of shape "
-            f"{', '.join(map(str, shapes))}: {_first_lines(error)}. "
+            f"{', '.join(map(str, shapes))}: {_first_lines(error).rstrip('.')}. "
             "Give inputs of the shape, dtype and device that the model takes."
         ) from error
+
+
+def _refuse_fakes(model: nn.Module) -> None:
+    """Raises ModelError where an attribute holds a tensor without data and the model reads it."""
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if any(isinstance(leaf, FakeTensor) for leaf in tree_leaves(value)):
+                raise ModelError(
+                    f"'{f'{name}.{attribute}'.lstrip('.')}' holds a tensor without data, which an "
+                    f"export or a compilation has left there, and {type(model).__name__} reads it; "
+                    "set the attribute to what it was, or load the model anew"
+                )
 
 
 def _first_lines(error: Exception) -> str:

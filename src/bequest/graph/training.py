@@ -23,14 +23,13 @@ from torch.utils import _pytree as pytree
 from bequest.execution.copies import duplicate
 from bequest.graph import surgery as operation
 from bequest.graph.groups import Channels, group
+from bequest.graph.inputs import Inputs, normalise_inputs
 from bequest.graph.rules import read
 from bequest.graph.surgery import Cut, Surgery
 from bequest.graph.trace import (
-    Inputs,
     Network,
     meta_copy,
     named_tensors,
-    normalise_inputs,
     to_meta,
     trace_shapes,
 )

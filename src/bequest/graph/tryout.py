@@ -22,9 +22,10 @@ from bequest.execution.copies import private_copy
 from bequest.graph import surgery as operation
 from bequest.graph.cuts import plan_surgery
 from bequest.graph.groups import Channels
+from bequest.graph.inputs import normalise_inputs
 from bequest.graph.masked import Masked
 from bequest.graph.surgery import Surgery
-from bequest.graph.trace import Network, named_tensors, normalise_inputs, operator_of
+from bequest.graph.trace import Network, named_tensors, operator_of
 from bequest.graph.vocabulary import vocabularies
 from bequest.measure.precision import HALF, working_precision
 

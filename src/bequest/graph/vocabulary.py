@@ -38,18 +38,21 @@ def vocabularies(network: Network) -> list[int | None]:
             looked up, or compared with numbers of the network's own; the message names the
             operator.
     """
-    found: list[int | None] = []
-    for node in network.nodes:
-        if node.op != "placeholder" or node.name not in network.inputs:
-            continue
-        value = node.meta.get("val")
-        if not isinstance(value, Tensor):
-            continue
-        rows = min(_tables(node), default=None)
-        if rows is None and not value.is_floating_point():
+    found = tables(network)
+    for node, rows in zip(_inputs(network), found, strict=True):
+        if rows is None and not node.meta["val"].is_floating_point():
             _require_mask(node, network)
-        found.append(rows)
     return found
+
+
+def tables(network: Network) -> list[int | None]:
+    """As :func:`vocabularies`, also where it can't be told what numbers an input holds."""
+    return [min(_tables(node), default=None) for node in _inputs(network)]
+
+
+def _inputs(network: Network) -> list[fx.Node]:
+    """The placeholders of the network's input tensors, in order."""
+    return [n for n in network.nodes if n.op == "placeholder" and n.name in network.inputs]
 
 
 def _tables(node: fx.Node) -> list[int]:

@@ -11,6 +11,7 @@ from bequest.errors import UsageError
 from bequest.hypersphere.augmentation import AUGMENTATIONS
 from bequest.hypersphere.masks import SCOPES, check_sparsity, parse_block
 from bequest.hypersphere.penalty import Form
+from bequest.randomness import check_seed
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
@@ -66,7 +67,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         check_sparsity(self.sparsity)
-        for name, least in (("epochs", 1), ("batch_size", 1), ("seed", 0)):
+        check_seed(self.seed)
+        for name, least in (("epochs", 1), ("batch_size", 1)):
             value = getattr(self, name)
             if value < least:
                 raise UsageError(f"{name}: expected at least {least}, found {value}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bequest.errors import UsageError
 from bequest.hypersphere.masks import pruned_count
+from bequest.randomness import stream
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def _systematic(chances: Tensor, count: int, seed: int) -> Tensor:
     """Indices of a draw of ``count`` in which each is drawn with its own chance."""
     if count == 0:
         return chances.new_zeros(0, dtype=torch.long)
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream(seed)
     order = torch.randperm(len(chances), generator=generator).to(chances.device)
     start = torch.rand((), generator=generator, dtype=torch.float64)
     reached = chances[order].cumsum(0) + start.to(chances.device)

@@ -15,6 +15,7 @@ from bequest.execution.copies import duplicate
 from bequest.measure.accuracy import checked_labels, logits_of, pairs
 from bequest.measure.execution import evaluation_mode, is_on, placed, run
 from bequest.measure.progress import tracked
+from bequest.randomness import SEEDS, stream
 
 Meaning = Literal["logits", "probabilities"]
 Logits = Callable[[Tensor], Tensor]
@@ -107,7 +108,7 @@ def robustness(
             count, correct = count + len(y), correct + int(hit.sum())
             if hit.any():
                 space = space.of(hit)
-                found = ATTACKS[attack](logits, space, y[hit], steps, seed + number)
+                found = ATTACKS[attack](logits, space, y[hit], steps, (seed + number) % SEEDS)
                 moved = logits(found).argmax(1)
                 robust += int((best[hit] == moved[:, None]).any(1).sum())
     if count == 0:
@@ -196,7 +197,7 @@ def pgd(logits: Logits, space: _Space, labels: Tensor, steps: int, seed: int) ->
 
     An input that any iterate misleads keeps that iterate.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream(seed)
     noise = torch.rand(space.x.shape, generator=generator, dtype=torch.float64) * 2 - 1
     x = space.within(space.x + space.eps * noise.to(space.x))
     found = x.clone()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from bequest.execution.devices import device_of
 from bequest.execution.threads import ONE_AT_A_TIME
 
 Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
@@ -66,12 +67,6 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(value)
 
 
-def device_of(model: nn.Module) -> torch.device:
-    """The device of the first parameter or buffer; the CPU for a model without any."""
-    first = next(chain(model.parameters(), model.buffers()), None)
-    return torch.device("cpu") if first is None else first.device
-
-
 def is_on(model: nn.Module, device: torch.device) -> bool:
     """True on that very device; "cuda" without a number is any of its kind."""
     here = device_of(model)
@@ -87,16 +82,11 @@ def placed(inputs: Any, model: nn.Module) -> Any:
     """The inputs on the model's device, floating-point tensors in its dtype if it has one."""
     device, dtype = device_of(model), dtype_of(model)
 
-    def place(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.to(device, dtype if value.is_floating_point() else None)
-        if isinstance(value, Mapping):
-            return {name: place(each) for name, each in value.items()}
-        if isinstance(value, tuple | list):
-            return tuple(map(place, value))
-        return value
+    def place(value: Tensor) -> Tensor:
+        return value.to(device, dtype if value.is_floating_point() else None)
 
-    return place(inputs)
+    held = dict(inputs) if isinstance(inputs, Mapping) else inputs
+    return pytree.tree_map_only(Tensor, place, held)
 
 
 def run(model: nn.Module, inputs: Inputs) -> Any:

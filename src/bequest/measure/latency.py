@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from bequest.errors import UsageError
-from bequest.measure.execution import Inputs, device_of, evaluation_mode, run
+from bequest.execution.devices import device_of
+from bequest.measure.execution import Inputs, evaluation_mode, run
 
 
 @dataclass(frozen=True)

@@ -23,15 +23,24 @@ from torch import Tensor, fx, linalg, nn
 
 from bequest.config import register
 from bequest.errors import UnknownNameError, UsageError
+from bequest.execution.copies import private_copy
+from bequest.execution.devices import device_of
+from bequest.execution.modes import in_plain_mode
+from bequest.graph.inputs import mapped, normalise_inputs
 from bequest.graph.patches import as_weight
 from bequest.graph.spill import Mapped
 from bequest.graph.surgery import add_bias, can_hold_bias
-from bequest.graph.trace import normalise_inputs, operator_of
+from bequest.graph.trace import inputs_for, operator_of
 from bequest.graph.walk import Layer, Walk
 from bequest.measure.cost import cost
 from bequest.measure.execution import placed
+from bequest.measure.precision import at_least_single, working_dtype
+from bequest.statistics.batching import Batching
+from bequest.statistics.given import collect
+from bequest.statistics.making import inverted, synthesise
 from bequest.statistics.moments import Moments, sampled_places
-from bequest.statistics.samples import Samples, collect, inverted, synthesise
+from bequest.statistics.samples import CHUNK, Samples
+from bequest.statistics.scale import noted
 from bequest.statistics.synthetic import SOURCES
 
 
@@ -78,6 +87,7 @@ class Regression:
             if not -float("inf") < low < high < float("inf"):
                 raise UsageError(f"regression: expected a range low < high, found {low}, {high}")
 
+    @in_plain_mode
     def samples(
         self,
         model: nn.Module,
@@ -90,18 +100,21 @@ class Regression:
         """The inputs to walk over: from ``data``, or made up.
 
         Args:
-            model: the dense network, in at least single precision.
+            model: the dense network; a copy of it is run.
             example_inputs: whose shapes and types they get.
             data: batches of real inputs, or the samples of an earlier call, which are all taken;
                 None = they are made up.
             seed: of the draws.
             show: a progress bar on a terminal.
         """
+        model = private_copy(at_least_single(model))
+        args, kwargs = inputs_for(model, example_inputs)
+        example_inputs = mapped(kwargs or args, lambda one: one.to(working_dtype(one.dtype)))
         if isinstance(data, Samples):
-            return data.placed_like(example_inputs)
+            return data.placed_like(example_inputs, device_of(model))
         if data is not None:
             most = self.images or _affordable(_macs_of_one(model, example_inputs))
-            return collect(data, example_inputs, most)
+            return noted(collect(model, data, example_inputs, most), model, example_inputs)
         count, steps = self.images, self.inversion
         if count is None or steps is None:
             each = _macs_of_one(model, example_inputs)
@@ -110,7 +123,8 @@ class Regression:
                 bearable = EFFORT // (PASSES * count * each)
                 steps = min(MOST_STEPS, max(FEWEST_STEPS, bearable))
         made = synthesise(model, example_inputs, count, self.source, self.value_range, seed)
-        return inverted(model, made, steps, self.value_range, seed, show=show)
+        made = inverted(model, made, example_inputs, steps, self.value_range, seed, show=show)
+        return noted(made, model, example_inputs)
 
 
 FEWEST, MOST = 256, 4096
@@ -237,16 +251,16 @@ def _added_to(walk: Walk, node: fx.Node) -> tuple[fx.Node, fx.Node | None] | Non
 
 
 def _affordable(each: int) -> int:
-    """How many inputs are looked at where nobody says it; ``each`` costs so many MACs."""
-    return min(MOST, max(FEWEST, BUDGET // each))
+    """How many inputs, in whole chunks, are looked at where nobody says it; each costs MACs."""
+    chunks = -(-max(FEWEST, BUDGET // each) // CHUNK)
+    return min(MOST, chunks * CHUNK)
 
 
 def _macs_of_one(model: nn.Module, example_inputs: Any) -> int:
     """Multiply-accumulates of one input, at least 1."""
     args, kwargs = normalise_inputs(example_inputs)
-    tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, Tensor))
-    batch = max((len(value) for value in tensors if value.ndim), default=1)
-    return max(1, cost(model, placed(kwargs or args, model)).macs // max(1, batch))
+    macs = cost(model, mapped(placed(kwargs or args, model), Tensor.clone)).macs
+    return max(1, macs // Batching.of(example_inputs).size)
 
 
 class Solution(NamedTuple):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bequest.errors import UsageError
-from bequest.graph.trace import normalise_inputs
+from bequest.graph.inputs import mapped, normalise_inputs, tensors_of
 from bequest.robust.intervals import Interval
 
 InputRange = tuple[float | Tensor, float | Tensor] | Sequence[float | Tensor]
@@ -19,13 +19,7 @@ InputRange = tuple[float | Tensor, float | Tensor] | Sequence[float | Tensor]
 def one_input(example_inputs: Any) -> Any:
     """The first of a batch of example inputs, as a batch of one."""
     args, kwargs = normalise_inputs(example_inputs)
-
-    def first(value: Any) -> Any:
-        return value[:1] if isinstance(value, Tensor) and value.ndim else value
-
-    if kwargs:
-        return {name: first(value) for name, value in kwargs.items()}
-    return tuple(first(value) for value in args)
+    return mapped(kwargs or args, lambda value: value[:1] if value.ndim else value)
 
 
 def ends_of(input_range: InputRange, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -62,11 +56,8 @@ def intervals_of(example: Any, input_range: InputRange) -> list[Interval]:
     Raises:
         UsageError: the range is wrong, or an input holds no floating-point numbers.
     """
-    args, kwargs = normalise_inputs(example)
     found = []
-    for value in (*args, *kwargs.values()):
-        if not isinstance(value, Tensor):
-            continue
+    for value in tensors_of(normalise_inputs(example)):
         if not value.is_floating_point():
             raise UsageError(
                 f"example_inputs: expected floating-point inputs, which have a range, found "

@@ -19,6 +19,7 @@ from bequest.artifact.plan import Plan, versions
 from bequest.asking import warn_of_nothing
 from bequest.errors import UsageError
 from bequest.execution.copies import duplicate
+from bequest.execution.modes import in_plain_mode
 from bequest.graph.admission import admit
 from bequest.graph.training import training_notes
 from bequest.hypersphere.structure import as_plain
@@ -41,6 +42,7 @@ Callback = Callable[[Step, nn.Module], object]
 """Called after every step with the step and the network as it is then."""
 
 
+@in_plain_mode
 def prune(
     model: nn.Module,
     example_inputs: Any,

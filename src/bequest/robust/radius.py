@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from bequest.errors import ModelError, UsageError
+from bequest.graph.inputs import normalise_inputs, tensors_of
 from bequest.graph.rules import read
-from bequest.graph.trace import named_tensors, normalise_inputs, trace
+from bequest.graph.trace import named_tensors, trace
 from bequest.robust.impact import folded, output_of, values
 from bequest.robust.inputs import InputRange, ends_of
 from bequest.robust.intervals import Interval
@@ -38,8 +39,7 @@ def certified_radius(model: nn.Module, inputs: Any, input_range: InputRange = (0
         UsageError: the inputs or the range are wrong, or do not fit each other.
         ModelError: the output is not (B, K), or an operator has no interval rule.
     """
-    args, kwargs = normalise_inputs(inputs)
-    tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+    tensors = tensors_of(normalise_inputs(inputs))
     if len(tensors) != 1 or not tensors[0].is_floating_point():
         raise UsageError("certified_radius: expected inputs that are one floating-point tensor")
     x = tensors[0].detach().double()

@@ -18,15 +18,17 @@ correlations between channels that the regression reads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bequest.measure.execution import evaluation_mode
+from bequest.execution.copies import private_copy
+from bequest.measure.execution import Inputs, run
 from bequest.measure.progress import tracked
+from bequest.randomness import stream
 
 RATE = 0.1
 """Adam's first rate, in standard deviations of a pixel; falls to zero in a straight line."""
@@ -47,17 +49,21 @@ def invert(
     value_range: tuple[float, float] | None = None,
     seed: int = 0,
     *,
+    call: Callable[[Tensor], Inputs] = lambda images: (images,),
+    at_once: int | None = None,
     show: bool = False,
 ) -> Tensor:
     """Fits images to the statistics that batch norms have stored, or else to classes.
 
     Args:
         model: a network with batch norms that keep statistics, or one whose only output is logits
-            (B, K); images for any other stay as they are.
+            (B, K); images for any other stay as they are. A copy of it is run.
         images: where it begins, (count, channels, *space); they are not changed.
         steps: of Adam, each a forward and a backward pass of all images: what bounds the cost.
         value_range: lowest and highest value of real images, where known; kept to.
         seed: of the classes drawn.
+        call: the network's arguments with the images in their place.
+        at_once: images that the network takes at once; None = any number.
         show: a progress bar on a terminal.
 
     Returns:
@@ -65,21 +71,26 @@ def invert(
     """
     if steps == 0:
         return images
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    norms = [norm for norm in norms if norm.running_mean is not None]
-    with evaluation_mode(model), _watched(norms) as seen:
-        output = model(images[:1])
-        if not (norms or _are_logits(output)):
+    copy = private_copy(model)
+    seen = _watch(copy)
+
+    def outputs(x: Tensor) -> Any:
+        return run(copy, call(x.clone()))  # code may write into its input
+
+    with torch.no_grad():
+        first = outputs(images[: at_once or 1])
+        if not (seen or _are_logits(first)):
             return images
-        size = _batch_size(seen, len(images)) if norms else INDEPENDENT
+        size = at_once or (_batch_size(seen, len(images)) if seen else INDEPENDENT)
         batches = torch.split(images, size)
-        if norms:
-            objectives = [partial(_mismatches, model, seen)] * len(batches)
+        if seen:
+            objectives = [partial(_mismatches, outputs, seen)] * len(batches)
         else:
-            generator = torch.Generator().manual_seed(seed)
-            classes = torch.randint(output.shape[1], (len(images),), generator=generator)
+            generator = stream(seed)
+            count = first.shape[1]
+            classes = torch.randint(count, images.shape[:1], generator=generator, device="cpu")
             drawn = torch.split(classes.to(images.device), size)
-            objectives = [partial(_distance, model, part) for part in drawn]
+            objectives = [partial(_distance, outputs, part) for part in drawn]
         total = range(steps * len(batches))
         bar = iter(tracked(total, "inverting", total, show))
         rate = RATE * float(images.std())
@@ -118,15 +129,17 @@ def _fit(
     return x.detach()
 
 
-def _distance(model: nn.Module, classes: Tensor, x: Tensor) -> Tensor:
+def _distance(outputs: Callable[[Tensor], Any], classes: Tensor, x: Tensor) -> Tensor:
     """How far images are from the classes; a sum, so that each is fitted for itself."""
-    return cross_entropy(model(x), classes, reduction="sum")
+    return cross_entropy(outputs(x), classes, reduction="sum")
 
 
-def _mismatches(model: nn.Module, seen: list[tuple[nn.Module, Tensor]], x: Tensor) -> Tensor:
+def _mismatches(
+    outputs: Callable[[Tensor], Any], seen: list[tuple[nn.Module, Tensor]], x: Tensor
+) -> Tensor:
     """How far batch norms are from their stored statistics, on average; ``seen`` is watched."""
     seen.clear()
-    model(x)
+    outputs(x)
     return torch.stack([mismatch(norm, value) for norm, value in seen]).mean()
 
 
@@ -147,16 +160,10 @@ def _batch_size(seen: Sequence[tuple[nn.Module, Tensor]], count: int) -> int:
     return -(-count // max(1, batches))
 
 
-@contextmanager
-def _watched(norms: Sequence[nn.Module]) -> Iterator[list[tuple[nn.Module, Tensor]]]:
-    """Collects the inputs of batch norms as the model runs."""
+def _watch(copy: nn.Module) -> list[tuple[nn.Module, Tensor]]:
+    """A list that collects the inputs of batch norms that keep statistics, as the copy runs."""
     seen: list[tuple[nn.Module, Tensor]] = []
-    hooks = [
-        norm.register_forward_pre_hook(lambda module, args: seen.append((module, args[0])))
-        for norm in norms
-    ]
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
+    for norm in copy.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm) and norm.running_mean is not None:
+            norm.register_forward_pre_hook(lambda module, args: seen.append((module, args[0])))
+    return seen

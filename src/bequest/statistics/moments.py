@@ -19,6 +19,7 @@ from bequest.graph.patches import (
     weight_rows,
 )
 from bequest.graph.walk import Layer
+from bequest.randomness import stream
 
 ROWS_PER_UNKNOWN = 128
 """Rows per input of a layer: more of them hardly tell more."""
@@ -118,6 +119,6 @@ def sampled_places(module: nn.Module, layer: Layer, seed: int) -> Tensor | None:
     wanted = -(-ROWS_PER_UNKNOWN * row_length(module) // samples)
     if wanted >= count:
         return None
-    generator = torch.Generator().manual_seed(seed)
+    generator = stream(seed)
     places = torch.randperm(count, generator=generator)[:wanted].sort().values
     return places.to(layer.dense[0].device)

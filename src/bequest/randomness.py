@@ -1,0 +1,34 @@
+"""Seeds and what is drawn from them: on the CPU, so that every device sees the same numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from bequest.errors import UsageError
+
+SEEDS = 2**64
+"""Number of seeds that a generator tells apart."""
+
+
+def check_seed(value: Any) -> int:
+    """A seed that every generator takes.
+
+    Raises:
+        UsageError: it isn't a whole number in [0, 2⁶⁴).
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < SEEDS:
+        raise UsageError(
+            f"seed: expected a whole number of at least 0 and under 2⁶⁴, found {value!r}"
+        )
+    return value
+
+
+def stream(seed: int) -> torch.Generator:
+    """A generator on the CPU, whatever the default device is.
+
+    Raises:
+        UsageError: ``seed`` isn't a whole number in [0, 2⁶⁴).
+    """
+    return torch.Generator("cpu").manual_seed(check_seed(seed))
