@@ -1,7 +1,8 @@
 """The oracle of the rules: the cut network computes what the dense one does without the channels.
 
 In the masked network the columns are zero where channels that left are read. What lies before may
-do anything to the channels, as long as it does it to each alone.
+do anything to the channels, as long as it does it to each alone. Where no layer reads them, their
+rows are zero too, and what lies behind must make nothing of zeros.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import nn
 
 import bequest
 from bequest.graph.groups import Channels, group
-from bequest.graph.rules import read
+from bequest.graph.rules import Write, read
 from bequest.graph.trace import named_tensors, trace
 from bequest.pruning import Pruned
 
@@ -27,18 +28,25 @@ def plainly(model: nn.Module, inputs: Any, ratio: Any = 0.5, **more: Any) -> Pru
 
 
 def masked(
-    model: nn.Module, inputs: Any, pruned: Pruned, channels: Channels | None = None
+    model: nn.Module,
+    inputs: Any,
+    pruned: Pruned,
+    channels: Channels | None = None,
+    *,
+    rows: bool = False,
 ) -> nn.Module:
-    """The dense model without what the pruned channels are read with."""
+    """The dense model without what the pruned channels are read with, and written with."""
     channels = channels or group(read(trace(model, inputs)))
     without = copy.deepcopy(model)
     leaving = gone(channels, pruned)
     tensors = named_tensors(without)
     with torch.no_grad():
-        for one in channels.reading.reads:
+        for one in (*channels.reading.reads, *(channels.reading.writes if rows else ())):
+            gone_here = torch.from_numpy(np.flatnonzero(leaving[channels.channel_of[one.labels]]))
             if one.weight is not None and one.groups == 1:
-                at = np.flatnonzero(leaving[channels.channel_of[one.labels]])
-                tensors[one.weight].index_fill_(one.dim, torch.from_numpy(at), 0.0)
+                tensors[one.weight].index_fill_(one.dim, gone_here, 0.0)
+            if one.bias is not None and isinstance(one, Write):
+                tensors[one.bias].index_fill_(0, gone_here, 0.0)
     return without
 
 

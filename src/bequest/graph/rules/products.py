@@ -53,9 +53,9 @@ def shifted_product(step: Step) -> Layout:
     bias, first, second = (step.arg(i, "") for i in range(3))
     batch = "a" * (step.ndim - 2)
     factors = [_factor(step, first, f"{batch}nk"), _factor(step, second, f"{batch}km")]
-    product = _contract(step, factors, f"{batch}nm", bias)
     plain = step.arg(3, "beta", 1) == step.arg(4, "alpha", 1) == 1
     vector = tuple(bias.meta["val"].shape) == step.shape[-1:]
+    product = _contract(step, factors, f"{batch}nm", bias if vector else None)
     if not plain or not vector:
         step.reading.roles[step.node] = "join"
     shapes = [step.shape, tuple(bias.meta["val"].shape)]
