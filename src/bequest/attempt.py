@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -16,7 +15,7 @@ from bequest.execution.copies import duplicate
 from bequest.graph.emission import NotEmittable, check_emittable, emit
 from bequest.graph.groups import Channels
 from bequest.graph.tryout import Finding, Trial
-from bequest.planning import Chosen, Wish, leaving_channels
+from bequest.planning import Chosen, Wish, leaving_channels, narrowed
 from bequest.restoration import Restored, by_walk, in_weight_space
 from bequest.restorers.regression import Regression
 from bequest.statistics.samples import Samples
@@ -90,15 +89,23 @@ class Attempt:
                 return Outcome(program, "program")
         if finding.problem is None:
             return Outcome(restored, form, notes=_notes(finding))
-        good, refused = _without(chosen, lambda some: self._plain_problem(some, form))
+        good, misfits = narrowed([chosen], lambda some: self._plain_problem(some, form))
+        refused = tuple(
+            Refusal(
+                group=one.group.name,
+                size=one.group.size,
+                reason=f"without its channels the network computes something else: {found}",
+            )
+            for one, found in misfits
+        )
         restored = self.cut(good, form)
         finding = self._finding(good, restored)
         if finding.problem is not None:
             raise ModelError(
-                f"the pruned network would compute something else than planned: {finding.problem}; "
+                f"the pruned network would not compute what is planned: {finding.problem}; "
                 "prune fewer layers at a time (ratio={'layer': 0.5}), and please report the network"
             )
-        return Outcome(restored, form, tuple(refused), _notes(finding))
+        return Outcome(restored, form, refused, _notes(finding))
 
     def _finding(self, chosen: list[Chosen], restored: Restored) -> Finding:
         leaving = leaving_channels(self.channels, chosen)
@@ -131,24 +138,3 @@ def _notes(finding: Finding) -> tuple[str, ...]:
     if finding.unchecked is None:
         return ()
     return (f"its results were not compared with the plan's: {finding.unchecked}",)
-
-
-def _without(
-    chosen: Sequence[Chosen], problem: Callable[[list[Chosen]], str | None]
-) -> tuple[list[Chosen], list[Refusal]]:
-    """Tries halves of the groups, and halves of those; what can't be borne is refused."""
-    good: list[Chosen] = []
-    refused: list[Refusal] = []
-    pending = [list(chosen)]
-    while pending:
-        some = pending.pop()
-        found = problem([*good, *some])
-        if found is None:
-            good += some
-        elif len(some) > 1:
-            pending += [some[len(some) // 2 :], some[: len(some) // 2]]
-        else:
-            group = some[0].group
-            reason = f"without its channels the network computes something else: {found}"
-            refused.append(Refusal(group.name, group.size, reason))
-    return good, refused

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from time import monotonic
 from typing import Any, Literal
 
@@ -301,14 +302,16 @@ def _without_misfits(
     def computes(some: list[Chosen]) -> str | None:
         return try_out(model, example_inputs, channels, some)
 
-    running, misfits = _narrowed([plain, literal], passes, deadline)
-    sound, more = _narrowed([running], computes, deadline)
+    running, misfits = narrowed([plain, literal], passes, deadline)
+    sound, more = narrowed([running], computes, deadline)
     refused = [_misfit(one.group, f"{found}; {no_program}") for one, found in (*misfits, *more)]
     return sound, refused
 
 
-def _narrowed(
-    parts: Iterable[list[Chosen]], problem: Callable[[list[Chosen]], str | None], deadline: float
+def narrowed(
+    parts: Iterable[list[Chosen]],
+    problem: Callable[[list[Chosen]], str | None],
+    deadline: float = inf,
 ) -> tuple[list[Chosen], list[tuple[Chosen, str]]]:
     """Groups without a problem together, and the others with theirs.
 
