@@ -137,33 +137,32 @@ def test_heads_that_span_whole_groups_of_a_convolution_are_refused_by_name():
 
 @pytest.fixture
 def wrong_rule():
-    """A rule that forgets that the second operand has channels too."""
-    known = _RULES["maximum"]
+    """A rule that says of reversed channels that they are where they were."""
+    known = _RULES["flip"]
 
-    @rule("maximum", role="join")
-    def forgetful(step):
+    @rule("flip", role="linear")
+    def blind(step):
         return step.layout(step.operands()[0])
 
     yield
-    _RULES["maximum"] = known
+    _RULES["flip"] = known
 
 
-class Greater(nn.Module):
-    """Another layer beside one with a maximum of two branches."""
+class Reversed(nn.Module):
+    """A layer whose channels are read in the reverse order, and another one."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.a, self.c, self.b = nn.Linear(6, 16), nn.Linear(6, 16), nn.Linear(16, 20)
-        self.o = nn.Linear(20, 4)
+        self.a, self.b, self.o = nn.Linear(6, 16), nn.Linear(16, 20), nn.Linear(20, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.o(F.relu(self.b(torch.maximum(self.a(x), self.c(x)))))
+        return self.o(F.relu(self.b(self.a(x).flip(-1))))
 
 
 @pytest.mark.usefixtures("wrong_rule")
 @pytest.mark.parametrize("restorer", ["none", "lbyl"])
 def test_what_a_wrong_rule_would_do_is_found_and_left_out(restorer):
-    pruned = bequest.prune(Greater(), torch.zeros(1, 6), 0.5, restorer=restorer, round_to=1)
+    pruned = bequest.prune(Reversed(), torch.zeros(1, 6), 0.5, restorer=restorer, round_to=1)
     assert {one.name for one in pruned.plan.groups} == {"b"}
     reasons = {one.group: one.reason for one in pruned.plan.refused}
     assert "computes something else: its results differ by" in reasons["a"]
@@ -171,7 +170,7 @@ def test_what_a_wrong_rule_would_do_is_found_and_left_out(restorer):
 
 @pytest.mark.usefixtures("wrong_rule")
 def test_robust_pruning_leaves_it_out_too():
-    pruned = bequest.robust.prune(Greater(), torch.zeros(1, 6), ratio=0.5, step=0.25)
+    pruned = bequest.robust.prune(Reversed(), torch.zeros(1, 6), ratio=0.5, step=0.25)
     assert {one.name for one in pruned.plan.groups} == {"b"}
 
 
