@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from bequest.graph.constants import mend
 from bequest.graph.groups import Channels
+from bequest.graph.ledger import Layout
+from bequest.graph.shrunk import Shrunk
 from bequest.graph.surgery import Attribute, Cut, Surgery
+from bequest.graph.trace import module_of, named_tensors
 from bequest.graph.training import training_cuts
 
 Sizes = dict[tuple[str, int], int]
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
@@ -32,7 +36,11 @@ def plan_surgery(channels: Channels, leaving: NDArray[np.bool_], model: nn.Modul
         *training_cuts(channels, leaving),
     ]
     sizes: Sizes = {(cut.tensor, cut.dim): len(cut.keep) // cut.blocks for cut in cuts}
-    attributes = (*_attributes(model, sizes), *mend(channels, leaving, model))
+    attributes = (
+        *_attributes(model, sizes),
+        *_bare_norms(channels, leaving, model),
+        *mend(channels, leaving, model),
+    )
     return Surgery(tuple(cuts), attributes, ())
 
 
@@ -99,3 +107,37 @@ def _widths(name: str, module: nn.Module, sizes: Sizes) -> dict[str, int | tuple
     elif isinstance(module, nn.PReLU):
         widths = {"num_parameters": size("weight", 0)}
     return widths
+
+
+def _bare_norms(
+    channels: Channels, leaving: NDArray[np.bool_], model: nn.Module
+) -> Iterator[Attribute]:
+    """What norms without tensors write down about their widths, from what they are given."""
+    bare = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _NORMS) and not named_tensors(module)
+    }
+    shrunk = Shrunk(channels, leaving)
+    for node in channels.reading.network.nodes:
+        source = node.args[0] if node.op == "call_function" and node.args else None
+        if module_of(node) not in bare or not isinstance(source, fx.Node):
+            continue
+        name = module_of(node)
+        module = bare.pop(name)  # its first operator reads what the module is given
+        if isinstance(channels.reading.layouts[source], Layout):
+            for attribute, after in _bare_widths(module, shrunk.shape(source)).items():
+                before = getattr(module, attribute)
+                before = tuple(before) if isinstance(before, list | tuple) else before
+                if before != after:
+                    yield Attribute(name, attribute, before, after)
+
+
+def _bare_widths(module: nn.Module, shape: Sequence[int]) -> dict[str, int | tuple[int, ...]]:
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        return {"num_features": shape[1 if len(shape) > 1 else 0]}
+    if isinstance(module, nn.GroupNorm):
+        each = module.num_groups == module.num_channels
+        return {"num_channels": shape[1], **({"num_groups": shape[1]} if each else {})}
+    assert isinstance(module, nn.LayerNorm | nn.RMSNorm)
+    return {"normalized_shape": tuple(shape[-len(module.normalized_shape) :])}
