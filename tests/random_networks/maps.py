@@ -332,3 +332,98 @@ class Pooled(Piece):
         else:
             x = F.pad(x, (1, 1, 0, 1))
         return self.two(x)
+
+
+@piece("maps")
+class ChannelsLast(Piece):
+    """A block over the last dimension: norm, two linear layers, a scale per channel."""
+
+    exact = False
+
+    def build(self, random: Random, width: int) -> None:
+        middle = random.choice(WIDTHS)
+        self.norm = nn.LayerNorm(width)
+        self.one, self.two = nn.Linear(width, middle), nn.Linear(middle, width)
+        self.scale = nn.Parameter(torch.rand(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.two(self.activation(self.one(self.norm(x.permute(0, 2, 3, 1)))))
+        return x + (self.scale * y).permute(0, 3, 1, 2)
+
+
+@piece("maps")
+class Projected(Piece):
+    """A residual block whose shortcut is a layer too."""
+
+    def build(self, random: Random, width: int) -> None:
+        self.width = random.choice(WIDTHS)
+        self.one = nn.Conv2d(width, 8, 3, padding=1, bias=False)
+        self.norm = nn.BatchNorm2d(8, affine=random.random() < 0.5)
+        self.two = nn.Conv2d(8, self.width, 1)
+        self.short = nn.Sequential(nn.Conv2d(width, self.width, 1), nn.BatchNorm2d(self.width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.two(self.activation(self.norm(self.one(x)))) + self.short(x))
+
+
+@piece("maps")
+class Rearranged(Piece):
+    """Channels become places, and places channels."""
+
+    def build(self, random: Random, width: int) -> None:
+        self.up = random.random() < 0.5
+        self.one = nn.Conv2d(width, 8, 2 if self.up else 1)
+        self.two = nn.Conv2d(2 if self.up else 32, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.activation(self.one(x))
+        if self.up:
+            return self.two(F.pixel_shuffle(x, 2))
+        return self.two(F.pixel_unshuffle(x[:, :, :2, :2], 2))
+
+
+@piece("maps")
+class Dense(Piece):
+    """Every layer reads all before it."""
+
+    def build(self, random: Random, width: int) -> None:
+        more = random.choice((4, 6))
+        self.layers = nn.ModuleList(nn.Conv2d(width + i * more, more, 1) for i in range(3))
+        self.width = width + 3 * more
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self.layers:
+            x = torch.cat([x, self.activation(layer(x))], 1)
+        return x
+
+
+@piece("maps")
+class Selected(Piece):
+    """Branches are stacked, weighed by their means, and summed: selective kernels."""
+
+    def build(self, random: Random, width: int) -> None:
+        middle = random.choice(WIDTHS)
+        self.one, self.other = nn.Conv2d(width, middle, 1), nn.Conv2d(width, middle, 3, padding=1)
+        self.weigh = nn.Linear(middle, middle)
+        self.two = nn.Conv2d(middle, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        both = torch.stack([self.one(x), F.relu(self.other(x))], 1)
+        gate = torch.sigmoid(self.weigh(both.sum(1).mean((2, 3))))
+        weights = torch.stack([gate, 1 - gate], 1)[..., None, None]
+        return self.two((both * weights).sum(1))
+
+
+@piece("maps")
+class AcrossChannels(Piece):
+    """A convolution over the channels' means, which no channel may leave."""
+
+    def build(self, random: Random, width: int) -> None:
+        self.one = nn.Conv2d(width, 8, 1)
+        self.across = nn.Conv1d(1, 1, 3, padding=1, bias=False)
+        self.two = nn.Conv2d(8, width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.activation(self.one(x))
+        gate = torch.sigmoid(self.across(x.mean((2, 3))[:, None]))
+        return self.two(x * gate.transpose(1, 2)[..., None])

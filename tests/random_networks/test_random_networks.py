@@ -62,6 +62,7 @@ def test_what_is_left_computes_what_the_dense_network_does_without_the_rest(seed
     result = pruned(network, seed)
     assert all(torch.equal(before[name], held) for name, held in network.state_dict().items())
     assert all(0 < one.kept < one.size for one in result.plan.groups)
+    assert all(note.startswith("nothing was pruned") for note in result.report.notes)
 
     oracle = masked(network, result.plan.surgery)
     program = result.program

@@ -150,3 +150,75 @@ class Positions(Piece):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.cat([self.token.expand(len(x), -1, -1), x * self.scale], 1)
         return x + self.two(self.activation(torch.einsum("bnc,cd->bnd", x, self.mix)))
+
+
+@piece("tokens")
+class RotaryAttention(Piece):
+    """Rotated queries and keys; fewer heads of keys serve several of queries."""
+
+    def build(self, random: Random, width: int) -> None:
+        self.heads, self.serve = 4, random.choice((1, 2))
+        self.query = nn.Linear(width, 16, bias=False)
+        self.key = nn.Linear(width, 16 // self.serve, bias=False)
+        self.value = nn.Linear(width, 16 // self.serve, bias=False)
+        self.out = nn.Linear(16, width, bias=False)
+
+    def rotated(self, x: Tensor) -> Tensor:
+        angles = torch.arange(x.shape[2])[:, None] * torch.tensor([1.0, 0.1, 1.0, 0.1])
+        first, last = x.chunk(2, -1)
+        return x * angles.cos().to(x) + torch.cat([-last, first], -1) * angles.sin().to(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q, k, v = (
+            layer(x).view(b, n, -1, 4).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        k, v = (
+            t[:, :, None].expand(-1, -1, self.serve, -1, -1).reshape(b, -1, n, 4) for t in (k, v)
+        )
+        y = F.scaled_dot_product_attention(self.rotated(q), self.rotated(k), v, is_causal=True)
+        return x + self.out(y.transpose(1, 2).reshape(b, n, -1))
+
+
+@piece("tokens")
+class ChunkedAttention(Piece):
+    """Queries, keys and values as chunks of one layer, in one head or several, by einsum."""
+
+    def build(self, random: Random, width: int) -> None:
+        self.heads = random.choice((1, 2))
+        self.qkv, self.out = nn.Linear(width, 24), nn.Linear(8, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, n, _ = x.shape
+        q, k, v = (t.reshape(b, n, self.heads, -1) for t in self.qkv(x).chunk(3, -1))
+        weights = (torch.einsum("bnhd,bmhd->bhnm", q, k) * 0.5).softmax(-1)
+        return x + self.out(torch.einsum("bhnm,bmhd->bnhd", weights, v).reshape(b, n, -1))
+
+
+@piece("tokens")
+class LearnedQueries(Piece):
+    """Queries that are parameters read the tokens."""
+
+    def build(self, random: Random, width: int) -> None:
+        self.queries = nn.Parameter(torch.randn(1, 3, 8))
+        self.key, self.value, self.out = (
+            nn.Linear(width, 8),
+            nn.Linear(width, 6),
+            nn.Linear(6, width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = (self.queries @ self.key(x).transpose(1, 2) / 3).softmax(-1)
+        return self.out(self.activation(weights @ self.value(x)))
+
+
+@piece("tokens")
+class Library(Piece):
+    """PyTorch's own attention."""
+
+    def build(self, random: Random, width: int) -> None:
+        self.attention = nn.MultiheadAttention(width, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.attention(x, x, x, need_weights=False)[0]
