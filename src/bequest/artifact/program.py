@@ -169,7 +169,7 @@ def _try_out(document: Document, specs: Mapping[str, TensorSpec]) -> None:
     """Runs the program once on tensors that have shapes and no memory."""
 
     def empty(shape: tuple[int, ...], dtype: str) -> Tensor:
-        return torch.empty(shape, dtype=getattr(torch, dtype))
+        return torch.empty(shape, dtype=getattr(torch, dtype), device="cpu")
 
     try:
         with FakeTensorMode(), torch.no_grad():

@@ -106,7 +106,7 @@ def filter_rows(producer: Producer) -> Tensor:
 def generator(seed: int, unit: Unit) -> torch.Generator:
     """A CPU generator of its own for ``unit``: the same in every process, another per unit."""
     digest = hashlib.sha256(f"{seed}:{unit.name}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big", signed=True))
+    return torch.Generator("cpu").manual_seed(int.from_bytes(digest[:8], "big", signed=True))
 
 
 def outgoing(criterion: str, unit: Unit) -> Tensor:

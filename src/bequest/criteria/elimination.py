@@ -71,7 +71,9 @@ class System(ABC):
         """The square block of each channel's inputs, (n, q, q); identity where it has fewer."""
         blocks = matrix[self.places[:, :, None], self.places[:, None, :]]
         both = self.present[:, :, None] & self.present[:, None, :]
-        return torch.where(both, blocks, torch.eye(blocks.shape[1], dtype=blocks.dtype).to(blocks))
+        return torch.where(
+            both, blocks, torch.eye(blocks.shape[1], dtype=blocks.dtype, device=blocks.device)
+        )
 
     def inputs(self, channel: int) -> Tensor:
         """The inputs of one channel, int64 (≤ q,)."""

@@ -36,7 +36,7 @@ class Coreset(Criterion):
         probability = sensitivity(self.name, unit, self.beta)
         order = first_arrivals(probability, generator(seed, unit)).argsort(stable=True)
         scores = torch.empty_like(probability)
-        scores[order] = torch.arange(unit.size, 0, -1).to(scores)
+        scores[order] = torch.arange(unit.size, 0, -1, device=scores.device).to(scores)
         return scores
 
 
@@ -79,6 +79,6 @@ def first_arrivals(probability: Tensor, stream: torch.Generator) -> Tensor:
     Returns:
         float64 (n,); infinite for channels of probability zero.
     """
-    waiting = torch.empty(len(probability), dtype=torch.float64)
+    waiting = torch.empty(len(probability), dtype=torch.float64, device="cpu")
     waiting.exponential_(generator=stream)
     return waiting.to(probability.device) / probability

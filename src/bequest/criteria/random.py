@@ -18,5 +18,7 @@ class Random(Criterion):
     """Uniform scores in [0, 1), drawn from the seed and the unit's name."""
 
     def _scores(self, unit: Unit, seed: int) -> Tensor:
-        draws = torch.rand(unit.size, generator=generator(seed, unit), dtype=torch.float64)
+        draws = torch.rand(
+            unit.size, generator=generator(seed, unit), dtype=torch.float64, device="cpu"
+        )
         return draws.to(unit.producers[0].weight.device)

@@ -31,7 +31,7 @@ class Redundancy(Criterion):
 
     def _scores(self, unit: Unit, seed: int) -> Tensor:
         merges = greedy_merges(self.name, unit, range(unit.size))
-        scores = torch.full((unit.size,), unit.size - 1.0, dtype=torch.float64)
+        scores = torch.full((unit.size,), unit.size - 1.0, dtype=torch.float64, device="cpu")
         for rank, (_, removed) in enumerate(merges):
             scores[removed] = rank
         return scores.to(unit.producer.weight.device)

@@ -115,4 +115,6 @@ class ImageLoader:
     def _batch(self, indices: Iterable[int]) -> tuple[Tensor, Tensor]:
         items = [self.dataset[self.start + int(index)] for index in indices]
         pixels = np.stack([self.preprocessing.fit(image) for image, _ in items])
-        return self.preprocessing.normalise(pixels), torch.tensor([label for _, label in items])
+        return self.preprocessing.normalise(pixels), torch.tensor(
+            [label for _, label in items], device="cpu"
+        )

@@ -89,5 +89,8 @@ class Preprocessing:
     def normalise(self, images: NDArray[np.uint8]) -> Tensor:
         """(pixels/255 - mean)/std: uint8 (B, H, W, C) → float32 (B, C, H, W), contiguous."""
         x = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous().to(torch.float32)
-        mean, std = (torch.tensor(v, dtype=x.dtype)[:, None, None] for v in (self.mean, self.std))
+        mean, std = (
+            torch.tensor(v, dtype=x.dtype, device=x.device)[:, None, None]
+            for v in (self.mean, self.std)
+        )
         return x.div_(255).sub_(mean).div_(std)

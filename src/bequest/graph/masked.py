@@ -57,7 +57,7 @@ class Masked:
         """What the network returns: its results in order, without the channels that have left.
 
         Args:
-            inputs: a value for every input of the graph, in order.
+            inputs: a value for every input tensor of the graph, in order.
         """
         network, values = self.reading.network, dict[fx.Node, Any]()
         feeds, last = iter(inputs), _last_readers(network.nodes)

@@ -38,7 +38,7 @@ class Spilled:
 
     def read(self) -> Tensor:
         """The tensor as it was, strides included, so that kernels repeat every bit."""
-        flat = torch.empty(self.span, dtype=self.dtype)
+        flat = torch.empty(self.span, dtype=self.dtype, device="cpu")
         with self.path.open("rb") as file:
             found = file.readinto(_bytes(flat))
         if found != flat.nbytes:

@@ -174,7 +174,7 @@ class _Pair:
             self.trial.channels, self.leaving, self.surgery, dense, self.pruned, precision
         )
         try:
-            return masked.run(inputs)
+            return masked.run([value for value in inputs if isinstance(value, Tensor)])
         except Exception as error:  # whatever an operator says to values that were made up
             why = " ".join(str(error).split())[:200]
             raise _IncomparableError(f"the dense network does not run: {why}") from error
@@ -229,7 +229,7 @@ def _made_up(network: Network, leaves: Sequence[Any]) -> list[Tensor]:
         tables = vocabularies(network)
     except UsageError:  # it can't be told what whole numbers mean
         tables = [None] * len(tensors)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     made = []
     for example, rows in zip(tensors, tables, strict=True):
         shape = tuple(example.shape)

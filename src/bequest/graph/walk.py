@@ -133,7 +133,7 @@ class Walk:
         gamma = torch.ones_like(var) if held[0] is None else held[0].detach()
         scale = gamma / (var + epsilon(norm)).sqrt()
         floor = 0.05 * scale.abs().mean()
-        return torch.where(scale < 0, -1.0, 1.0) * scale.abs().clamp(min=float(floor))
+        return torch.where(scale < 0, -1.0, 1.0).to(scale) * scale.abs().clamp(min=float(floor))
 
     @torch.no_grad()
     def run(

@@ -209,7 +209,11 @@ def orthogonality(module: nn.Module, weight: float = 2e-4) -> Tensor:
     for layer in module.modules():
         if isinstance(layer, Hyperspherical | CosineClassifier):
             rows = unit(layer.direction).flatten(1)
-            terms.append((rows @ rows.T - torch.eye(len(rows)).to(rows)).square().sum())
+            terms.append(
+                (rows @ rows.T - torch.eye(len(rows), dtype=rows.dtype, device=rows.device))
+                .square()
+                .sum()
+            )
     if not terms:
         raise ModelError(
             f"{type(module).__name__} has no hyperspherical layer; make them with "

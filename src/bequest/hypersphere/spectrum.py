@@ -120,8 +120,8 @@ def _systematic(chances: Tensor, count: int, seed: int) -> Tensor:
     if count == 0:
         return chances.new_zeros(0, dtype=torch.long)
     generator = stream(seed)
-    order = torch.randperm(len(chances), generator=generator).to(chances.device)
-    start = torch.rand((), generator=generator, dtype=torch.float64)
+    order = torch.randperm(len(chances), generator=generator, device="cpu").to(chances.device)
+    start = torch.rand((), generator=generator, dtype=torch.float64, device="cpu")
     reached = chances[order].cumsum(0) + start.to(chances.device)
     passed = reached.floor().diff(prepend=reached.new_zeros(1))
     return order[passed > 0]

@@ -62,7 +62,7 @@ def evaluate(
     """
     if device is not None and not is_on(model, torch.device(device)):
         model = duplicate(model).to(device)
-    total = torch.zeros(4, dtype=torch.float64)  # top-1, top-5, finite, loss
+    total = torch.zeros(4, dtype=torch.float64, device="cpu")  # top-1, top-5, finite, loss
     count = classes = 0
     with evaluation_mode(model):
         for inputs, labels in tracked(pairs(loader), "evaluating", loader, progress):

@@ -198,7 +198,9 @@ def pgd(logits: Logits, space: _Space, labels: Tensor, steps: int, seed: int) ->
     An input that any iterate misleads keeps that iterate.
     """
     generator = stream(seed)
-    noise = torch.rand(space.x.shape, generator=generator, dtype=torch.float64) * 2 - 1
+    noise = (
+        torch.rand(space.x.shape, generator=generator, dtype=torch.float64, device="cpu") * 2 - 1
+    )
     x = space.within(space.x + space.eps * noise.to(space.x))
     found = x.clone()
     for _ in range(steps):

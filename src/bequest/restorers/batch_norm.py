@@ -35,7 +35,7 @@ def affine(producer: Producer, published: bool = False) -> tuple[Tensor, Tensor]
 
 def away_from_zero(values: Tensor) -> Tensor:
     """``values`` with those nearer to zero than ``SMALLEST`` moved there, signs kept."""
-    return torch.where(values < 0, -1.0, 1.0) * values.abs().clamp(min=SMALLEST)
+    return torch.where(values < 0, -1.0, 1.0).to(values) * values.abs().clamp(min=SMALLEST)
 
 
 def guarded(producer: Producer) -> tuple[Producer, tuple[str, ...]]:

@@ -87,7 +87,9 @@ class MomentsRegression(Restorer):
         if len(among) == 0:
             return across
         size = among.diagonal().mean().clamp(min=torch.finfo(among.dtype).tiny)
-        system = among + self.ridge * size * torch.eye(len(among)).to(among)
+        system = among + self.ridge * size * torch.eye(
+            len(among), dtype=among.dtype, device=among.device
+        )
         return torch.cholesky_solve(across.T, linalg.cholesky(system)).T
 
 

@@ -159,7 +159,8 @@ class Layer:
         ends = []
         for end in (values.lower, values.upper):
             whole = like.new_zeros(len(moved), *like.shape)
-            whole.movedim(axis + 1, 1)[torch.arange(len(moved)), moved] = end.movedim(axis, 0)
+            items = torch.arange(len(moved), device=whole.device)
+            whole.movedim(axis + 1, 1)[items, moved] = end.movedim(axis, 0)
             ends.append(whole)
         return Interval(*ends)
 

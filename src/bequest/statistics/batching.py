@@ -74,7 +74,7 @@ class Batching:
 
     def _resized(self, example_inputs: Any, count: int) -> Any:
         """The example with so many samples, its own over and over."""
-        rows = torch.arange(count) % self.size
+        rows = torch.arange(count, device="cpu") % self.size
         tensors = tensors_of(normalise_inputs(example_inputs))
         return with_tensors(
             example_inputs,

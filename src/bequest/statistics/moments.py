@@ -120,5 +120,5 @@ def sampled_places(module: nn.Module, layer: Layer, seed: int) -> Tensor | None:
     if wanted >= count:
         return None
     generator = stream(seed)
-    places = torch.randperm(count, generator=generator)[:wanted].sort().values
+    places = torch.randperm(count, generator=generator, device="cpu")[:wanted].sort().values
     return places.to(layer.dense[0].device)

@@ -13,12 +13,16 @@ variance per channel. Plain vectors, without space, are white noise from every s
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 Range = tuple[float, float] | None
 Source = Callable[[int, tuple[int, ...], torch.Generator, Range], Tensor]
+
+CPU: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
+"""Where and what is drawn, whatever the defaults are."""
 
 LEAVES = 50
 """Shapes per image; they cover it several times over."""
@@ -37,19 +41,19 @@ def dead_leaves(
     channels, *space = shape
     if not space:
         return white_noise(count, shape, generator, value_range)
-    grids = torch.meshgrid(*(torch.arange(size) + 0.5 for size in space), indexing="ij")
+    grids = torch.meshgrid(*(torch.arange(size, **CPU) + 0.5 for size in space), indexing="ij")
     column = (-1, *(1 for _ in space))
 
     def uniform(*size: int) -> Tensor:
-        return torch.rand(*size, generator=generator)
+        return torch.rand(*size, generator=generator, **CPU)
 
     def colours() -> Tensor:
-        return _coloured(torch.randn(count, channels, generator=generator))
+        return _coloured(torch.randn(count, channels, generator=generator, **CPU))
 
     smallest, largest = 1.5, max(2.0, max(space) / 2)
     grain = _pink(count, (1, *space), generator)
     theme = colours()
-    images = torch.zeros(count, channels, *space)
+    images = torch.zeros(count, channels, *space, **CPU)
     for _ in range(LEAVES):
         radius = (1 / smallest + uniform(count) * (1 / largest - 1 / smallest)).reciprocal()
         offsets = [
@@ -93,7 +97,7 @@ def white_noise(
     count: int, shape: tuple[int, ...], generator: torch.Generator, value_range: Range = None
 ) -> Tensor:
     """Independent normal numbers."""
-    return _placed(torch.randn(count, *shape, generator=generator), value_range)
+    return _placed(torch.randn(count, *shape, generator=generator, **CPU), value_range)
 
 
 SOURCES: dict[str, Source] = {"leaves": dead_leaves, "pink": pink_noise, "white": white_noise}
@@ -103,9 +107,9 @@ SOURCES: dict[str, Source] = {"leaves": dead_leaves, "pink": pink_noise, "white"
 def _pink(count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Noise with amplitude 1/f in space, independent over channels, of unit variance."""
     space = shape[1:]
-    white = torch.randn(count, *shape, generator=generator)
+    white = torch.randn(count, *shape, generator=generator, **CPU)
     dims = list(range(2, 2 + len(space)))
-    axes = torch.meshgrid(*(torch.fft.fftfreq(size) for size in space), indexing="ij")
+    axes = torch.meshgrid(*(torch.fft.fftfreq(size, **CPU) for size in space), indexing="ij")
     frequency = torch.stack([axis.square() for axis in axes]).sum(0).sqrt()
     amplitude = 1 / frequency.clamp(min=1 / max(space))
     images: Tensor = torch.fft.ifftn(torch.fft.fftn(white, dim=dims) * amplitude, dim=dims).real
