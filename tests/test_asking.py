@@ -100,6 +100,40 @@ def test_a_classifier_alone_is_no_news_unless_a_pattern_asks_for_it():
     assert "name the layer in full" in refused(randomise(Plain()), {"f*": 0.5})["fc"]
 
 
+def test_a_layer_that_no_group_holds_is_named_with_its_operator():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.head = nn.Linear(4, 16), nn.Linear(16, 3)
+            self.mixing = nn.Parameter(torch.rand(16, 16))
+
+        def forward(self, x):
+            x = self.first(x)
+            return self.head(x @ torch.linalg.matrix_exp(self.mixing))
+
+    found = refused(Net(), 0.5, torch.zeros(1, 4))
+    by_name = refused(Net(), {"first": 0.25, "mixing*": 0.5}, torch.zeros(1, 4))
+
+    assert "linalg_matrix_exp" in found["mixing"]
+    assert by_name["mixing*"]
+
+
+def test_a_stream_that_is_frozen_and_a_result():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stem, self.head = nn.Linear(4, 16), nn.Linear(16, 3)
+
+        def forward(self, x):
+            x = self.stem(x)
+            return {"logits": self.head(x.sort(-1).values), "features": x}
+
+    reason = refused(Net(), 0.5, torch.zeros(1, 4))["stem"]
+
+    assert "sort" in reason
+    assert reason.endswith("its channels are the network's output 'features'")
+
+
 def test_a_share_that_rounding_leaves_nothing_of():
     model = randomise(Plain(64))
 

@@ -9,13 +9,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+import numpy as np
 from torch import fx
 
 from bequest.artifact.plan import GroupPlan, Refusal
 from bequest.errors import NothingPrunedWarning, UsageError
 from bequest.graph.groups import Channels, Group
+from bequest.graph.ledger import Layout
 from bequest.graph.results import returned_as
-from bequest.graph.trace import module_of
+from bequest.graph.trace import module_of, place_of
 from bequest.restorers.regression import Regression
 from bequest.selection import Choice, Mask, Ratio, kept_count, ratio_of
 from bequest.statistics.samples import Samples
@@ -31,7 +33,8 @@ def asked_for(
 ) -> tuple[list[tuple[Group, float, str | None]], list[Refusal]]:
     """Groups that a ratio asks to lose channels, with their shares and the patterns that said so.
 
-    The refusals are of patterns that ask nothing of any group, and say why.
+    The refusals are of what is in no group: patterns that ask nothing of any, and, where everything
+    is asked, layers whose operator has no rule. They say why.
     """
     asked = []
     claimed: dict[str, str] = {}
@@ -41,19 +44,21 @@ def asked_for(
             claimed[member.name] = pattern
         if share:
             asked.append((member, share, pattern))
-    patterns = ratio if isinstance(ratio, Mapping) else {}
+    if not isinstance(ratio, Mapping):
+        return asked, _walled(channels) if ratio else []
+    patterns = ratio
     idle = [one for one in patterns if one not in claimed.values()]
     names = _Names.of(channels) if idle else None
     return asked, [Refusal(one, 0, _why_idle(one, channels, claimed, names)) for one in idle]
 
 
 def is_classifier(group: Group) -> bool:
-    """Whether its channels are what the network says in the end, which no layer reads.
+    """Whether its channels are what the network says in the end, which nothing else reads.
 
     That these stay is what everybody expects. A result that layers read, too (a hidden state), is
     one that a user may not know of.
     """
-    return group.is_output and not group.consumers
+    return group.is_output and not group.consumers and not group.reasons
 
 
 def held_by_output(channels: Channels, group: Group) -> str:
@@ -61,6 +66,27 @@ def held_by_output(channels: Channels, group: Group) -> str:
     names = [f"'{name}'" for name in returned_as(channels, group)]
     shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN))
     return f"its channels are the network's output {shown}".rstrip()
+
+
+def _walled(channels: Channels) -> list[Refusal]:
+    """Layers all of whose weights meet an operator without a rule, so that no group has them."""
+    reading = channels.reading
+    grouped = np.concatenate([one.channels for one in channels.groups] or [np.zeros(0, np.int64)])
+    found: dict[str, Refusal] = {}
+    for node in reading.network.nodes:
+        name = reading.network.tensors.get(node.name, "")
+        walls = [user for user in node.users if reading.roles.get(user) == "wall"]
+        if not walls or node.meta["val"].ndim < 2:
+            continue
+        layout = reading.layouts[node]
+        assert isinstance(layout, Layout)
+        held = [channels.channel_of[labels] for labels in layout.dims if labels is not None]
+        if any(np.isin(one, grouped).any() for one in held):
+            continue
+        owner = module_of(walls[0]) or name
+        reason = f"meets an operator without a rule ({place_of(walls[0])})"
+        found.setdefault(owner, Refusal(owner, node.meta["val"].shape[0], reason))
+    return list(found.values())
 
 
 @dataclass(frozen=True)
@@ -117,7 +143,8 @@ def _why_idle(
             return _shadowed(pattern, member, claimed[member.name])
     for module, writer in names.modules.items():
         if fnmatchcase(module, pattern):
-            return _no_layer(module, writer, names)
+            walled = {one.group: one.reason for one in _walled(channels)}
+            return walled.get(module) or _no_layer(module, writer, names)
     for tensor in names.tensors:
         if fnmatchcase(tensor, pattern):
             layer = tensor.rpartition(".")[0]

@@ -210,7 +210,8 @@ def _reason_to_stay(
     channels: Channels, member: Group, pattern: str | None, wish: Wish
 ) -> str | None:
     if member.free == 0:
-        return "; ".join(member.reasons)
+        held = [held_by_output(channels, member)] if member.is_output else []
+        return "; ".join((*member.reasons, *held))
     if member.is_output and not (pattern and pattern in member.layers):
         return f"{held_by_output(channels, member)}; name the layer in full to prune it"
     if member.kind == "residual" and wish.groups == "inner":
