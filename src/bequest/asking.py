@@ -52,13 +52,22 @@ def asked_for(
     return asked, [Refusal(one, 0, _why_idle(one, channels, claimed, names)) for one in idle]
 
 
-def is_classifier(group: Group) -> bool:
-    """Whether its channels are what the network says in the end, which nothing else reads.
+def is_classifier(channels: Channels, group: Group) -> bool:
+    """Whether its channels are what the network says in the end, behind which no layer comes.
 
-    That these stay is what everybody expects. A result that layers read, too (a hidden state), is
-    one that a user may not know of.
+    That these stay is what everybody expects. A result that goes on into layers, too (a hidden
+    state), is one that a user may not know of.
     """
-    return group.is_output and not group.consumers and not group.reasons
+    roles = channels.reading.roles
+    pending = [user for write in group.producers for user in write.node.users]
+    seen = set(pending)
+    while pending:
+        node = pending.pop()
+        if roles.get(node) == "layer":
+            return False
+        pending += [user for user in node.users if user not in seen]
+        seen.update(node.users)
+    return group.is_output
 
 
 def held_by_output(channels: Channels, group: Group) -> str:

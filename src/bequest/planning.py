@@ -201,7 +201,7 @@ def _candidates(channels: Channels, wish: Wish) -> tuple[list[tuple[Group, float
         reason = _reason_to_stay(channels, member, pattern, wish)
         if reason is None:
             candidates.append((member, share))
-        elif pattern is not None or not is_classifier(member):
+        elif pattern is not None or not is_classifier(channels, member):
             refused.append(Refusal(member.name, member.size, reason))
     return candidates, [*refused, *idle]
 

@@ -110,7 +110,7 @@ class Run:
         """The layers that the call asks for and that can be pruned step by step."""
         asked, idle = asked_for(self.analysed, ratio)
         for member, share, pattern in asked:
-            if is_classifier(member) and pattern is None:
+            if pattern is None and is_classifier(self.analysed, member):
                 continue
             bound = bind(self.analysed, member, self.dense)
             reason = _reason_to_stay(self.analysed, member)
