@@ -15,6 +15,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from bequest.errors import ModelError
+
 MOST = 64
 """Elements of a tensor on the CPU, made by the code, up to which its values are numbers too."""
 
@@ -34,14 +36,20 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Notes the operators that run inside, copies left out, and the numbers they get.
 
     Args:
+        network: its name, for the message.
+        most: how many operators it may run.
         without_data: the network's own tensors have none, so those that do are the code's.
 
     Attributes:
         calls: operators in the order of execution.
+
+    Raises:
+        ModelError: at the first operator above ``most``.
     """
 
-    def __init__(self, *, without_data: bool) -> None:
+    def __init__(self, network: str, most: int, *, without_data: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.network, self.most = network, most
         self.without_data = without_data
         self.calls: list[Call] = []
 
@@ -49,6 +57,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func.__name__.partition(".")[0]
         if name not in _COPIES:
             numbers = tuple(self._numbers(name, func, args, kwargs or {}))
+            if len(self.calls) == self.most:
+                raise ModelError(
+                    f"{self.network}: expected a forward pass of at most {self.most:,} operators, "
+                    "found more; tracing unrolls every loop, so give example_inputs with fewer "
+                    "steps (a shorter sequence, a smaller image)"
+                )
             self.calls.append(("view" if name in _VIEWS else name, numbers))
         return func(*args, **(kwargs or {}))
 

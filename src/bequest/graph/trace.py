@@ -13,7 +13,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, fx, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
-from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import TreeSpec, tree_leaves
 
 from bequest.errors import BequestError, ModelError, UsageError
@@ -33,7 +32,7 @@ from bequest.graph.inputs import Inputs, mapped, normalise_inputs, tensors_of
 from bequest.graph.numbers import Call, Recorder
 
 MOST_OPERATORS = 20_000
-"""Tensors that a network may make while it is traced, which takes about a minute then. Tracing
+"""Operators that a network may run when it is traced, which takes about a minute then. Tracing
 unrolls loops, so there must be an end; networks of timm have up to some 2,500."""
 
 
@@ -50,6 +49,7 @@ class Network:
         constants: placeholder name → tensor that the model's code makes.
         returns: the structure of the model's result over the values that the output node holds;
             None where running the model changes its buffers too.
+        calls: the operators that the code ran before they were traced, and their numbers.
     """
 
     nodes: tuple[fx.Node, ...]
@@ -57,6 +57,7 @@ class Network:
     inputs: frozenset[str]
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     returns: TreeSpec | None = None
+    calls: tuple[Call, ...] = ()
 
     @property
     def output(self) -> fx.Node:
@@ -91,12 +92,13 @@ def trace(model: nn.Module, example_inputs: Any) -> Network:
 
     Raises:
         ModelError: the model is refused by name (scripted, quantised, ...) or can't be exported;
-            the message says where. Or it makes more than :data:`MOST_OPERATORS` tensors.
+            the message says where. Or it runs more than :data:`MOST_OPERATORS` operators.
         UsageError: the inputs do not fit the model.
     """
     admit(model)
     try:
-        return trace_shapes(model, example_inputs)
+        calls = run_shapes(model, example_inputs)  # ends at too many, which no export does
+        return replace(trace_shapes(model, example_inputs), calls=tuple(calls))
     except BequestError:
         raise
     except Exception as error:
@@ -164,6 +166,7 @@ def run_shapes(
         The operators that ran and the numbers that they computed with.
 
     Raises:
+        ModelError: there are more than :data:`MOST_OPERATORS` of them.
         Exception: whatever the model's code or ``change`` raises.
     """
     inputs = inputs_for(model, example_inputs)
@@ -171,13 +174,15 @@ def run_shapes(
     def recorded(copied: nn.Module, inputs: Inputs, *, without_data: bool) -> list[Call]:
         args, kwargs = inputs
         _changed(copied, change)
-        recorder = Recorder(without_data=without_data)
+        recorder = Recorder(type(model).__name__, MOST_OPERATORS, without_data=without_data)
         with torch.no_grad(), recorder:
             copied(*args, **kwargs)
         return recorder.calls
 
     try:
         return recorded(meta_copy(model), to_meta(inputs), without_data=True)
+    except BequestError:
+        raise
     except Exception:  # as in trace_shapes
         return recorded(private_copy(model), inputs, without_data=False)
 
@@ -226,9 +231,7 @@ def to_meta(inputs: Inputs) -> Inputs:
 def _export(model: nn.Module, inputs: Inputs) -> Network:
     args, kwargs = inputs
     with ONE_AT_A_TIME, _quiet_export(), torch.no_grad():
-        with _Limit(type(model).__name__):
-            program = torch.export.export(model, args, kwargs)
-        program = program.run_decompositions({})
+        program = torch.export.export(model, args, kwargs).run_decompositions({})
     held = named_tensors(model)
     first: dict[int, str] = {}
     for name, tensor in held.items():
@@ -255,30 +258,6 @@ def _export(model: nn.Module, inputs: Inputs) -> Network:
         constants=constants,
         returns=program.call_spec.out_spec if pure else None,
     )
-
-
-class _Limit(TorchFunctionMode):
-    """Ends the export of a network that runs too many operators.
-
-    Raises:
-        ModelError: at the first tensor above :data:`MOST_OPERATORS`.
-    """
-
-    def __init__(self, model: str) -> None:
-        super().__init__()
-        self.model = model
-        self.made = 0
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.made += isinstance(result, Tensor)  # sizes, types and the like are asked for, too
-        if self.made > MOST_OPERATORS:
-            raise ModelError(
-                f"{self.model}: expected a forward pass of at most {MOST_OPERATORS:,} operators, "
-                "found more; tracing unrolls every loop, so give example_inputs with fewer steps "
-                "(a shorter sequence, a smaller image)"
-            )
-        return result
 
 
 def named_tensors(model: nn.Module) -> dict[str, Tensor]:
