@@ -12,10 +12,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 import bequest
-from bequest.errors import ModelError
+from bequest.errors import ArtifactError, ModelError
 from bequest.graph.emission import check_emittable, emit
 from bequest.graph.groups import group
-from bequest.graph.program import Program
+from bequest.graph.program import PLAIN, Program, resolve
 from bequest.graph.rules import read
 from bequest.graph.trace import trace
 from tests.graph.masking import masked, plainly
@@ -268,3 +268,41 @@ def test_a_program_is_pruned_again():
     assert twice.report.after.params < once.report.after.params
     found = twice.model(x)
     torch.testing.assert_close(found.logits, masked(model, x, twice)(x)["logits"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aten.from_file.default",
+        "aten.set_.source_Tensor",
+        "aten.relu_.default",
+        "aten.add.out",
+        "aten._print.default",
+        "aten._unsafe_index.Tensor",
+        "aten.nonzero.default",
+        "aten.masked_select.default",
+        "aten.repeat_interleave.Tensor",
+        "aten.sym_size.int",
+        "aten.to_sparse.default",
+        "aten.item.default",
+        "prims.device_put.default",
+        "aten.meshgrid",
+        "meshgrid",
+    ],
+)
+def test_programs_hold_nothing_but_functions_of_tensors(name):
+    with pytest.raises(ArtifactError, match="operator"):
+        resolve(name)
+
+
+def test_every_plain_operator_is_there():
+    for name in PLAIN:
+        packet = getattr(torch.ops.aten, name)
+        assert any(_resolves(f"aten.{name}.{overload}") for overload in packet.overloads()), name
+
+
+def _resolves(name: str) -> bool:
+    try:
+        return resolve(name) is not None
+    except ArtifactError:
+        return False

@@ -41,11 +41,11 @@ PLAIN = frozenset(
     "kthvalue lgamma linalg_cross linalg_det linalg_inv linalg_matrix_exp linalg_matrix_norm "
     "linalg_multi_dot linalg_norm linalg_solve linalg_vecdot logaddexp logaddexp2 logcumsumexp "
     "masked_scatter max_unpool2d max_unpool3d median meshgrid mode nanmean nansum "
-    "native_channel_shuffle one_hot outer pairwise_distance pixel_shuffle pixel_unshuffle polar "
-    "polygamma quantile rad2deg real renorm repeat_interleave rot90 row_stack scatter "
-    "searchsorted signbit sinc special_erfcx special_i0e special_i1 special_i1e special_log_ndtr "
-    "special_ndtr special_ndtri special_xlog1py special_zeta tensordot tile trace tril "
-    "tril_indices triu triu_indices unfold vander vdot view_as_complex view_as_real vstack".split()
+    "native_channel_shuffle outer pairwise_distance pixel_shuffle pixel_unshuffle polar polygamma "
+    "quantile rad2deg real renorm repeat_interleave rot90 row_stack scatter searchsorted signbit "
+    "sinc special_erfcx special_i0e special_i1 special_i1e special_log_ndtr special_ndtr "
+    "special_ndtri special_xlog1py special_zeta tensordot tile trace tril tril_indices triu "
+    "triu_indices unfold vander vdot view_as_complex view_as_real vstack".split()
 )
 """Names of ATen operators without a rule that programs may hold all the same. No channel leaves
 what they read, so they are written down as they are."""
@@ -148,7 +148,7 @@ def resolve(name: str) -> Any:
         return operator.getitem
     namespace, _, rest = name.partition(".")
     packet, _, overload = rest.partition(".")
-    found = getattr(getattr(torch.ops.aten, packet, None), overload, None)
+    found = getattr(getattr(torch.ops.aten, packet, None), overload or "?", None)
     if namespace == "aten" and isinstance(found, torch._ops.OpOverload) and _may_run(packet, found):
         return found
     raise ArtifactError(f"program: expected an ATen operator that bequest knows, found {name!r}")
