@@ -113,6 +113,18 @@ def test_products_on_a_gpu_are_not_rounded_to_ten_bits(monkeypatch):
         backends[0].fp32_precision = before[0]
 
 
+def test_deterministic_algorithms_are_wished_for_and_not_enforced_on_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    look = in_plain_mode(torch.get_deterministic_debug_mode)
+    try:
+        for mode, inside in ((0, 0), (1, 1), (2, 1)):
+            torch.set_deterministic_debug_mode(mode)
+            assert look() == inside
+            assert torch.get_deterministic_debug_mode() == mode
+    finally:
+        torch.set_deterministic_debug_mode(0)
+
+
 def test_a_network_whose_code_makes_tensors_in_its_own_way_is_left_to_it():
     class Own(nn.Module):
         def __init__(self) -> None:

@@ -30,7 +30,9 @@ def model() -> nn.Module:
         ({"scope": "local"}, "group, global"),
         ({"round_to": 0}, "round_to"),
         ({"round_to": 2.5}, "round_to"),
-        ({"seed": -1}, "seed"),
+        ({"seed": -1}, "seed: expected a whole number of at least 0"),
+        ({"seed": 2**64}, "seed: expected a whole number .* under 2⁶⁴"),
+        ({"seed": 0.5}, "seed"),
         ({"ratio": 1.0}, r"\[0, 1\)"),
     ],
 )
@@ -47,6 +49,8 @@ def test_wrong_arguments(arguments, expected):
         (torch.randn(3), "does not run on the example inputs"),
         ("picture.png", "expected a tensor, or a tuple or dict"),
         ({}, "expected a tensor, or a tuple or dict"),
+        ({0: X}, r"a dict of the names of forward's arguments, found the keys \[0\]"),
+        ((None, [3, {"x": "text"}]), "at least one tensor"),
         ({"z": X}, "does not run on the example inputs"),
     ],
 )

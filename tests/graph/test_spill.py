@@ -144,6 +144,14 @@ def test_the_pruned_network_is_the_same_to_the_bit(network, monkeypatch):
     assert all(torch.equal(spilled[name], tensor) for name, tensor in found[0].items())
 
 
+def test_a_gpu_holds_half_of_what_it_has_free(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6000, 80_000))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5000)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 3000)
+    assert spill.limit_on(torch.device("cuda", 0)) == 4000
+    assert spill.limit_on(torch.device("cpu")) == spill.LIMIT
+
+
 def test_what_a_walk_over_large_images_holds_stays_within_the_limit(monkeypatch):
     limit, held, spilled = 16 * 2**20, [], []
     put = Store._put

@@ -19,6 +19,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
+_WARNED, _REFUSED = 1, 2  # of torch.set_deterministic_debug_mode
 
 
 def in_plain_mode(function: Callable[P, R]) -> Callable[P, R]:
@@ -33,30 +34,39 @@ def in_plain_mode(function: Callable[P, R]) -> Callable[P, R]:
                 if torch.is_autocast_enabled(kind):
                     stack.enter_context(torch.autocast(kind, enabled=False))
             if torch.cuda.is_available():
-                stack.enter_context(_full_precision())
+                stack.enter_context(_on_a_gpu())
             return function(*args, **kwargs)
 
     return wrapper
 
 
 class _Held:
-    """The precisions as they were before the first of the threads at work came in."""
+    """The settings as they were before the first of the threads at work came in."""
 
     lock = threading.Lock()
     inside = 0
-    before: tuple[Any, ...] = ()
+    precisions: tuple[Any, ...] = ()
+    strict = False
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
-    """Products and convolutions on a GPU in single precision; a setting of the whole process."""
+def _on_a_gpu() -> Iterator[None]:
+    """Settings of the whole process for work on a GPU.
+
+    Products and convolutions are in single precision. An operator that can't repeat its bits is
+    warned of, not refused, where the caller asks for deterministic ones: images are fitted by
+    gradients, and those of pooling and of interpolation are such.
+    """
     cudnn: Any = torch.backends.cudnn
     backends: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv)
     with _Held.lock:
         if not _Held.inside:
-            _Held.before = tuple(backend.fp32_precision for backend in backends)
+            _Held.precisions = tuple(backend.fp32_precision for backend in backends)
             for backend in backends:
                 backend.fp32_precision = "ieee"
+            _Held.strict = torch.get_deterministic_debug_mode() == _REFUSED
+            if _Held.strict:
+                torch.set_deterministic_debug_mode(_WARNED)
         _Held.inside += 1
     try:
         yield
@@ -64,5 +74,7 @@ def _full_precision() -> Iterator[None]:
         with _Held.lock:
             _Held.inside -= 1
             if not _Held.inside:
-                for backend, value in zip(backends, _Held.before, strict=True):
+                for backend, value in zip(backends, _Held.precisions, strict=True):
                     backend.fp32_precision = value
+                if _Held.strict:
+                    torch.set_deterministic_debug_mode(_REFUSED)

@@ -14,7 +14,7 @@ from torch import Tensor
 from bequest.errors import BequestError
 
 LIMIT = 2 * 2**30
-"""Bytes of values that a walk holds in memory; what is more goes to the temporary folder."""
+"""Bytes of values that a walk holds in memory on a CPU; what is more goes to a temporary folder."""
 
 T = TypeVar("T")
 
@@ -72,6 +72,15 @@ class Mapped(Sequence[T], Generic[T]):
         if not 0 <= index < self._length:
             raise IndexError(index)
         return self._function(index)
+
+
+def limit_on(device: torch.device) -> int:
+    """Bytes of values that a walk holds on a device: on a GPU half of what is free there."""
+    if device.type != "cuda":
+        return LIMIT
+    free, _ = torch.cuda.mem_get_info(device)
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return (free + cached) // 2
 
 
 class Store:

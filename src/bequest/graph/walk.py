@@ -6,8 +6,8 @@ one: errors upstream are met, and can be corrected, downstream. A value that pru
 is computed once and shared.
 
 Values are freed after their last use. Those alive at a time, in both streams, take at most
-:data:`bequest.graph.spill.LIMIT` bytes of memory; the rest lies in a temporary folder (``TMPDIR``)
-and is read back chunk by chunk. To that come the few chunks at work and one layer's Gram.
+:func:`bequest.graph.spill.limit_on` bytes of memory; the rest lies in a temporary folder
+(``TMPDIR``) and is read back chunk by chunk. To that come the few chunks at work and one layer's Gram.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from bequest.execution.devices import device_of
 from bequest.graph import spill
 from bequest.graph.groups import Channels
 from bequest.graph.ledger import Layout
@@ -96,6 +97,7 @@ class Walk:
         self.self_calibrate = self_calibrate
         self.constant: dict[str, int] = {}
         self._precision = working_precision(dense)
+        self._device = device_of(dense)
         self._dense_tensors = {
             name: tensor.to(self._precision) if tensor.is_floating_point() else tensor
             for name, tensor in named_tensors(dense).items()
@@ -133,7 +135,7 @@ class Walk:
         gamma = torch.ones_like(var) if held[0] is None else held[0].detach()
         scale = gamma / (var + epsilon(norm)).sqrt()
         floor = 0.05 * scale.abs().mean()
-        return torch.where(scale < 0, -1.0, 1.0).to(scale) * scale.abs().clamp(min=float(floor))
+        return torch.where(scale < 0, -1.0, 1.0).to(scale) * scale.abs().clamp(min=floor)
 
     @torch.no_grad()
     def run(
@@ -162,7 +164,7 @@ class Walk:
         feeds = iter(zip(*inputs, strict=True))
         nodes = self.reading.network.nodes
         last_uses = _last_uses(nodes)
-        with Store(spill.LIMIT) as store:
+        with Store(spill.limit_on(self._device)) as store:
             for node in tracked(nodes, title, nodes, show):
                 if node.op == "placeholder":
                     self._placeholder(node, feeds)
@@ -180,8 +182,9 @@ class Walk:
             if node.name in self.reading.network.inputs:
                 self._dense[node] = self._pruned[node] = list(next(feeds))
             elif constant is not None:
-                device = next(iter(self._dense_tensors.values())).device
-                self._dense[node] = self._pruned[node] = [constant.to(device)]
+                precision = self._precision if constant.dtype in HALF else constant.dtype
+                placed = constant.to(self._device, precision)
+                self._dense[node] = self._pruned[node] = [placed]
             return
         dense, pruned = self._dense_tensors[name], self._pruned_tensors[name]
         self._dense[node] = [dense]
