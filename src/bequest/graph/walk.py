@@ -7,7 +7,8 @@ is computed once and shared.
 
 Values are freed after their last use. Those alive at a time, in both streams, take at most
 :func:`bequest.graph.spill.limit_on` bytes of memory; the rest lies in a temporary folder
-(``TMPDIR``) and is read back chunk by chunk. To that come the few chunks at work and one layer's Gram.
+(``TMPDIR``) and is read back chunk by chunk. To that come the few chunks at work and one layer's
+Gram.
 """
 
 from __future__ import annotations
