@@ -19,6 +19,8 @@ from tests.random_networks.oracle import masked
 VARIABLE = "BEQUEST_RANDOM_NETWORKS"
 """The environment variable with the seeds: ``17``, or ``0:500``."""
 
+pytestmark = pytest.mark.filterwarnings("ignore:nothing was pruned")
+
 RESTORERS = ("merge", "lbyl", "moments", "sum", "none")
 
 
@@ -85,7 +87,7 @@ def require_same_bits(result, fresh: nn.Module, x, folder) -> None:
     assert torch.equal(bequest.load(folder / "out", fresh)(*x), result.model(*x))
 
 
-@in_ci(every=5)
+@in_ci(every=10)
 @torch.no_grad()
 def test_dead_channels_leave_exactly(seed):
     """Channels that write zeros and that nobody hears, found by their weights, with a restorer."""
@@ -94,15 +96,14 @@ def test_dead_channels_leave_exactly(seed):
     dead = masked(network, result.plan.surgery)
     ratio = {one.producers[0]: len(one.removed) / one.size for one in result.plan.groups}
     options = {"groups": "all", "round_to": 1, "criterion": "l1", "progress": False}
-    again = bequest.prune(
-        dead, network.inputs(2), ratio or 0.0, restorer=RESTORERS[seed // 5 % 5], **options
-    )
+    restorer = RESTORERS[(seed + seed // 10) % 5]
+    again = bequest.prune(dead, network.inputs(2), ratio or 0.0, restorer=restorer, **options)
     x = network.inputs(2, seed=1)
     if network.exact:
-        require_close(again.model(*x), dead(*x), f"dead channels, {again.plan.recipe['restorer']}")
+        require_close(again.model(*x), dead(*x), f"dead channels, {restorer}")
 
 
-@in_ci(every=20)
+@in_ci(every=30)
 @torch.no_grad()
 def test_steps_are_loaded_as_one(seed, tmp_path):
     network = drawn(seed)
@@ -112,7 +113,7 @@ def test_steps_are_loaded_as_one(seed, tmp_path):
     require_same_bits(last, drawn(seed), x, tmp_path)
 
 
-@in_ci(every=20)
+@in_ci(every=30)
 @torch.no_grad()
 def test_nothing_leaves_at_ratio_0(seed):
     network = drawn(seed)
