@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from bequest.graph.groups import group
 from bequest.graph.program import PLAIN, Program, resolve
 from bequest.graph.rules import read
 from bequest.graph.trace import trace
+from bequest.planning import narrowed
 from tests.graph.masking import masked, plainly
 from tests.graph.test_exactness import flat, outputs, prepared
 from tests.networks import NETWORKS, LiteralAttention, LiteralSlice, UnequalSplit
@@ -170,14 +172,17 @@ def test_an_operator_that_programs_may_not_hold_is_refused_by_name():
     assert "svd" in next(one.reason for one in pruned.plan.refused if one.group == "conv")
 
 
-def test_operators_far_from_channels_are_written_down_as_they_are():
+def test_operators_far_from_channels_are_written_down_as_they_are(tmp_path):
     model, x = counted(Gridded)
     pruned = plainly(model, x)
     assert pruned.plan.form == "program"
     assert pruned.program.any_batch
     assert not pruned.plan.refused
+    pruned.save(tmp_path / "out")
+    loaded = bequest.load(tmp_path / "out")
     for batch in (x, x[:1], torch.cat([x, x, x])):
         torch.testing.assert_close(pruned.model(batch), masked(model, batch, pruned)(batch))
+        assert torch.equal(loaded(batch), pruned.model(batch))
 
 
 def test_what_turns_up_at_another_batch_size_makes_a_program_of_one():
@@ -220,6 +225,16 @@ def test_however_many_sizes_stand_in_the_code_the_others_are_pruned():
     refused = [one for one in pruned.plan.refused if one.group.endswith("conv")]
     assert len(refused) == 20
     assert all("svd" in one.reason and "not tried" not in one.reason for one in refused)
+
+
+def test_a_search_out_of_time_leaves_parts_out_whole_and_still_takes_sound_ones():
+    def problem(some: list[str]) -> str | None:
+        return "b breaks" if "b" in some else None
+
+    parts = [["a", "b"], ["c", "d"]]
+    assert narrowed(parts, problem, monotonic() + 60) == (["a", "c", "d"], [("b", "b breaks")])
+    late = ["c", "d"], [("a", "b breaks"), ("b", "b breaks")]
+    assert narrowed(parts, problem, monotonic()) == late
 
 
 class Named(OrderedDict[str, Tensor]):
