@@ -64,7 +64,7 @@ def test_data_that_is_not_normalised_is_noted_with_both_numbers(wrong):
 
 def test_the_numbers_are_those_of_the_norm():
     model = trained_on(normalised(pixels(256)))
-    images = 3 * pixels(32, seed=1)
+    images = 3 * pixels(16, seed=1)
     (sight,) = sights(collect(model, [images], X, 64), model, X)
     seen, norm = model[0](images), model[1]
     sigma = norm.running_var.sqrt()

@@ -17,7 +17,7 @@ import bequest
 from bequest.artifact import save
 from bequest.cli.inputs import InputForm
 from bequest.data import ImageLoader
-from bequest.errors import NothingPrunedWarning, UsageError
+from bequest.errors import InputWarning, NothingPrunedWarning, UsageError
 from bequest.graph.trace import require_runnable
 from bequest.measure import Latency, cost, evaluate
 from bequest.measure.latency import latencies
@@ -89,7 +89,9 @@ class Settings:
         """
         require_runnable(model, example)
         method = Regression() if data is not None else Regression(value_range=value_range)
-        return method.samples(at_least_single(model), example, data, self.seed, show=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", InputWarning)  # a note of the report says it
+            return method.samples(at_least_single(model), example, data, self.seed, show=True)
 
     def prune(
         self,

@@ -30,7 +30,7 @@ WIDEST = 2.5
 """Times that a deviation may be as large as the stored one, or as small; the median channel counts.
 Of real images it is 0.9 times as large, of one alone 0.5; of pixels in [0, 1] 0.2 times."""
 
-ENOUGH = 32
+ENOUGH = 16
 """Inputs that are looked at, and values per channel under which nothing is said."""
 
 
