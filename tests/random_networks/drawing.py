@@ -70,6 +70,8 @@ class Network(nn.Module):
     def forward(self, x: Tensor, beside: Tensor | None = None) -> Tensor:
         x = self.stem(x)
         for piece in self.maps:
+            if min(x.shape[2:]) < 4:  # the smallest maps that every piece can read
+                x = F.interpolate(x, size=(_SIDE, _SIDE))
             x = piece(x)
         x = self._between(x)
         if beside is not None:
