@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from bequest.artifact.plan import GroupPlan
-from bequest.errors import ModelError
 from bequest.graph import surgery as operation
 from bequest.graph.chains import Bound, bind
 from bequest.graph.cuts import plan_surgery
@@ -20,11 +19,13 @@ from bequest.graph.shrunk import Shrunk
 from bequest.graph.surgery import Surgery, can_hold_bias
 from bequest.graph.trace import named_tensors
 from bequest.graph.walk import Walk
-from bequest.measure.precision import working_precision
+from bequest.measure.precision import rounded, working_precision
 from bequest.measure.progress import tracked
 from bequest.planning import Chosen, Wish, leaving_channels
 from bequest.restorers.base import Delivery, Restorer, reconstruction_error
-from bequest.restorers.regression import MADE_UP, Fit, Refit, Regression
+from bequest.restorers.held_back import Errors, Measure, split
+from bequest.restorers.refit import Fit, Refit
+from bequest.restorers.regression import MADE_UP, Regression
 from bequest.statistics.samples import Samples
 
 
@@ -114,17 +115,28 @@ def by_walk(
     precision = working_precision(model)
     for tensor in _floating(pruned).values():
         tensor.data = tensor.data.to(precision)
-    walk = Walk(channels, Shrunk(channels, leaving), model, pruned, self_calibrate=not samples.real)
+    walk = Walk(channels, Shrunk(channels, leaving), model, pruned)
     ridge = wish.restorer.ridge * (MADE_UP if samples.tokens_alone else 1)
     refit = Refit(walk, ridge, wish.seed)
-    walk.run(samples.chunks, refit, show=wish.progress)
+    fitted, held_back = split(samples)
+    walk.run(fitted.chunks, refit, self_calibrate=not samples.real, show=wish.progress)
+    for name in refit.new_biases:
+        types[f"{name}.bias"] = types[f"{name}.weight"]
     for name, tensor in _floating(pruned).items():
-        source = name if name in types else f"{name.removesuffix('bias')}weight"  # a new bias
-        tensor.data = _rounded(name, tensor.data, types[source])
+        tensor.data = rounded(name, tensor.data, types[name], "the regression").to(precision)
+    measure = Measure(walk, refit.former, refit.new_biases)
+    walk.run(held_back.chunks, measure, self_calibrate=False, title="measuring", show=wish.progress)
+    for name, tensor in _floating(pruned).items():
+        tensor.data = tensor.data.to(types[name])
     surgery = replace(surgery, biases=tuple(refit.new_biases))
-    fits = {fit.layer: fit for fit in refit.fits}
-    groups = tuple(_walked(one, fits, walk.constant, wish) for one in chosen)
+    errors = measure.errors()
+    groups = tuple(_walked(one, refit.fits, errors, walk.constant, wish) for one in chosen)
+    if held_back is fitted:
+        groups = tuple(replace(one, notes=(*one.notes, SEEN)) for one in groups)
     return Restored(pruned, surgery, groups)
+
+
+SEEN = "errors are those on the inputs that were fitted to: there are too few to hold any back"
 
 
 def _floating(model: nn.Module) -> dict[str, Tensor]:
@@ -132,27 +144,15 @@ def _floating(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
 
 
-def _rounded(name: str, values: Tensor, dtype: torch.dtype) -> Tensor:
-    """The values in the type that the model had.
-
-    Raises:
-        ModelError: one is too large for it.
-    """
-    rounded = values.to(dtype)
-    if bool((values.isfinite() & ~rounded.isfinite()).any()):
-        raise ModelError(
-            f"expected '{name}' to fit into {str(dtype).removeprefix('torch.')}, found values up "
-            f"to {float(values.abs().max()):.3g} after the regression; prune the model in float32 "
-            "(model.float()), or raise the ridge"
-        )
-    return rounded
-
-
 def _walked(
-    one: Chosen, fits: Mapping[str, Fit], constant: Mapping[str, int], wish: Wish
+    one: Chosen,
+    fits: Mapping[str, Fit],
+    errors: Mapping[str, Errors],
+    constant: Mapping[str, int],
+    wish: Wish,
 ) -> GroupPlan:
     """A group's part in a walk: how well the layers that read it could be refitted."""
-    met = [fits[name] for name in one.group.readers if name in fits]
+    met = [name for name in one.group.readers if name in fits]
     lost = [name for name in one.group.readers if name not in fits]
     notes = [f"not refitted: {', '.join(lost)}"] if lost else []
     notes += [
@@ -160,15 +160,16 @@ def _walked(
         for name in one.group.layers
         if name in constant
     ]
-    notes += [note for fit in met for note in fit.notes()]
+    notes += [note for name in met for note in fits[name].notes]
     if not met:
         return _group_plan(one, "none", None, tuple(notes))
-    worst = max(met, key=lambda fit: fit.after)
+    worst = max((errors[name] for name in met), key=lambda error: error.after)
+    solved = [fit.solution for fit in map(fits.__getitem__, met) if fit.solution is not None]
     return replace(
         _group_plan(one, wish.restorer.name, worst.after, tuple(notes)),
         unrestored_error=worst.before,
-        condition=max(fit.condition for fit in met),
-        ridge=max(fit.ridge for fit in met),
+        condition=max((solution.condition for solution in solved), default=None),
+        ridge=max((solution.ridge for solution in solved), default=None),
     )
 
 

@@ -7,21 +7,28 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch import Tensor
+
+from bequest.graph.geometry import Geometry
 
 
 def patches(
-    layer: nn.Module, x: Tensor, shape: Sequence[int], places: Tensor | None = None
+    geometry: Geometry,
+    x: Tensor,
+    shape: Sequence[int],
+    places: Tensor | None = None,
+    shift: Tensor | None = None,
 ) -> Tensor:
     """The rows that a layer's weight is multiplied with.
 
     Args:
-        layer: a linear layer, or a convolution, plain or transposed, of any dimension, stride,
-            padding, dilation and groups.
-        x: its input, (batch, channels, *space) or, for a linear layer, (batch, *tokens, features).
+        geometry: of a linear layer, or a convolution, plain or transposed, of any dimension,
+            stride, padding, dilation and groups.
+        x: its input, (batch, channels, *space) or, for a linear layer, (batch, *tokens, features);
+            without the batch it is one sample.
         shape: that of its output.
         places: which output places (of space, or tokens, flattened) are wanted; None = all.
+        shift: (channels,), taken off every input, those that are padding too; None = nothing.
 
     Returns:
         (g, m, d): g groups, m = batch × places, d = kernel positions × channels of a group, as in
@@ -29,91 +36,104 @@ def patches(
         convolution, where the stride skips it. Other padding than with zeros is expected to be an
         operator of its own before the layer.
     """
-    if isinstance(layer, nn.Linear):
-        return _tokens(x, places)[None]
-    assert isinstance(layer, _ConvNd)
+    if geometry.linear:
+        tokens = _tokens(x, places)[None]
+        return tokens if shift is None else tokens - shift
+    x, shape = _batched(geometry, x), shape[-len(geometry.kernel) :]
     batch, channels = x.shape[:2]
     size = math.prod(x.shape[2:])
-    reads = _reads(layer, x.shape[2:], shape[2:], x.device)
+    reads = _reads(geometry, x.shape[2:], shape, x.device)
     reads = (reads if places is None else reads[places]).flatten()
     # One row of channels per input position, and one of zeros: the gather moves whole rows.
     table = x.new_zeros(batch * size + 1, channels)
-    table[:-1].view(batch, size, channels).copy_(x.flatten(2).transpose(1, 2))
+    filled, values = table[:-1].view(batch, size, channels), x.flatten(2).transpose(1, 2)
+    if shift is None:
+        filled.copy_(values)
+    else:
+        torch.sub(values, shift, out=filled)
+        table[-1] = -shift
     firsts = size * torch.arange(batch, device=x.device)[:, None]
     rows = table.index_select(0, torch.where(reads < 0, batch * size, firsts + reads).flatten())
-    positions = math.prod(layer.kernel_size)
-    grouped = rows.view(-1, positions, layer.groups, channels // layer.groups)
+    grouped = rows.view(
+        -1, math.prod(geometry.kernel), geometry.groups, channels // geometry.groups
+    )
     return grouped.movedim(2, 0).flatten(2)
 
 
-def outputs_at(layer: nn.Module, y: Tensor, places: Tensor | None = None) -> Tensor:
+def outputs_at(geometry: Geometry, y: Tensor, places: Tensor | None = None) -> Tensor:
     """A layer's outputs in the rows of :func:`patches`: (g, m, o), o outputs of a group."""
-    if isinstance(layer, nn.Linear):
+    if geometry.linear:
         return _tokens(y, places)[None]
-    assert isinstance(layer, _ConvNd)
-    flat = y.flatten(2)
+    flat = _batched(geometry, y).flatten(2)
     chosen = flat if places is None else flat[:, :, places]
-    grouped = chosen.reshape(len(y), layer.groups, -1, chosen.shape[2])
+    grouped = chosen.reshape(len(flat), geometry.groups, -1, chosen.shape[2])
     return grouped.permute(1, 0, 3, 2).flatten(1, 2)
 
 
-def place_count(layer: nn.Module, shape: Sequence[int]) -> int:
+def channel_means(geometry: Geometry, x: Tensor) -> Tensor:
+    """Mean of each input channel, (channels,), in float64."""
+    if geometry.linear:
+        return x.flatten(0, -2).mean(0, dtype=torch.float64) if x.ndim > 1 else x.double()
+    return _batched(geometry, x).flatten(2).mean((0, 2), dtype=torch.float64)
+
+
+def place_count(geometry: Geometry, shape: Sequence[int]) -> int:
     """Number of output places of one sample, from the output's shape."""
-    return math.prod(shape[1:-1] if isinstance(layer, nn.Linear) else shape[2:])
+    return math.prod(shape[1:-1] if geometry.linear else shape[-len(geometry.kernel) :])
 
 
-def row_length(layer: nn.Module) -> int:
-    """Number of inputs of each output: d of :func:`patches`."""
-    return weight_rows(layer).shape[2]
-
-
-def weight_rows(layer: nn.Module) -> Tensor:
+def weight_rows(geometry: Geometry, weight: Tensor) -> Tensor:
     """The weight as (g, o, d): one row per output, times a row of :func:`patches` = the output."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    if isinstance(layer, nn.Linear):
+    if geometry.linear:
         return weight[None]
-    return _as_matrix(layer, weight).transpose(2, 3).flatten(2)
+    grouped = weight.view(geometry.groups, -1, weight.shape[1], math.prod(geometry.kernel))
+    if geometry.transposed:
+        grouped = grouped.transpose(1, 2)
+    return grouped.transpose(2, 3).flatten(2)
 
 
-def channel_major(layer: nn.Module) -> Tensor:
+def channel_major(geometry: Geometry, length: int) -> Tensor:
     """Where the inputs in the order channels × positions lie in the rows of :func:`patches`.
 
     That is the order of ``weight.flatten(1)``, but for transposed convolutions.
 
+    Args:
+        geometry: of the layer.
+        length: d, the number of inputs of each output.
+
     Returns:
         int64 (d,).
     """
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    positions = 1 if isinstance(layer, nn.Linear) else weight[0, 0].numel()
-    order = torch.arange(row_length(layer), device=weight.device)
-    return order.view(positions, -1).T.flatten()
+    return torch.arange(length).view(math.prod(geometry.kernel), -1).T.flatten()
 
 
-def as_weight(layer: nn.Module, matrix: Tensor) -> Tensor:
+def spread_out(geometry: Geometry, channels: Tensor) -> Tensor:
+    """A number per input channel for each input in the order channels × positions: (g, d)."""
+    return channels.view(geometry.groups, -1).repeat_interleave(math.prod(geometry.kernel), dim=1)
+
+
+def as_weight(geometry: Geometry, matrix: Tensor, shape: Sequence[int]) -> Tensor:
     """A matrix (g, o, d), d in the order channels × positions, in the shape of the weight."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    if isinstance(layer, _ConvTransposeNd):
+    if geometry.transposed:
         g, o, _ = matrix.shape
-        matrix = matrix.view(g, o, -1, weight[0, 0].numel()).transpose(1, 2)
-    return matrix.reshape(weight.shape)
+        matrix = matrix.view(g, o, -1, math.prod(geometry.kernel)).transpose(1, 2)
+    return matrix.reshape(tuple(shape))
 
 
-def _as_matrix(layer: Any, weight: Tensor) -> Tensor:
-    """(groups, outputs of a group, channels of a group, positions)."""
-    grouped = weight.view(layer.groups, -1, weight.shape[1], weight[0, 0].numel())
-    return grouped.transpose(1, 2) if isinstance(layer, _ConvTransposeNd) else grouped
+def _batched(geometry: Geometry, x: Tensor) -> Tensor:
+    """(batch, channels, *space), also where there is a single sample without a batch."""
+    return x if x.ndim == len(geometry.kernel) + 2 else x[None]
 
 
 def _tokens(values: Tensor, places: Tensor | None) -> Tensor:
+    if values.ndim == 1:
+        values = values[None]
     tokens = values.flatten(1, -2) if values.ndim > 2 else values[:, None]
     return (tokens if places is None else tokens[:, places]).flatten(0, 1)
 
 
 def _reads(
-    layer: _ConvNd, inputs: Sequence[int], outputs: Sequence[int], device: torch.device
+    geometry: Geometry, inputs: Sequence[int], outputs: Sequence[int], device: torch.device
 ) -> Tensor:
     """Input position under each kernel position of each place, −1 = none: int64 (places, k).
 
@@ -122,14 +142,14 @@ def _reads(
     """
     total = torch.zeros((1, 1), dtype=torch.int64, device=device)
     inside = torch.ones((1, 1), dtype=torch.bool, device=device)
-    geometry = zip(
-        inputs, outputs, layer.kernel_size, layer.stride, layer.dilation, _before(layer),
+    sizes = zip(
+        inputs, outputs, geometry.kernel, geometry.stride, geometry.dilation, geometry.before,
         strict=True,
     )  # fmt: skip
-    for width, count, kernel, stride, dilation, before in geometry:
+    for width, count, kernel, stride, dilation, before in sizes:
         place = torch.arange(count, device=device)[:, None]
         reach = torch.arange(kernel, device=device) * dilation - before
-        if isinstance(layer, _ConvTransposeNd):
+        if geometry.transposed:
             met = (place - reach) % stride == 0
             position = (place - reach).div(stride, rounding_mode="floor")
         else:
@@ -145,13 +165,3 @@ def _crossed(a: Tensor, b: Tensor, join: Any) -> Tensor:
     """``join`` of (p, k) and (q, l) for all pairs of places and of positions: (p·q, k·l)."""
     joined: Tensor = join(a[:, None, :, None], b[None, :, None, :])
     return joined.flatten(2).flatten(0, 1)
-
-
-def _before(layer: _ConvNd) -> list[int]:
-    """Zeros before the first input, per dimension."""
-    if layer.padding_mode != "zeros" or layer.padding == "valid":
-        return [0] * len(layer.kernel_size)
-    if layer.padding == "same":
-        reach = zip(layer.dilation, layer.kernel_size, strict=True)
-        return [dilation * (kernel - 1) // 2 for dilation, kernel in reach]
-    return [int(amount) for amount in layer.padding]

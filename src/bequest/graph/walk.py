@@ -23,11 +23,14 @@ from torch import Tensor, fx, nn
 
 from bequest.execution.devices import device_of
 from bequest.graph import spill
+from bequest.graph.geometry import LAYERS, Geometry, arguments
 from bequest.graph.groups import Channels
 from bequest.graph.ledger import Layout
 from bequest.graph.rules.norms import epsilon
+from bequest.graph.schedule import Step, schedule
 from bequest.graph.shrunk import Shrunk
 from bequest.graph.spill import Mapped, Store
+from bequest.graph.surgery import add_bias, can_hold_bias
 from bequest.graph.trace import module_of, named_tensors, operator_of
 from bequest.measure.precision import HALF, working_precision
 from bequest.measure.progress import tracked
@@ -41,30 +44,49 @@ Moments = tuple[Tensor, Tensor]
 Adapt = Callable[[fx.Node, list[Any]], list[Any]]
 """Changes an operator's arguments before it runs."""
 
-LAYERS = frozenset(
-    "conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear".split()
-)
-"""Operators with a weight that can be refitted."""
-
 ROUNDING = 1e-10
 """A variance of this share of the squared mean is none."""
 
 
 @dataclass(frozen=True)
-class Layer:
-    """A layer as the walk meets it, before the pruned stream has passed it.
+class Call:
+    """One operator that applies a layer's weight, before the pruned stream has passed it.
 
     Attributes:
         node: the operator: a convolution (plain, grouped, depthwise, transposed) or linear layer.
-        name: qualified name of the layer.
+        geometry: of that operator after pruning.
+        bias: qualified name of the bias that it adds; None = none, as far as it was traced.
         inputs: the pruned stream's inputs, by chunk; read or computed anew whenever asked for.
         dense: the dense stream's outputs without the channels that leave, likewise.
     """
 
     node: fx.Node
-    name: str
+    geometry: Geometry
+    bias: str | None
     inputs: Sequence[Tensor]
     dense: Sequence[Tensor]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as the walk meets it: a weight and the operators that apply it.
+
+    Attributes:
+        name: qualified name of the weight's owner: that of the weight without ``.weight``.
+        weight: qualified name of the weight.
+        calls: of its operators those that come together; more than one where a weight is shared.
+        uses: how many operators apply the weight in all.
+    """
+
+    name: str
+    weight: str
+    calls: tuple[Call, ...]
+    uses: int
+
+    @property
+    def whole(self) -> bool:
+        """All calls are here: what is made of the weight now is what every one of them applies."""
+        return len(self.calls) == self.uses
 
 
 class Walk:
@@ -75,8 +97,6 @@ class Walk:
         shrunk: the graph at its new widths.
         dense: the dense model; never changed.
         pruned: the model after the surgery, in its working precision.
-        self_calibrate: batch norms use the dense stream's statistics over all inputs, in both
-            streams, in place of the stored ones. Nothing is written back.
 
     Attributes:
         constant: layer → how many of its outputs, of those a batch norm was calibrated on, were
@@ -89,13 +109,11 @@ class Walk:
         shrunk: Shrunk,
         dense: nn.Module,
         pruned: nn.Module,
-        *,
-        self_calibrate: bool,
     ) -> None:
         self.reading = channels.reading
         self.shrunk = shrunk
         self.pruned = pruned
-        self.self_calibrate = self_calibrate
+        self.self_calibrate = False
         self.constant: dict[str, int] = {}
         self._precision = working_precision(dense)
         self._device = device_of(dense)
@@ -104,6 +122,8 @@ class Walk:
             for name, tensor in named_tensors(dense).items()
         }
         self._pruned_tensors = named_tensors(pruned)
+        self._weights = _layer_weights(channels)
+        self._added: dict[str, str] = {}  # weight → the bias that its layer was given
         self._dense: dict[fx.Node, Chunks] = {}
         self._pruned: dict[fx.Node, Chunks] = {}
         self._moments: dict[fx.Node, Moments] = {}
@@ -113,11 +133,64 @@ class Walk:
         """Dense minus pruned value, by chunk; None where it isn't there (yet) or is zero."""
         if node not in self._pruned or self._pruned[node] is self._dense[node]:
             return None
+        dense, pruned = self.values(node)
+        return Mapped(lambda i: dense[i] - pruned[i], len(dense))
+
+    def values(self, node: fx.Node) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+        """Dense value without the channels that leave, and pruned value, by chunk."""
         dense, pruned = self._dense[node], self._pruned[node]
-        return Mapped(lambda i: self.shrunk.slice(node, dense[i]) - pruned[i], len(dense))
+        kept = Mapped(lambda i: self.shrunk.slice(node, dense[i]), len(dense))
+        return kept, pruned
+
+    def tensor(self, name: str | None) -> Tensor | None:
+        """A parameter or buffer of the pruned model as it is now; None for None."""
+        return None if name is None else self._pruned_tensors[name]
+
+    def bias(self, layer: Layer, call: Call) -> str | None:
+        """Qualified name of the bias that the call adds now; it may have been given one."""
+        return self._added.get(layer.weight, call.bias)
+
+    def owns_bias(self, layer: Layer, call: Call) -> bool:
+        """Whether a call adds a bias that nothing but the layer's calls here reads."""
+        names, here = self.reading.network.tensors, {one.node for one in layer.calls}
+        return call.bias is not None and all(
+            node in here
+            or all(names.get(value.name) != call.bias for value in node.all_input_nodes)
+            for node in self.reading.network.nodes
+        )
+
+    def can_give_bias(self, layer: Layer) -> bool:
+        """Whether a layer without bias has a place for one that all of its calls would read."""
+        return (
+            layer.whole
+            and layer.weight == f"{layer.name}.weight"
+            and can_hold_bias(self.pruned, layer.name)
+            and all(call.bias is None for call in layer.calls)
+            and all(module_of(call.node) == layer.name for call in layer.calls)
+        )
+
+    def give_bias(self, layer: Layer) -> str:
+        """Gives the layer a bias of zeros, which its calls add from now on; returns its name."""
+        add_bias(self.pruned, layer.name)
+        name = f"{layer.name}.bias"
+        bias = self.pruned.get_submodule(layer.name).bias
+        assert isinstance(bias, Tensor)
+        self._pruned_tensors[name] = bias
+        self._added[layer.weight] = name
+        return name
+
+    def written(self, call: Call, number: int, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """What a call makes of the pruned stream's chunk with another weight and bias."""
+
+        def swap(node: fx.Node, args: list[Any]) -> list[Any]:
+            args[1:3] = [weight, bias]
+            return self.shrunk.arguments(node, args)
+
+        result: Tensor = self._run_chunk(call.node, self._pruned, number, swap)
+        return result
 
     def norm_scale(self, norm: fx.Node, fed: fx.Node) -> Tensor:
-        """γ/σ of a batch norm that follows a layer, σ as the walk uses it; |γ/σ| kept from zero.
+        """γ/σ of a batch norm that follows a layer, σ as the walk uses it.
 
         Args:
             norm: the batch norm, not yet run.
@@ -134,9 +207,7 @@ class Walk:
         var = self._kept(fed, self._dense_moments(fed)[1]) if self.self_calibrate else held[3]
         assert var is not None
         gamma = torch.ones_like(var) if held[0] is None else held[0].detach()
-        scale = gamma / (var + epsilon(norm)).sqrt()
-        floor = 0.05 * scale.abs().mean()
-        return torch.where(scale < 0, -1.0, 1.0).to(scale) * scale.abs().clamp(min=floor)
+        return gamma / (var + epsilon(norm)).sqrt()
 
     @torch.no_grad()
     def run(
@@ -144,6 +215,7 @@ class Walk:
         inputs: Sequence[Sequence[Tensor]],
         visit: Callable[[Layer], None],
         *,
+        self_calibrate: bool,
         everywhere: bool = False,
         title: str = "refitting",
         show: bool = False,
@@ -152,8 +224,11 @@ class Walk:
 
         Args:
             inputs: per chunk the network's input tensors in order.
-            visit: called at every layer that reads something else than in the dense network; may
-                change the pruned layer's weight and bias, also give it a bias.
+            visit: called at every layer that reads something else than in the dense network, once
+                for all calls of a weight where none of them depends on another; may change the
+                pruned layer's weight and bias, also give it a bias.
+            self_calibrate: batch norms use the dense stream's statistics over all inputs, in both
+                streams, in place of the stored ones. Nothing is written back.
             everywhere: call it at every layer; with nothing pruned both streams are the dense one.
             title: what a progress bar says.
             show: a progress bar on a terminal.
@@ -161,20 +236,28 @@ class Walk:
         Raises:
             BequestError: the temporary folder hasn't the room for what doesn't fit into memory.
         """
-        self._everywhere = everywhere
+        self.self_calibrate, self._everywhere = self_calibrate, everywhere
         feeds = iter(zip(*inputs, strict=True))
-        nodes = self.reading.network.nodes
-        last_uses = _last_uses(nodes)
+        shared = [nodes for nodes in self._calls().values() if len(nodes) > 1]
+        steps = schedule(self.reading.network.nodes, shared)
+        last_uses = _last_uses([node for step in steps for node in step])
         with Store(spill.limit_on(self._device)) as store:
-            for node in tracked(nodes, title, nodes, show):
-                if node.op == "placeholder":
-                    self._placeholder(node, feeds)
-                elif node.op == "call_function":
-                    self._operator(node, visit, store)
-                for done in last_uses.get(node, ()):
+            for step in tracked(steps, title, steps, show):
+                if step[0].op == "placeholder":
+                    self._placeholder(step[0], feeds)
+                elif step[0].op == "call_function":
+                    self._operators(step, visit, store)
+                for done in (done for node in step for done in last_uses.get(node, ())):
                     self._moments.pop(done, None)
                     for stream in (self._dense, self._pruned):
                         store.drop(stream.pop(done, ()))
+
+    def _calls(self) -> dict[str, Step]:
+        """Weight → the operators that apply it as the weight of a layer."""
+        found: dict[str, list[fx.Node]] = defaultdict(list)
+        for node, weight in self._weights.items():
+            found[weight].append(node)
+        return {weight: tuple(nodes) for weight, nodes in found.items()}
 
     def _placeholder(self, node: fx.Node, feeds: Iterator[Any]) -> None:
         name = self.reading.network.tensors.get(node.name)
@@ -192,53 +275,66 @@ class Walk:
         same = dense.shape == pruned.shape
         self._pruned[node] = self._dense[node] if same else [pruned]
 
-    def _operator(self, node: fx.Node, visit: Callable[[Layer], None], store: Store) -> None:
-        recalibrate = self._recalibrate(node)
-        self._dense[node] = dense = store.keep(self._run(node, self._dense, recalibrate))
-        layer = self._layer_name(node)
-        if layer is not None and (self._everywhere or self._differs(node.args[0])):
-            left = Mapped(lambda i: self.shrunk.slice(node, dense[i]), len(dense))
-            visit(Layer(node, layer, self._pruned[node.args[0]], left))  # type: ignore[index]
-        # A constant expanded to all channels has no operand that differs, and yet is narrower.
-        if not any(map(self._differs, node.all_input_nodes)) and not self.shrunk.narrows(node):
-            self._pruned[node] = dense
-            return
-        adapt = self._at_new_width(layer, recalibrate)
-        self._pruned[node] = store.keep(self._run(node, self._pruned, adapt))
+    def _operators(self, step: Step, visit: Callable[[Layer], None], store: Store) -> None:
+        """Operators that run together: one, or the calls of one weight."""
+        adapts = {node: self._recalibrate(node) for node in step}
+        for node in step:
+            self._dense[node] = store.keep(self._run(node, self._dense, adapts[node]))
+        weight = self._weights.get(step[0])
+        met = weight is not None and any(self._differs(node.args[0]) for node in step)
+        if weight is not None and (met or self._everywhere):
+            calls = tuple(map(self._call, step))
+            uses = sum(other == weight for other in self._weights.values())
+            visit(Layer(weight.removesuffix(".weight"), weight, calls, uses))
+        for node in step:
+            # A constant expanded to all channels has no operand that differs, and yet is narrower.
+            differs = met or any(map(self._differs, node.all_input_nodes))
+            if differs or self.shrunk.narrows(node):
+                adapt = self._at_new_width(adapts[node])
+                self._pruned[node] = store.keep(self._run(node, self._pruned, adapt))
+            else:
+                self._pruned[node] = self._dense[node]
+
+    def _call(self, node: fx.Node) -> Call:
+        dense, source = self._dense[node], node.args[0]
+        assert isinstance(source, fx.Node)
+        return Call(
+            node,
+            Geometry.of(node, self.shrunk.literals(node).get(6)),
+            self._bias_name(node),
+            self._pruned[source],
+            Mapped(lambda i: self.shrunk.slice(node, dense[i]), len(dense)),
+        )
+
+    def _bias_name(self, node: fx.Node) -> str | None:
+        bias = arguments(node)["bias"]
+        return None if bias is None else self.reading.network.tensors[bias.name]
 
     def _run(self, node: fx.Node, streams: Mapping[fx.Node, Chunks], adapt: Adapt) -> Iterator[Any]:
         """The operator on every chunk; once, where no operand depends on the inputs."""
         operands = [streams[value] for value in node.all_input_nodes if value in streams]
         for number in range(max(map(len, operands), default=1)):
+            yield self._run_chunk(node, streams, number, adapt)
 
-            def pick(given: Any, number: int = number) -> Any:
-                if isinstance(given, fx.Node):
-                    held = streams[given]
-                    return held[number] if len(held) > 1 else held[0]
-                return self._precision if given in HALF else given
+    def _run_chunk(
+        self, node: fx.Node, streams: Mapping[fx.Node, Chunks], number: int, adapt: Adapt
+    ) -> Any:
+        def pick(given: Any) -> Any:
+            if isinstance(given, fx.Node):
+                held = streams[given]
+                return held[number] if len(held) > 1 else held[0]
+            return self._precision if given in HALF else given
 
-            args = list(fx.node.map_aggregate(node.args, pick))
-            kwargs: Any = dict(fx.node.map_aggregate(node.kwargs, pick))
-            if kwargs.get("device") is not None:  # of a tensor that is made; traced without data
-                kwargs["device"] = next(held[0].device for held in streams.values())
-            # Values lie in memory as the weights' format has it, which tracing can't foresee.
-            function: Any = torch.reshape if operator_of(node) == "view" else node.target
-            yield function(*adapt(node, args), **kwargs)
+        args = list(fx.node.map_aggregate(node.args, pick))
+        kwargs: Any = dict(fx.node.map_aggregate(node.kwargs, pick))
+        if kwargs.get("device") is not None:  # of a tensor that is made; traced without data
+            kwargs["device"] = next(held[0].device for held in streams.values())
+        # Values lie in memory as the weights' format has it, which tracing can't foresee.
+        function: Any = torch.reshape if operator_of(node) == "view" else node.target
+        return function(*adapt(node, args), **kwargs)
 
     def _differs(self, node: Any) -> bool:
         return node in self._dense and self._dense[node] is not self._pruned[node]
-
-    def _layer_name(self, node: fx.Node) -> str | None:
-        """The layer whose own weight this operator applies, shared at most with other layers.
-
-        A weight that is a table of tokens too can't follow what a layer would need.
-        """
-        if operator_of(node) not in LAYERS or not isinstance(node.args[1], fx.Node):
-            return None
-        if any(operator_of(user) not in LAYERS for user in node.args[1].users):
-            return None
-        weight = self.reading.network.tensors.get(node.args[1].name, "")
-        return weight.removesuffix(".weight") if weight.endswith(".weight") else None
 
     def _recalibrate(self, node: fx.Node) -> Adapt:
         """Puts the dense stream's mean and variance into the arguments of a batch norm."""
@@ -252,7 +348,8 @@ class Walk:
             mean, var = self._dense_moments(data)
             flat = int((var <= ROUNDING * mean.square()).sum())
             if flat:
-                self.constant[self._layer_name(data) or module_of(node)] = flat
+                before = self._weights.get(data, module_of(node))
+                self.constant[before.removesuffix(".weight")] = flat
 
         def replace(_: fx.Node, args: list[Any]) -> list[Any]:
             same = len(mean) == args[0].shape[1]
@@ -273,14 +370,45 @@ class Walk:
         labels = layout.dims[1]
         return values if labels is None else values[self.shrunk.kept(labels).to(values.device)]
 
-    def _at_new_width(self, layer: str | None, recalibrate: Adapt) -> Adapt:
+    def _at_new_width(self, recalibrate: Adapt) -> Adapt:
         def adapt(node: fx.Node, args: list[Any]) -> list[Any]:
-            if layer is not None:  # its weight and bias may have been replaced by the visit
-                module = self.pruned.get_submodule(layer)
-                args[1:3] = [module.weight, module.bias]
+            weight = self._weights.get(node)
+            if weight is not None:  # it and the bias may have been changed by the visit
+                bias = self._added.get(weight, self._bias_name(node))
+                args[1:3] = [self._pruned_tensors[weight], self.tensor(bias)]
             return self.shrunk.arguments(node, recalibrate(node, args))
 
         return adapt
+
+
+def _layer_weights(channels: Channels) -> dict[fx.Node, str]:
+    """Layer's operator → its weight, of those weights that may change.
+
+    A weight that anything but layers of one kind reads can't follow what a layer would need: a
+    table of tokens too, say, or a decoder's that is the encoder's transposed.
+    """
+    names = channels.reading.network.tensors
+    found: dict[fx.Node, str] = {}
+    kinds: dict[str, set[object]] = defaultdict(set)
+    for node in channels.reading.network.nodes:
+        for value in node.all_input_nodes:
+            name = names.get(value.name)
+            if name is None:
+                continue
+            if _applies(node, value, names):
+                geometry, found[node] = Geometry.of(node), name
+                kinds[name].add((geometry.linear, geometry.transposed, geometry.groups))
+            else:
+                kinds[name].add(node)
+    return {node: name for node, name in found.items() if len(kinds[name]) == 1}
+
+
+def _applies(node: fx.Node, weight: fx.Node, names: Mapping[str, str]) -> bool:
+    """Whether an operator is a layer, this its weight, and its bias no computed one."""
+    if node.op != "call_function" or operator_of(node) not in LAYERS or node.args[1] is not weight:
+        return False
+    bias = arguments(node)["bias"]
+    return weight.meta["val"].ndim > 1 and (bias is None or bias.name in names)
 
 
 def channel_moments(chunks: Sequence[Tensor]) -> Moments:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from bequest.errors import ModelError
 
 from bequest.execution.copies import duplicate
 
@@ -30,3 +32,25 @@ def working_dtype(dtype: torch.dtype) -> torch.dtype:
     Whole numbers and booleans stay what they are.
     """
     return torch.float32 if dtype.is_floating_point and dtype != torch.float64 else dtype
+
+
+def rounded(name: str, values: Tensor, dtype: torch.dtype, cause: str) -> Tensor:
+    """New values of a model's tensor in the type that it had.
+
+    Args:
+        name: qualified name of the tensor.
+        values: in a wider type.
+        dtype: that of the model.
+        cause: what made them, for the message.
+
+    Raises:
+        ModelError: one is too large for the type.
+    """
+    fitting = values.to(dtype)
+    if bool((values.isfinite() & ~fitting.isfinite()).any()):
+        raise ModelError(
+            f"expected '{name}' to fit into {str(dtype).removeprefix('torch.')}, found values up "
+            f"to {float(values.abs().max()):.3g} after {cause}; prune the model in float32 "
+            "(model.float()), or hand on less of what leaves: a larger ridge, a lower ratio"
+        )
+    return fitting

@@ -14,12 +14,11 @@ Gram of x. Centring the ridge on W₀ makes it harmless: nothing pruned upstream
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, fx, linalg, nn
+from torch import Tensor, nn
 
 from bequest.config import register
 from bequest.errors import UnknownNameError, UsageError
@@ -27,18 +26,13 @@ from bequest.execution.copies import private_copy
 from bequest.execution.devices import device_of
 from bequest.execution.modes import in_plain_mode
 from bequest.graph.inputs import mapped, normalise_inputs
-from bequest.graph.patches import as_weight
-from bequest.graph.spill import Mapped
-from bequest.graph.surgery import add_bias, can_hold_bias
-from bequest.graph.trace import inputs_for, operator_of
-from bequest.graph.walk import Layer, Walk
+from bequest.graph.trace import inputs_for
 from bequest.measure.cost import cost
 from bequest.measure.execution import placed
 from bequest.measure.precision import at_least_single, working_dtype
 from bequest.statistics.batching import Batching
 from bequest.statistics.given import collect
 from bequest.statistics.making import inverted, synthesise
-from bequest.statistics.moments import Moments, sampled_places
 from bequest.statistics.samples import CHUNK, Samples
 from bequest.statistics.scale import noted
 from bequest.statistics.synthetic import SOURCES
@@ -146,109 +140,6 @@ MADE_UP = 100
 """Times the ridge where tokens are made up: layers see so little of texts in them that following
 them closely does more harm than nothing handed on."""
 
-ENOUGH_ROWS = 32
-"""Rows per unknown under which the ridge is raised: fewer of them are fitted with their noise."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How well a layer could be refitted.
-
-    Attributes:
-        layer: qualified name.
-        before: relative error ‖y + r − ŷ‖ / ‖y + r − mean‖ with the dense weights of what stays.
-        after: the same after the refit.
-        condition: condition number of the ridged Gram.
-        by_eigenvalues: rounding left the Gram indefinite, so that its eigenvalues were taken.
-        ridge: the ridge that was used, relative to the mean variance of the inputs.
-        samples: number of rows that the regression saw.
-        unknowns: number of inputs of each row.
-    """
-
-    layer: str
-    before: float
-    after: float
-    condition: float
-    by_eigenvalues: bool
-    ridge: float
-    samples: int
-    unknowns: int
-
-    def notes(self) -> tuple[str, ...]:
-        """What should be reported of the fit."""
-        notes = []
-        if self.samples < self.unknowns:
-            notes.append(
-                f"{self.layer}: {self.samples} samples for {self.unknowns} unknowns, held by the "
-                f"ridge alone, which was raised to {self.ridge:.3g}; give more images"
-            )
-        if self.by_eigenvalues:
-            notes.append(f"{self.layer}: ill-conditioned inputs, solved by eigenvalues")
-        return tuple(notes)
-
-
-class Refit:
-    """Refits each layer that a walk meets; collects how well, and who was given a bias."""
-
-    def __init__(self, walk: Walk, ridge: float, seed: int) -> None:
-        self.walk = walk
-        self.seed = seed
-        self.ridge = ridge
-        self.fits: list[Fit] = []
-        self.new_biases: list[str] = []
-
-    def __call__(self, layer: Layer) -> None:
-        """Solves the layer's regression and writes its weight and bias."""
-        module = self.walk.pruned.get_submodule(layer.name)
-        moments = Moments(module, sampled_places(module, layer, self.seed))
-        for x, target in zip(layer.inputs, self._targets(layer), strict=True):
-            moments.add(x, target)
-        moments.check(layer.name)
-        solution = solve(moments, self.ridge)
-        self.fits.append(_fit(layer.name, moments, solution, self.ridge))
-        self._write(layer.name, solution.change, solution.intercept)
-
-    def _write(self, name: str, change: Tensor, intercept: Tensor) -> None:
-        module = self.walk.pruned.get_submodule(name)
-        weight = module.weight
-        assert isinstance(weight, Tensor)
-        weight.add_(as_weight(module, change).to(weight.dtype))
-        if module._parameters.get("bias") is None and can_hold_bias(self.walk.pruned, name):
-            add_bias(self.walk.pruned, name)
-            self.new_biases.append(name)
-        bias = module._parameters.get("bias")
-        if bias is not None:
-            bias.add_(intercept.flatten().to(weight.dtype))
-
-    def _targets(self, layer: Layer) -> Sequence[Tensor]:
-        """What the layer should write: y + r."""
-        found = _added_to(self.walk, layer.node)
-        missing = None if found is None else self.walk.difference(found[0])
-        if found is None or missing is None or missing[0].shape != layer.dense[0].shape:
-            return layer.dense
-        debts, norm = missing, found[1]
-        if norm is None:
-            return Mapped(lambda i: layer.dense[i] + debts[i], len(debts))
-        scale = 1 / self.walk.norm_scale(norm, layer.node)
-        scale = scale.view([-1 if d == 1 else 1 for d in range(layer.dense[0].ndim)])
-        return Mapped(lambda i: torch.addcmul(layer.dense[i], debts[i], scale), len(debts))
-
-
-def _added_to(walk: Walk, node: fx.Node) -> tuple[fx.Node, fx.Node | None] | None:
-    """The other operand of the addition that the node's output goes to, and the norm between."""
-    norm: fx.Node | None = None
-    while len(node.users) == 1:
-        (user,) = node.users
-        if walk.reading.roles.get(user) == "norm" and norm is None:
-            norm = user
-        elif operator_of(user) == "add" and len(user.all_input_nodes) == 2:
-            (partner,) = (value for value in user.all_input_nodes if value is not node)
-            return partner, norm
-        elif operator_of(user) not in ("getitem", "clone", "alias"):
-            return None
-        node = user
-    return None
-
 
 def _affordable(each: int) -> int:
     """How many inputs, in whole chunks, are looked at where nobody says it; each costs MACs."""
@@ -261,70 +152,3 @@ def _macs_of_one(model: nn.Module, example_inputs: Any) -> int:
     args, kwargs = normalise_inputs(example_inputs)
     macs = cost(model, mapped(placed(kwargs or args, model), Tensor.clone)).macs
     return max(1, macs // Batching.of(example_inputs).size)
-
-
-class Solution(NamedTuple):
-    """A layer's regression: what its weight and bias change by.
-
-    Attributes:
-        change: ΔW, (g, o, d).
-        intercept: Δb, (g, o).
-        condition: condition number of the ridged Gram, the worst of the groups.
-        by_eigenvalues: solved by them, not by Cholesky factors.
-    """
-
-    change: Tensor
-    intercept: Tensor
-    condition: float
-    by_eigenvalues: bool
-
-
-def solve(moments: Moments, ridge: float) -> Solution:
-    """The ridge regression, by one Cholesky factorisation per group of the layer.
-
-    Where rounding leaves the ridged Gram indefinite, by its eigenvalues. With fewer than
-    :data:`ENOUGH_ROWS` rows per unknown the ridge grows in proportion.
-    """
-    gram, cross = moments.centred()
-    scale = gram.diagonal(dim1=1, dim2=2).mean(1)
-    scale = torch.where(scale > 0, scale, 1.0) * _raised(moments)
-    system = gram.clone()
-    system.diagonal(dim1=1, dim2=2).add_(ridge * scale[:, None])
-    factor, failed = linalg.cholesky_ex(system)
-    if failed.any():
-        values, vectors = linalg.eigh(system)
-        inverse = 1 / values.clamp(min=1e-12 * values[:, -1:])
-        change = vectors @ (inverse[:, :, None] * (vectors.mT @ cross))
-        condition = float((values[:, -1] * inverse.amax(1)).max())
-    else:
-        change = torch.cholesky_solve(cross, factor)
-        diagonal = factor.diagonal(dim1=1, dim2=2)
-        condition = float((diagonal.amax(1) / diagonal.amin(1)).square().max())
-    intercept = (moments.errors - (moments.sums[:, None, :] @ change)[:, 0]) / moments.rows
-    return Solution(change.mT, intercept, condition, bool(failed.any()))
-
-
-def _raised(moments: Moments) -> float:
-    """By how much the ridge grows where there are few rows per unknown."""
-    return max(1.0, ENOUGH_ROWS * moments.gram.shape[1] / moments.rows)
-
-
-def _fit(name: str, moments: Moments, solution: Solution, ridge: float) -> Fit:
-    """Relative errors before and after, from the moments alone."""
-    gram, cross = moments.centred()
-    change = solution.change
-    gained = 2 * (change.mT * cross).sum() - (change * (change @ gram)).sum()
-    gained = gained + moments.errors.square().sum() / moments.rows
-    scale = max(moments.spread, 1e-300)
-    left = max(0.0, moments.square - float(gained))
-    errors = (moments.square / scale) ** 0.5, (left / scale) ** 0.5
-    return Fit(
-        layer=name,
-        before=errors[0],
-        after=errors[1],
-        condition=solution.condition,
-        by_eigenvalues=solution.by_eigenvalues,
-        ridge=ridge * _raised(moments),
-        samples=moments.rows,
-        unknowns=gram.shape[1],
-    )

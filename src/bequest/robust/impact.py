@@ -23,10 +23,10 @@ import torch
 from torch import Tensor, fx
 
 from bequest.errors import ModelError
+from bequest.graph.geometry import LAYERS
 from bequest.graph.rules import Reading
 from bequest.graph.rules.norms import epsilon
 from bequest.graph.trace import Network, operator_of, place_of
-from bequest.graph.walk import LAYERS
 from bequest.robust.intervals import ROUNDING, Interval
 from bequest.robust.transfer import LAYER, NORM, rule_of
 from bequest.robust.twins import Twin, Weights

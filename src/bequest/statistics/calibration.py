@@ -18,7 +18,7 @@ from bequest.graph.groups import Channels, Group
 from bequest.graph.rules import Read
 from bequest.graph.shrunk import Shrunk
 from bequest.graph.units import Reader
-from bequest.graph.walk import Layer, Walk
+from bequest.graph.walk import Call, Layer, Walk
 from bequest.statistics.moments import Moments, sampled_places
 from bequest.statistics.samples import Samples
 
@@ -55,34 +55,43 @@ def calibrate(
     found: dict[str, list[Reader]] = defaultdict(list)
 
     def meet(layer: Layer) -> None:
-        members = wanted.get(layer.node)
-        if not members:
-            return
-        weight, covariance = _observed(model, layer, seed)
-        for member, read in members:
-            owner = _owners(channels, member, read, weight)
-            found[member.name].append(Reader(layer.name, weight, covariance, owner))
-            left[member.name] -= 1
-            if not left[member.name]:
-                visit(member, tuple(found.pop(member.name)))
+        for call in layer.calls:
+            members = wanted.get(call.node, ())
+            if not members:
+                continue
+            weight, covariance = _observed(walk, layer, call, seed)
+            for member, read in members:
+                owner = _owners(channels, member, read, weight)
+                found[member.name].append(Reader(layer.name, weight, covariance, owner))
+                left[member.name] -= 1
+                if not left[member.name]:
+                    visit(member, tuple(found.pop(member.name)))
 
     nothing = np.zeros(int(channels.channel_of.max(initial=0)) + 1, bool)
-    walk = Walk(channels, Shrunk(channels, nothing), model, model, self_calibrate=not samples.real)
-    walk.run(samples.chunks, meet, everywhere=True, title="observing", show=show)
+    walk = Walk(channels, Shrunk(channels, nothing), model, model)
+    walk.run(
+        samples.chunks,
+        meet,
+        self_calibrate=not samples.real,
+        everywhere=True,
+        title="observing",
+        show=show,
+    )
     for member in groups:
         if left[member.name]:  # readers that the walk can't look into
             visit(member, ())
 
 
-def _observed(model: nn.Module, layer: Layer, seed: int) -> tuple[Tensor, Tensor]:
-    """A layer's weight (o, d) and the covariance of its inputs (d, d)."""
-    module = model.get_submodule(layer.name)
-    moments = Moments(module, sampled_places(module, layer, seed))
-    for x, dense in zip(layer.inputs, layer.dense, strict=True):
-        moments.add(x, dense)
+def _observed(walk: Walk, layer: Layer, call: Call, seed: int) -> tuple[Tensor, Tensor]:
+    """A layer's weight (o, d) and the covariance of its inputs (d, d), 0 where they don't vary."""
+    weight = walk.tensor(layer.weight)
+    assert weight is not None
+    moments = Moments(call.geometry, weight, walk.tensor(call.bias))
+    places = sampled_places(call, moments.unknowns, seed)
+    for x, dense in zip(call.inputs, call.dense, strict=True):
+        moments.add(call.geometry, x, dense, places)
+    moments.check(layer.name)
     gram, _ = moments.centred()
-    weight = module.weight
-    assert isinstance(weight, Tensor)
     return weight.detach().double().flatten(1), gram[0] / moments.rows
 
 

@@ -57,7 +57,7 @@ def synthesise(
     if not all(example.is_floating_point() for example in examples):
         rows = vocabularies(trace(model, example_inputs))
     generator = stream(seed)
-    chunk = batching.samples_at_once(model, example_inputs, min(samples.CHUNK, count))
+    chunk = batching.samples_at_once(model, example_inputs, samples.chunk_of(count))
     chunks = -(-count // chunk)
     columns = []
     for position, (example, vocabulary) in enumerate(zip(examples, rows, strict=True)):

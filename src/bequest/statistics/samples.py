@@ -19,7 +19,10 @@ from bequest.graph.inputs import normalise_inputs, tensors_of, with_tensors
 from bequest.measure.precision import working_dtype
 
 CHUNK = 64
-"""Inputs that pass an operator at once."""
+"""Inputs that pass an operator at once, at most."""
+
+PARTS = 10
+"""Chunks that there are at least, as far as there are inputs: some are held back to measure on."""
 
 
 @dataclass(frozen=True)
@@ -154,13 +157,17 @@ def kind_of(dtype: torch.dtype) -> str:
     return "real numbers" if dtype.is_floating_point else "whole numbers"
 
 
+def chunk_of(count: int) -> int:
+    """How many of so many inputs pass at once: a power of two, for its many multiples."""
+    return min(CHUNK, 1 << max(0, (count // PARTS).bit_length() - 1))
+
+
 def dividing(count: int) -> int:
     """The size of chunks that hold so many inputs without rest, or with the least.
 
-    Sizes from a quarter of :data:`CHUNK` to twice that are looked at, the nearest to it first;
+    Sizes from a half of :func:`chunk_of` to twice that are looked at, the nearest to it first;
     larger ones cost memory and are the last choice.
     """
-    if count <= CHUNK:
-        return count
-    sizes: list[int] = [*range(CHUNK, max(1, CHUNK // 4) - 1, -1), *range(CHUNK + 1, 2 * CHUNK + 1)]
+    most = chunk_of(count)
+    sizes = [*range(most, max(1, most // 2) - 1, -1), *range(most + 1, 2 * most + 1)]
     return min(sizes, key=lambda size: -count % size)
