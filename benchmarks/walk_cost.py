@@ -22,7 +22,7 @@ from torch import linalg, nn
 import bequest
 from benchmarks.record import record
 from bequest.graph.walk import Walk
-from bequest.restorers import Regression, regression
+from bequest.restorers import Regression, refit
 from bequest.statistics.moments import Moments
 
 
@@ -54,14 +54,14 @@ def main() -> None:
     with (
         patch.object(Walk, "run", walk.around(Walk.run)),
         patch.object(Moments, "add", sums.around(Moments.add)),
-        patch.object(regression, "solve", solves.around(regression.solve)),
+        patch.object(refit, "solve", solves.around(refit.solve)),
     ):
         restorer = Regression(images=256)
         pruned = bequest.prune(model, x, 0.5, criterion="l1", restorer=restorer, round_to=1)
-    ((_, inputs, _),) = walk.met
+    (_, inputs, _), _ = walk.met  # fitted, then measured
     algebra = sums.seconds + solves.seconds
     forward = sum(_forward(one, inputs) for one in (model, pruned.model))
-    floor = sum(_floor(moments) for moments, _ in solves.met)
+    floor = sum(_floor(moments) for (moments,), _ in solves.met)
     rest = walk.seconds - algebra
     record(
         "walk_cost",

@@ -86,7 +86,7 @@ def weight_rows(geometry: Geometry, weight: Tensor) -> Tensor:
     """The weight as (g, o, d): one row per output, times a row of :func:`patches` = the output."""
     if geometry.linear:
         return weight[None]
-    grouped = weight.view(geometry.groups, -1, weight.shape[1], math.prod(geometry.kernel))
+    grouped = weight.reshape(geometry.groups, -1, weight.shape[1], math.prod(geometry.kernel))
     if geometry.transposed:
         grouped = grouped.transpose(1, 2)
     return grouped.transpose(2, 3).flatten(2)

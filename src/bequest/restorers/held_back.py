@@ -41,8 +41,8 @@ class Errors(NamedTuple):
 
     y is what the dense network writes without the channels that leave, ŷ what the pruned one does.
     Where the layer makes up for what another branch lacks, y and ŷ are the sums of the two
-    branches, behind the batch norm if there is one. Outputs that don't vary but by rounding count
-    as if they varied by that.
+    branches, behind the batch norm if there is one. Outputs that don't vary but by rounding are
+    measured by their size, ‖y‖.
 
     Attributes:
         before: with the dense weights of what stays.
@@ -128,12 +128,15 @@ def _square(values: Tensor) -> Tensor:
 
 
 def _spread(geometry: Geometry, targets: Sequence[Tensor]) -> Tensor:
-    """Σ ‖y − mean‖² per input, mean over all; in all at least what rounding makes of it; (m,)."""
+    """Σ ‖y − mean‖² per input, mean over all inputs and places; float64 (m,).
+
+    Σ ‖y‖² where outputs don't vary but by rounding, as those of a single input don't.
+    """
     dim = -1 if geometry.linear else -1 - len(geometry.kernel)
     shape = [-1] + [1] * (-1 - dim)
     rows = [target.double().movedim(dim, 0).flatten(1) for target in targets]
     mean = torch.stack([one.sum(1) for one in rows]).sum(0) / sum(one.shape[1] for one in rows)
     spread = torch.cat([_square(target - mean.view(shape)) for target in targets])
-    rounding = ROUNDINGS * torch.finfo(targets[0].dtype).eps
-    least = rounding**2 * torch.cat([_square(target) for target in targets])
-    return torch.maximum(spread, least)
+    size = torch.cat([_square(target) for target in targets])
+    rounding = (ROUNDINGS * torch.finfo(targets[0].dtype).eps) ** 2
+    return torch.where(spread.sum() > rounding * size.sum(), spread, size)

@@ -56,7 +56,9 @@ class Refit:
         moments = self._moments(layer)
         rows = sum(one.rows for one in moments.values())
         unknowns = next(iter(moments.values())).unknowns
-        solution, gains, notes = None, {}, []
+        solution: Solution | None = None
+        gains: dict[str | None, Tensor] = {}
+        notes: list[str] = []
         if rows == 1:
             notes.append("a single row tells nothing of others: left as it is")
         elif not layer.whole:
