@@ -22,7 +22,8 @@ from torch import linalg, nn
 import bequest
 from benchmarks.record import record
 from bequest.graph.walk import Walk
-from bequest.restorers import Regression, refit
+from bequest.restorers import Regression
+from bequest.restorers.normal_equations import solve
 from bequest.statistics.moments import Moments
 
 
@@ -54,7 +55,7 @@ def main() -> None:
     with (
         patch.object(Walk, "run", walk.around(Walk.run)),
         patch.object(Moments, "add", sums.around(Moments.add)),
-        patch.object(refit, "solve", solves.around(refit.solve)),
+        patch("bequest.restorers.refit.solve", solves.around(solve)),
     ):
         restorer = Regression(images=256)
         pruned = bequest.prune(model, x, 0.5, criterion="l1", restorer=restorer, round_to=1)

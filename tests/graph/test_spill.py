@@ -88,7 +88,7 @@ def test_the_folder_is_removed_when_a_walk_fails(folder, monkeypatch):
     monkeypatch.setattr(spill, "LIMIT", 0)
     met = []
 
-    def fail(*_):
+    def fail(*_, **__):
         met.extend(folder.glob("bequest-*"))
         raise RuntimeError("no")
 

@@ -2,10 +2,13 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from torch import nn
 
+import bequest
 from bequest import config, restorers
 from bequest.errors import ModelError
 from bequest.restorers.base import Delivery, Restorer, reconstruction_error
+from tests.architectures.planting import PlantedFirst
 from tests.restorers.units import GELU, IDENTITY, halves, make_unit
 
 NAMES = {"none", "merge", "sum", "lbyl", "coreset"}
@@ -132,3 +135,31 @@ def test_a_constant_channel_counts_by_its_value_behind_the_activation():
     value = GELU.apply(unit.producer.norm.beta[[2, 3]])
     found = reconstruction_error(unit, index(0, 1), index(2, 3), replace(nothing, offset=value))
     assert found.tolist() == pytest.approx([0.0, 0.0])
+
+
+def shrink_in_half(restorer, change):
+    """Half of the hidden units leave a small network in half precision, whose weights are large."""
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3)).half().eval()
+    with torch.no_grad():
+        model[2].weight.fill_(5e4)
+        change(model[0])
+    first = PlantedFirst({"0": (4, 5, 6, 7)})
+    x = torch.zeros(1, 4).half()
+    return bequest.prune(model, x, {"0": 0.5}, criterion=first, restorer=restorer, round_to=1)
+
+
+@pytest.mark.parametrize("restorer", ["merge", "lbyl", "sum"])
+def test_weights_that_outgrow_half_precision_are_refused_by_name(restorer):
+    def repeat(layer):
+        layer.weight[4:], layer.bias[4:] = layer.weight[:4], layer.bias[:4]
+
+    with pytest.raises(ModelError, match=r"'2.weight' to fit into float16, .*1e\+05.*model.float"):
+        shrink_in_half(restorer, repeat)
+
+
+def test_biases_that_outgrow_half_precision_are_refused_by_name():
+    def hold(layer):
+        layer.weight[4:], layer.bias[4:] = 0.0, 3.0
+
+    with pytest.raises(ModelError, match=r"'2.bias' to fit into float16, .*model.float"):
+        shrink_in_half("lbyl", hold)

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from bequest.graph.chains import Bound, Feed
 from bequest.graph.surgery import Surgery
+from bequest.measure.precision import rounded
+
+HANDED_ON = "channels were handed on"
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ def hand_on(bound: Bound, hand: Hand, tensors: Mapping[str, Tensor]) -> list[Gai
     Returns:
         For each consumer what its bias gains where the hand has an offset:
         Σ_j c_j·Σ_positions W[o,j].
+
+    Raises:
+        ModelError: what a weight becomes is too large for its type.
     """
     gains: list[Gain] = []
     for feed, consumer in zip(bound.feeds, bound.unit.consumers, strict=True):
@@ -61,7 +67,7 @@ def hand_on(bound: Bound, hand: Hand, tensors: Mapping[str, Tensor]) -> list[Gai
         changed = torch.einsum("orq,rp->opq", dense[:, hand.removed], hand.matrix)
         kept = dense[:, hand.kept]
         changed += kept if hand.gain is None else kept * hand.gain[:, None]
-        _write(tensors[name], feed, hand.kept, changed)
+        _write(name, tensors[name], feed, hand.kept, changed)
         if hand.offset is not None and bool(hand.offset.any()):
             values = torch.einsum("orq,r->o", dense[:, hand.removed], hand.offset)
             gains.append(Gain(consumer.name, name, 1 - feed.read.dim, values / feed.read.spread))
@@ -75,20 +81,26 @@ def without_bias(model: nn.Module, gains: Iterable[Gain]) -> tuple[str, ...]:
 
 
 def raise_biases(model: nn.Module, surgery: Surgery, gains: Iterable[Gain]) -> None:
-    """Adds what biases gain, after the surgery, in the rows that it has left."""
+    """Adds what biases gain, after the surgery, in the rows that it has left.
+
+    Raises:
+        ModelError: a bias becomes too large for its type.
+    """
     rows = {(cut.tensor, cut.dim): cut.keep for cut in surgery.cuts if cut.blocks == 1}
     for gain in gains:
         bias = model.get_submodule(gain.layer).bias
         assert isinstance(bias, Tensor)
         kept = rows.get((gain.weight, gain.dim))
         values = gain.values if kept is None else gain.values[list(kept)]
-        bias.detach().copy_((bias.detach().double() + values).to(bias.dtype))
+        raised = bias.detach().double() + values
+        bias.detach().copy_(rounded(f"{gain.layer}.bias", raised, bias.dtype, HANDED_ON))
 
 
-def _write(weight: Tensor, feed: Feed, kept: Tensor, values: Tensor) -> None:
+def _write(name: str, weight: Tensor, feed: Feed, kept: Tensor, values: Tensor) -> None:
     """Puts values (o, p, positions) back to the columns of the kept channels."""
     moved = weight.detach().movedim(feed.read.dim, 0)
     columns = torch.from_numpy(feed.columns).to(weight.device)[kept]
     outputs, count = values.shape[:2]
     shaped = values.reshape(outputs, count, columns.shape[1], -1).permute(1, 2, 0, 3)
-    moved[columns.flatten()] = shaped.reshape(-1, *moved.shape[1:]).to(weight.dtype)
+    new = rounded(name, shaped.reshape(-1, *moved.shape[1:]), weight.dtype, HANDED_ON)
+    moved[columns.flatten()] = new

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from bequest.errors import ModelError
-
 from bequest.execution.copies import duplicate
 
 HALF = frozenset({torch.float16, torch.bfloat16})

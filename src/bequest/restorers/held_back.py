@@ -23,17 +23,17 @@ HELD_BACK = 0.1
 def split(samples: Samples) -> tuple[Samples, Samples]:
     """What layers are fitted to, and what the outcome is measured on.
 
-    Whole chunks are held back, so that no layer has met any of their inputs in any form; the first
-    ones, as the last may be filled up with inputs of others. A single chunk has to do for both.
+    Whole chunks are held back, so that no layer has met any of their inputs in any form: the first
+    ones, or from the second on where the last is filled up with inputs of the first. A single chunk
+    has to do for both.
     """
     count = len(samples.chunks)
     if count == 1:
         return samples, samples
-    held = max(1, round(HELD_BACK * count))
-    return (
-        replace(samples, chunks=samples.chunks[held:]),
-        replace(samples, chunks=samples.chunks[:held]),
-    )
+    first = min(1, count - 2) if samples.repeated else 0
+    last = first + max(1, round(HELD_BACK * count))
+    fitted = samples.chunks[:first] + samples.chunks[last:]
+    return replace(samples, chunks=fitted), replace(samples, chunks=samples.chunks[first:last])
 
 
 class Errors(NamedTuple):

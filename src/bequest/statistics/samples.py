@@ -159,7 +159,8 @@ def kind_of(dtype: torch.dtype) -> str:
 
 def chunk_of(count: int) -> int:
     """How many of so many inputs pass at once: a power of two, for its many multiples."""
-    return min(CHUNK, 1 << max(0, (count // PARTS).bit_length() - 1))
+    doublings = max(0, (count // PARTS).bit_length() - 1)
+    return min(CHUNK, 1 << doublings)
 
 
 def dividing(count: int) -> int:
@@ -169,5 +170,5 @@ def dividing(count: int) -> int:
     larger ones cost memory and are the last choice.
     """
     most = chunk_of(count)
-    sizes = [*range(most, max(1, most // 2) - 1, -1), *range(most + 1, 2 * most + 1)]
+    sizes: list[int] = [*range(most, max(1, most // 2) - 1, -1), *range(most + 1, 2 * most + 1)]
     return min(sizes, key=lambda size: -count % size)
