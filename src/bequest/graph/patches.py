@@ -104,7 +104,8 @@ def channel_major(geometry: Geometry, length: int) -> Tensor:
     Returns:
         int64 (d,).
     """
-    return torch.arange(length).view(math.prod(geometry.kernel), -1).T.flatten()
+    order = torch.arange(length, device="cpu")
+    return order.view(math.prod(geometry.kernel), -1).T.flatten()
 
 
 def spread_out(geometry: Geometry, channels: Tensor) -> Tensor:
