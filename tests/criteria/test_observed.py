@@ -165,3 +165,51 @@ def test_dropping_what_has_left_changes_no_score(criterion, monkeypatch):
     dropping = criterion.score(unit, 0)
     monkeypatch.setattr(elimination, "DROPPED", 1.0)
     torch.testing.assert_close(dropping, criterion.score(unit, 0), rtol=1e-12, atol=0)
+
+
+class Levels(nn.Module):
+    """Channels of which some, or all, are the same whatever the network reads, and not zero."""
+
+    def __init__(self, constant):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 3), nn.Conv2d(16, 4, 3)
+        with torch.no_grad():
+            self.first.weight[constant] = 0
+            self.first.bias[constant] = torch.rand(16)[constant] * 100 + 1
+
+    def forward(self, x):
+        return self.second(torch.relu(self.first(x)))
+
+
+@pytest.mark.parametrize("criterion", ["obs", "mutual-information"])
+def test_channels_that_never_vary_leave_first_and_are_made_up_for_exactly(criterion):
+    constant = [1, 2, 5, 8, 9, 12]
+    model, x = Levels(constant).eval(), torch.randn(80, 3, 8, 8)
+    pruned = bequest.prune(
+        model, x[:1], {"first": 6 / 16}, criterion=criterion, data=[x], round_to=1, progress=False
+    )
+    (group,) = pruned.plan.groups
+    assert list(group.removed) == constant
+    assert group.predicted_error < 1e-3
+    torch.testing.assert_close(pruned.model(x), model(x), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("criterion", ["obs", "mutual-information"])
+def test_a_unit_that_never_varies_loses_nothing(criterion):
+    model, x = Levels(list(range(16))).eval(), torch.randn(80, 3, 8, 8)
+    pruned = bequest.prune(
+        model, x[:1], {"first": 0.5}, criterion=criterion, data=[x], round_to=1, progress=False
+    )
+    assert pruned.plan.groups[0].predicted_error == 0
+    torch.testing.assert_close(pruned.model(x), model(x), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "criterion", [OBS(1e-9), MutualInformation(1e-9)], ids=lambda one: one.name
+)
+def test_a_covariance_that_rounding_left_indefinite_is_ranked(criterion):
+    reader = make_reader(channels=4, each=1, others=0)
+    values, vectors = torch.linalg.eigh(reader.covariance)
+    values[0] = -1e-6 * values[-1]
+    unit = make_unit(Reader("reader", reader.weight, vectors * values @ vectors.T, reader.owner))
+    assert criterion.score(unit, seed=0).isfinite().all()

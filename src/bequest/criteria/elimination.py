@@ -32,12 +32,12 @@ class System(ABC):
 
         So the scale of an input doesn't matter, and one that never varies costs nothing.
         """
-        covariance = reader.covariance.clone()
-        variances = covariance.diagonal().clone()
-        least = TINY * variances.mean() if variances.mean() > 0 else torch.ones_like(variances[0])
-        covariance.diagonal().add_(ridge * variances + least)
-        self.inverse = torch.cholesky_inverse(linalg.cholesky(covariance))
-        self.weight = reader.weight.clone()
+        variances = reader.covariance.diagonal()
+        varies = bool(variances.any())
+        least = TINY * variances.mean() if varies else torch.ones_like(variances[0])
+        self.inverse = _inverse(reader.covariance, ridge * variances + least)
+        # Of inputs none of which varies nothing is lost, whoever leaves.
+        self.weight = reader.weight.clone() if varies else torch.zeros_like(reader.weight)
         self.owner = reader.owner
         self.places, self.present = _places(self.owner, size)
 
@@ -134,6 +134,17 @@ def eliminate(
         for system in systems:
             system.remove(place)
     return scores
+
+
+def _inverse(covariance: Tensor, penalty: Tensor) -> Tensor:
+    """(C + diag(penalty))⁻¹; where rounding leaves that indefinite, C's eigenvalues are clamped."""
+    factor, failed = linalg.cholesky_ex(covariance + penalty.diag())
+    if not failed:
+        return torch.cholesky_inverse(factor)
+    scale = penalty.rsqrt()
+    values, vectors = linalg.eigh(scale[:, None] * covariance * scale)
+    whitened: Tensor = scale[:, None] * vectors
+    return (whitened / (values.clamp(min=0) + 1)) @ whitened.T
 
 
 def _places(owner: Tensor, size: int) -> tuple[Tensor, Tensor]:
