@@ -299,3 +299,13 @@ def test_where_the_restored_network_alone_is_wrong_nothing_is_handed_back(monkey
     model = Between(lambda h, m: m.b(h)).eval()
     with pytest.raises(ModelError, match="what is planned: made up; prune fewer"):
         bequest.prune(model, torch.zeros(1, 6), 0.5, restorer="lbyl")
+
+
+@pytest.mark.usefixtures("wrong_rule")
+@pytest.mark.parametrize("batch", [1, 4])
+def test_a_result_is_measured_by_how_it_varies(batch):
+    model = Reversed()
+    with torch.no_grad():
+        model.o.weight.mul_(1e-6)  # the output's biases are nearly all that it says
+    pruned = bequest.prune(model.eval(), torch.zeros(batch, 6), 0.5, restorer="none", round_to=1)
+    assert {one.name for one in pruned.plan.groups} == {"b"}

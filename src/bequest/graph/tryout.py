@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf, isfinite
 from typing import Any
 
 import torch
@@ -41,6 +42,12 @@ TOLERATED = 1e-2
 LARGEST = 2**31
 """Bytes of parameters up to which a network is copied in double precision."""
 
+SMALL = 2**24
+"""Bytes of parameters up to which a network that is tried on a single sample is tried on two."""
+
+LEAST_SPREAD = 1e-5
+"""Relative to its size, what a result must vary by to be measured by its variation."""
+
 _RANDOM = frozenset(
     "bernoulli exponential geometric multinomial normal normal_functional poisson rand rand_like "
     "randint randint_like randn randn_like randperm rrelu_with_noise uniform".split()
@@ -68,12 +75,14 @@ class Trial:
         model: the dense network, a private copy in evaluation mode.
         channels: its groups.
         inputs: values for every input of its graph, in order; others, should it not bear those.
+        more: values beside the first, to see how results vary; none where they are batches.
         structure: how they make up the arguments of a call.
     """
 
     model: nn.Module
     channels: Channels
     inputs: tuple[tuple[Any, ...], ...]
+    more: tuple[Any, ...] | None
     structure: pytree.TreeSpec
 
     @classmethod
@@ -89,9 +98,17 @@ class Trial:
             given: values for the tensors among them, in order; none = they are made up.
         """
         leaves, structure = pytree.tree_flatten(normalise_inputs(example_inputs))
-        made = iter(given or _made_up(channels.reading.network, leaves))
-        values = tuple(next(made) if isinstance(one, Tensor) else one for one in leaves)
-        return cls(model, channels, (values, tuple(leaves)), structure)
+        network = channels.reading.network
+
+        def filled(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+            made = iter(tensors)
+            return tuple(next(made) if isinstance(one, Tensor) else one for one in leaves)
+
+        values = filled(given or _made_up(network, leaves, seed=0))
+        alone = not any(isinstance(one, Tensor) and one.ndim and len(one) > 1 for one in values)
+        cheap = sum(parameter.nbytes for parameter in model.parameters()) <= SMALL
+        more = filled(_made_up(network, leaves, seed=1)) if alone and cheap else None
+        return cls(model, channels, (values, tuple(leaves)), more, structure)
 
     def of(self, leaving: NDArray[Any], surgery: Surgery, pruned: nn.Module) -> Finding:
         """Compares a pruned network with what the plan says.
@@ -156,17 +173,27 @@ class _Pair:
 
     def distance(self, precision: torch.dtype) -> float:
         """Between the two networks' results, relative: the largest of all results."""
-        inputs = [_in_precision(value, precision) for value in self.inputs]
+        copy = _copy_in(self.pruned, precision)
+        wanted, found = self._results(self.inputs, copy, precision)
+        more = self.trial.more
+        if more is None or self.inputs is not self.trial.inputs[0]:
+            return _compared(wanted, found)
+        both = zip((wanted, found), self._results(more, copy, precision), strict=True)
+        return _compared(*([_joined(*pair) for pair in zip(*each, strict=True)] for each in both))
+
+    @torch.no_grad()
+    def _results(
+        self, values: Sequence[Any], copy: nn.Module, precision: torch.dtype
+    ) -> tuple[list[Any], list[Any]]:
+        """What the dense network returns without the channels, and what the pruned one does."""
+        inputs = [_in_precision(value, precision) for value in values]
         args, kwargs = pytree.tree_unflatten(inputs, self.trial.structure)
-        with torch.no_grad():
-            wanted = self._wanted(inputs, precision)
-            copy = _copy_in(self.pruned, precision)
-            try:
-                found = pytree.tree_leaves(copy(*args, **kwargs))
-            except Exception as error:
-                why = " ".join(str(error).split())[:200]
-                raise _DifferentError(f"it does not run: {why}") from error
-        return _compared(wanted, found)
+        wanted = self._wanted(inputs, precision)
+        try:
+            return wanted, pytree.tree_leaves(copy(*args, **kwargs))
+        except Exception as error:
+            why = " ".join(str(error).split())[:200]
+            raise _DifferentError(f"it does not run: {why}") from error
 
     def _wanted(self, inputs: Sequence[Any], precision: torch.dtype) -> list[Any]:
         dense = named_tensors(self.trial.model)
@@ -210,26 +237,39 @@ def _compared(wanted: Sequence[Any], found: Sequence[Any]) -> float:
 
 
 def _relative(found: Tensor, expected: Tensor) -> float:
-    """‖found − expected‖ / ‖expected‖ of real numbers; of others the share that is not equal."""
+    """‖found − expected‖ / ‖expected − mean‖ of real numbers, the mean that over samples.
+
+    Where biases outweigh what inputs say, a result that is quite another can be near in size. Of
+    other numbers the share that is not equal.
+    """
     if expected.numel() == 0:
         return 0.0
     if not expected.is_floating_point() and not expected.is_complex():
         return float((found != expected).double().mean())
-    size = expected.double().norm() if not expected.is_complex() else expected.norm()
-    distance = (found - expected).norm().double()
-    if not bool(distance.isfinite()):
-        return float("inf")
-    return float(distance / size) if size else float(distance)
+    size = float(expected.norm().double())
+    distance = float((found - expected).norm().double())
+    if expected.ndim and len(expected) > 1:
+        spread = float((expected - expected.mean(0)).norm().double())
+        size = max(spread, LEAST_SPREAD * size)
+    if not isfinite(distance):
+        return inf
+    return distance / size if size else distance
 
 
-def _made_up(network: Network, leaves: Sequence[Any]) -> list[Tensor]:
+def _joined(one: Any, other: Any) -> Any:
+    """Two results of a network as a batch."""
+    alike = isinstance(one, Tensor) and isinstance(other, Tensor) and one.shape == other.shape
+    return torch.stack([one, other]) if alike else one
+
+
+def _made_up(network: Network, leaves: Sequence[Any], seed: int) -> list[Tensor]:
     """Normal numbers, rows of the tables that whole numbers are looked up in, else the examples."""
     tensors = [one for one in leaves if isinstance(one, Tensor)]
     try:
         tables = vocabularies(network)
     except UsageError:  # it can't be told what whole numbers mean
         tables = [None] * len(tensors)
-    generator = torch.Generator("cpu").manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(seed)
     made = []
     for example, rows in zip(tensors, tables, strict=True):
         shape = tuple(example.shape)
