@@ -140,7 +140,8 @@ def _inverse(covariance: Tensor, penalty: Tensor) -> Tensor:
     """(C + diag(penalty))⁻¹; where rounding leaves that indefinite, C's eigenvalues are clamped."""
     factor, failed = linalg.cholesky_ex(covariance + penalty.diag())
     if not failed:
-        return torch.cholesky_inverse(factor)
+        inverse: Tensor = torch.cholesky_inverse(factor)
+        return inverse
     scale = penalty.rsqrt()
     values, vectors = linalg.eigh(scale[:, None] * covariance * scale)
     whitened: Tensor = scale[:, None] * vectors
