@@ -47,7 +47,10 @@ class GroupPlan:
         restored_by: name of the restorer that handed them on; "none" where they leave plainly.
         reconstruction_error: mean relative error of the removed filters written by kept ones (see
             :func:`bequest.restorers.base.reconstruction_error`); after a regression the relative
-            error of the outputs of the layers behind, the worst of them; None where plainly pruned.
+            error ‖dense − pruned‖ / ‖dense − mean‖ of the outputs of the layers behind, the worst
+            of them, on inputs that were held back from the fit (of the sum, where such a layer
+            makes up for what the branch lacks that its output is added to); None where plainly
+            pruned.
         notes: everything worth knowing: clamped widths, why plainly pruned, inexact borders.
         unrestored_error: after a regression, the same error had the weights stayed as they were.
         predicted_error: the same as it was predicted from the dense network alone, where channels
