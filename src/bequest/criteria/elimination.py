@@ -144,8 +144,9 @@ def _inverse(covariance: Tensor, penalty: Tensor) -> Tensor:
         return inverse
     scale = penalty.rsqrt()
     values, vectors = linalg.eigh(scale[:, None] * covariance * scale)
-    whitened: Tensor = scale[:, None] * vectors
-    return (whitened / (values.clamp(min=0) + 1)) @ whitened.T
+    whitened = scale[:, None] * vectors
+    clamped: Tensor = (whitened / (values.clamp(min=0) + 1)) @ whitened.T
+    return clamped
 
 
 def _places(owner: Tensor, size: int) -> tuple[Tensor, Tensor]:
