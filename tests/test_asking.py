@@ -118,6 +118,22 @@ def test_a_layer_that_no_group_holds_is_named_with_its_operator():
     assert by_name["mixing*"]
 
 
+def test_a_value_that_meets_an_operator_without_a_rule_is_no_layer():
+    class Masks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(8, 16)
+            self.outer = nn.Linear(16, 8)
+
+        def forward(self, x):
+            mask = torch.ones(x.shape[1], x.shape[1]).tril()
+            return self.outer(torch.relu(self.inner(mask @ x.cumsum(1))))
+
+    pruned = bequest.prune(Masks(), torch.randn(2, 5, 8), 0.5, restorer="none", progress=False)
+    assert [one.name for one in pruned.report.groups] == ["inner"]
+    assert "" not in {one.group for one in pruned.report.refused}
+
+
 def test_a_stream_that_is_frozen_and_a_result():
     class Net(nn.Module):
         def __init__(self):

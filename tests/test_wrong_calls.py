@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -52,6 +53,8 @@ def test_wrong_arguments(arguments, expected):
         ({0: X}, r"a dict of the names of forward's arguments, found the keys \[0\]"),
         ((None, [3, {"x": "text"}]), "at least one tensor"),
         ({"z": X}, "does not run on the example inputs"),
+        (X.to_sparse(), r"expected dense tensors.*to_dense\(\)"),
+        ((X, torch.nested.nested_tensor([X[0], X[0]])), "expected dense tensors"),
     ],
 )
 def test_wrong_example_inputs(inputs, expected):
@@ -174,3 +177,82 @@ def test_unknown_names_list_what_is_known():
 def test_the_family_of_errors():
     assert issubclass(UsageError, ValueError)
     assert issubclass(ModelError, BequestError)
+
+
+WIDE = torch.randn(1, 4, 8, 8)
+LABELS = torch.zeros(1, dtype=torch.long)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: bequest.cost(model(), WIDE),
+        lambda: bequest.latency(model(), WIDE, repeats=1, warmup=0),
+        lambda: bequest.evaluate(model(), [(WIDE, LABELS)]),
+        lambda: bequest.robustness(model(), [(WIDE.sigmoid(), LABELS)]),
+        lambda: bequest.hypersphere.storage(model(), WIDE),
+    ],
+)
+def test_what_measures_says_which_inputs_a_network_does_not_take(call):
+    with pytest.raises(UsageError, match=r"Plain does not run on the inputs .*\(1, 4, 8, 8\)"):
+        call()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: bequest.prune(Plain, X),
+        lambda: bequest.inspect(Plain, X),
+        lambda: bequest.robust.prune(Plain, X),
+        lambda: bequest.cost(Plain, X),
+        lambda: bequest.latency(Plain, X),
+        lambda: bequest.evaluate(Plain, [(X, LABELS)]),
+        lambda: bequest.robustness(Plain, [(X, LABELS)]),
+        lambda: bequest.export(Plain, X, "net.onnx"),
+        lambda: bequest.hypersphere.convert(Plain),
+        lambda: bequest.hypersphere.deconvert(Plain),
+        lambda: bequest.hypersphere.prune(Plain, 0.5),
+        lambda: bequest.hypersphere.recover(Plain),
+        lambda: bequest.hypersphere.penalty(Plain, 0.5),
+        lambda: bequest.hypersphere.storage(Plain, X),
+        lambda: bequest.hypersphere.spectral_report(model(), Plain),
+        lambda: bequest.hypersphere.save("folder", Plain),
+    ],
+)
+def test_a_class_is_no_network(call):
+    message = r"model: expected a torch.nn.Module, found the class Plain; write Plain\(\.\.\.\)"
+    with pytest.raises(UsageError, match=message):
+        call()
+
+
+@pytest.mark.parametrize("measure", [bequest.evaluate, bequest.robustness])
+def test_what_gives_no_batches_is_no_loader(measure):
+    with pytest.raises(UsageError, match=r"expected a loader of batches.*found NoneType"):
+        measure(model(), None)
+
+
+def test_a_number_is_no_folder(tmp_path):
+    pruned = bequest.prune(model(), X, restorer="none")
+    for call in (pruned.save, bequest.load_plan, lambda path: bequest.load(path, model())):
+        with pytest.raises(UsageError, match="expected the path of a folder, found int"):
+            call(3)
+
+
+def test_a_callback_is_a_function():
+    with pytest.raises(UsageError, match="callback: expected a function, found str"):
+        bequest.robust.prune(model(), X, callback="print")
+
+
+def test_data_are_dense():
+    sparse = torch.randn(9, 3, 8, 8).to_sparse()
+    with pytest.raises(UsageError, match=r"data\[0\]: expected dense tensors"):
+        bequest.prune(model(), X, data=[sparse])
+
+
+def test_numbers_of_numpy_are_numbers():
+    plain = bequest.prune(model(), X, 0.5, restorer="none", round_to=2, seed=3)
+    given = bequest.prune(
+        model(), X, np.float32(0.5), restorer="none", round_to=np.int64(2), seed=np.uint8(3)
+    )
+    assert given.plan.recipe == plain.plan.recipe
+    assert type(given.plan.recipe["seed"]) is int

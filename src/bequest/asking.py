@@ -83,9 +83,9 @@ def _walled(channels: Channels) -> list[Refusal]:
     grouped = np.concatenate([one.channels for one in channels.groups] or [np.zeros(0, np.int64)])
     found: dict[str, Refusal] = {}
     for node in reading.network.nodes:
-        name = reading.network.tensors.get(node.name, "")
+        name = reading.network.tensors.get(node.name)
         walls = [user for user in node.users if reading.roles.get(user) == "wall"]
-        if not walls or node.meta["val"].ndim < 2:
+        if name is None or not walls or node.meta["val"].ndim < 2:
             continue
         layout = reading.layouts[node]
         assert isinstance(layout, Layout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -18,11 +19,11 @@ def check_seed(value: Any) -> int:
     Raises:
         UsageError: it isn't a whole number in [0, 2⁶⁴).
     """
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < SEEDS:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value < SEEDS:
         raise UsageError(
             f"seed: expected a whole number of at least 0 and under 2⁶⁴, found {value!r}"
         )
-    return value
+    return int(value)
 
 
 def stream(seed: int) -> torch.Generator:

@@ -46,7 +46,7 @@ def test_mode_and_threads_are_restored_after_an_error():
             raise RuntimeError("no")
 
     model, before = Fails(), torch.get_num_threads()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(UsageError, match=r"Fails does not run on the inputs.*: no"):
         latency(model, torch.ones(1), threads=before + 1)
     assert model.training
     assert torch.get_num_threads() == before

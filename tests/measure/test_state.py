@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 import bequest
+from bequest.errors import UsageError
 from bequest.measure import cost
 
 
@@ -51,7 +52,7 @@ def test_modes_buffers_and_gradients_are_as_before(measure, fails_at):
 
     model.fails_at = fails_at
     if fails_at == 2 and measure is not MEASURES["cost"]:
-        with pytest.raises(RuntimeError, match="enough"):
+        with pytest.raises(UsageError, match="enough"):
             measure(model)
     else:
         measure(model)

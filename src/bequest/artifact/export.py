@@ -23,8 +23,9 @@ from torch import Tensor, nn
 
 from bequest.atomic import replacing
 from bequest.errors import MissingExtraError, ModelError, UsageError
+from bequest.execution.modules import require_module
 from bequest.graph.inputs import Inputs, mapped, normalise_inputs, tensors_of
-from bequest.measure.execution import evaluation_mode
+from bequest.measure.execution import evaluation_mode, run
 from bequest.randomness import stream
 
 TOLERANCE = 1e-4
@@ -54,6 +55,7 @@ def export(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) 
         ModelError: the network can't be exported, is over 2 GB, or onnxruntime computes something
             else; no file is written then.
     """
+    require_module(model)
     target = Path(path)
     if target.suffix.lower() != ".onnx" or not target.parent.is_dir():
         raise UsageError(f"export: expected NAME.onnx in a folder that exists, found {target}")
@@ -65,7 +67,7 @@ def export(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) 
     args, kwargs = _inputs(example_inputs)
     with replacing(target) as partial:
         with evaluation_mode(model), _quiet():
-            expected = _floating(model(*args, **kwargs))
+            expected = _floating(run(model, kwargs or args))
             _write(model, args, kwargs, partial)
         difference = _difference(_run(partial, args, kwargs), expected)
         if not difference <= TOLERANCE:

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from bequest.errors import ArtifactError, UsageError
 
@@ -16,6 +17,17 @@ TENSORS = "model.safetensors"
 PLAN = "plan.json"
 
 _LARGEST_PLAN = 256 * 2**20
+
+
+def as_path(directory: Any, call: str) -> Path:
+    """A path from what a user gave to ``call``.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if not isinstance(directory, str | os.PathLike):
+        raise UsageError(f"{call}: expected the path of a folder, found {type(directory).__name__}")
+    return Path(directory)
 
 
 def require_empty(target: Path, beside: str | None = None) -> None:
@@ -71,10 +83,10 @@ def existing(directory: str | os.PathLike[str]) -> Path:
     """The folder to read from.
 
     Raises:
-        UsageError: there is nothing, or a file.
+        UsageError: there is nothing, or a file, or ``directory`` is no path.
         ArtifactError: no permission to look.
     """
-    folder = Path(directory)
+    folder = as_path(directory, "load")
     try:
         is_folder, found = folder.is_dir(), "a file" if folder.exists() else "nothing"
     except OSError as error:

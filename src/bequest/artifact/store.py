@@ -23,6 +23,7 @@ from bequest.artifact.fingerprint import fingerprint, stored_tensors
 from bequest.artifact.folder import (
     PLAN,
     TENSORS,
+    as_path,
     existing,
     file_checksum,
     read_plan,
@@ -37,6 +38,7 @@ from bequest.artifact.plan import Plan
 from bequest.artifact.program import load_program
 from bequest.artifact.sparse import decode, encode
 from bequest.errors import ArtifactError, ModelError, UsageError
+from bequest.execution.modules import require_module
 from bequest.graph import surgery as operation
 from bequest.graph.program import Document, Program
 
@@ -65,7 +67,8 @@ def save(
         ModelError: the model keeps something that a tensor file can't hold.
         ArtifactError: the files could not be written (disk full, no permission).
     """
-    target = Path(directory)
+    target = as_path(directory, "save")
+    require_module(model)
     tensors = stored_tensors(model)
     _require_storable(model)
     _require_pruned(tensors, plan)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils import parametrize
 
-from bequest.errors import ModelError, UsageError
+from bequest.errors import ModelError
+from bequest.execution.modules import require_module
 
 _WRAPPERS = {
     "OptimizedModule": "a compiled model; pass the original module (model._orig_mod)",
@@ -35,8 +36,7 @@ def admit(model: nn.Module) -> None:
         ModelError: it is scripted, compiled, wrapped, quantised or parametrised, has hooks, or has
             weights that are not finite floating-point numbers. The message names the module.
     """
-    if not isinstance(model, nn.Module):
-        raise UsageError(f"model: expected a torch.nn.Module, found {type(model).__name__}")
+    require_module(model)
     for name, module in model.named_modules():
         _admit_module(name or type(model).__name__, module)
     _refuse_hooks(model)

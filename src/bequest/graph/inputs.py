@@ -28,8 +28,8 @@ def normalise_inputs(example_inputs: Any) -> Inputs:
     Their tensors are plain: without a gradient and with memory of their own for every element.
 
     Raises:
-        UsageError: the inputs are none of these, hold no tensor, or are keyed by something else
-            than names.
+        UsageError: the inputs are none of these, hold no tensor, are keyed by something else than
+            names, or hold tensors that are not dense.
     """
     args: tuple[Any, ...] = ()
     kwargs: dict[str, Any] = {}
@@ -77,6 +77,19 @@ def places_of(example_inputs: Any) -> list[tuple[Any, ...]]:
     return [path for path, value in leaves if isinstance(value, Tensor)]
 
 
+def require_dense(tensor: Tensor, whose: str) -> None:
+    """Refuses tensors that are stored in a way which few operators read.
+
+    Raises:
+        UsageError: it is sparse, nested or quantised.
+    """
+    if tensor.layout is not torch.strided or tensor.is_nested or tensor.is_quantized:
+        raise UsageError(
+            f"{whose}: expected dense tensors, found one that is sparse, nested or quantised; give "
+            "what to_dense(), to_padded_tensor() or dequantize() makes of it"
+        )
+
+
 def described(place: tuple[Any, ...]) -> str:
     """A place as a person would write it: ``inputs[0]``, ``inputs['mask']``."""
     return f"inputs{keystr(place)}"
@@ -85,6 +98,7 @@ def described(place: tuple[Any, ...]) -> str:
 def _plain(tensor: Tensor) -> Tensor:
     if isinstance(tensor, FakeTensor):
         return torch.zeros(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+    require_dense(tensor, "example_inputs")
     tensor = tensor.detach()
     # Where elements share memory, code that writes into its input would fail.
     shared = any(step == 0 and n > 1 for n, step in zip(tensor.shape, tensor.stride(), strict=True))

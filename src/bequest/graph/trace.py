@@ -23,12 +23,13 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 from torch.utils._pytree import TreeSpec, tree_leaves
 
-from bequest.errors import BequestError, ModelError, UsageError
+from bequest.errors import BequestError, ModelError
 from bequest.execution.copies import duplicate, private_copy
 from bequest.execution.devices import device_of
+from bequest.execution.modules import first_lines, misfit
 from bequest.execution.threads import ONE_AT_A_TIME
 from bequest.graph.admission import admit
-from bequest.graph.inputs import Inputs, mapped, normalise_inputs, tensors_of
+from bequest.graph.inputs import Inputs, mapped, normalise_inputs
 from bequest.graph.numbers import Call, Recorder
 
 MOST_OPERATORS = 20_000
@@ -105,7 +106,7 @@ def trace(model: nn.Module, example_inputs: Any) -> Network:
         refuse_inputs(model, example_inputs)
         raise ModelError(
             f"torch.export can't capture {type(model).__name__}: "
-            f"{_first_lines(error)}{_where(error)}"
+            f"{first_lines(error)}{_where(error)}"
         ) from error
 
 
@@ -285,18 +286,13 @@ def _quiet_export() -> Iterator[None]:
 def refuse_inputs(model: nn.Module, example_inputs: Any) -> None:
     """Raises UsageError where the model itself fails on the example inputs."""
     args, kwargs = inputs_for(model, example_inputs)
-    shapes = [tuple(value.shape) for value in tensors_of((args, kwargs))]
     run: Callable[..., Any] = private_copy(model)
     try:
         with torch.no_grad():
             run(*args, **kwargs)
     except Exception as error:
         _refuse_fakes(model)
-        raise UsageError(
-            f"{type(model).__name__} does not run on the example inputs of shape "
-            f"{', '.join(map(str, shapes))}: {_first_lines(error).rstrip('.')}. "
-            "Give inputs of the shape, dtype and device that the model takes."
-        ) from error
+        raise misfit(model, (args, kwargs), error, "example inputs") from error
 
 
 def _refuse_fakes(model: nn.Module) -> None:
@@ -309,11 +305,6 @@ def _refuse_fakes(model: nn.Module) -> None:
                     f"export or a compilation has left there, and {type(model).__name__} reads it; "
                     "set the attribute to what it was, or load the model anew"
                 )
-
-
-def _first_lines(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:400] or type(error).__name__
 
 
 def _where(error: BaseException) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from torch import nn
 
 from bequest.errors import UsageError
+from bequest.execution.modules import require_module
 from bequest.hypersphere.geometry import KINDS, Geometry
 from bequest.hypersphere.layers import CosineClassifier, Hyperspherical, Operator
 from bequest.hypersphere.prunable import prunable
@@ -72,9 +73,11 @@ def deconvert(module: nn.Module) -> nn.Module:
             trained or not; it is not changed.
 
     Raises:
+        UsageError: ``module`` is none.
         ModelError: a layer's operator is not linear in its input, so that no plain layer computes
             the same.
     """
+    require_module(module)
     found = {name: part for name, part in module.named_modules() if _is_special(part)}
     return replaced(module, found, _plain)
 

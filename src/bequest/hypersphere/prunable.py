@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from torch import Tensor, nn
 
 from bequest.errors import ModelError, UsageError
+from bequest.execution.modules import require_module
 from bequest.hypersphere.geometry import KINDS, Plain
 from bequest.hypersphere.layers import CosineClassifier, Hyperspherical
 
@@ -27,9 +28,10 @@ def prunable(module: nn.Module, skip: Sequence[str] = ()) -> dict[str, Prunable]
         skip: shell patterns of names to leave out.
 
     Raises:
-        UsageError: a pattern matches no layer.
+        UsageError: ``module`` is none, or a pattern matches no layer.
         ModelError: no layer is left.
     """
+    require_module(module)
     owners = Counter(
         id(parameter) for part in module.modules() for parameter in part._parameters.values()
     )

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from bequest.errors import ModelError, UsageError
+from bequest.execution.modules import require_module
 from bequest.hypersphere.convert import deconvert, replaced
 from bequest.hypersphere.geometry import Plain
 from bequest.hypersphere.masks import check_sparsity, make_masks
@@ -86,6 +87,7 @@ def recover(module: nn.Module, scope: Scope = "filter") -> nn.Module:
     Raises:
         UsageError: no such scope, or the module was not pruned here.
     """
+    require_module(module)
     pruned = {name: part for name, part in module.named_modules() if has_remains(part)}
     if not pruned:
         raise UsageError(

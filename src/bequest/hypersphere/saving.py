@@ -12,6 +12,7 @@ from bequest.artifact import store
 from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.lineage import continued
 from bequest.artifact.plan import Plan, versions
+from bequest.execution.modules import require_module
 from bequest.graph.surgery import Surgery
 from bequest.hypersphere.convert import deconvert
 from bequest.hypersphere.layers import CosineClassifier, Hyperspherical
@@ -43,6 +44,7 @@ def save(
         ModelError: a hyperspherical layer has no plain one that computes the same.
         ArtifactError: the files can't be written.
     """
+    require_module(module)
     if any(isinstance(part, Hyperspherical | CosineClassifier) for part in module.modules()):
         module = deconvert(module)
     plain = deconvert(module)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bequest.errors import UsageError
+from bequest.execution.modules import require_module
 from bequest.hypersphere.masks import pruned_count
 from bequest.randomness import stream
 
@@ -85,6 +86,7 @@ def spectral_report(before: nn.Module, after: nn.Module) -> list[SpectralChange]
 
 def _weights(module: nn.Module) -> dict[str, Tensor]:
     """Every weight of two or more dimensions that a layer has or computes, as a matrix."""
+    require_module(module)
     found = {}
     for name, layer in module.named_modules():
         weight = getattr(layer, "weight", None)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from bequest.artifact.sparse import stored_bytes
+from bequest.execution.modules import require_module
 from bequest.hypersphere.geometry import KINDS, Geometry
 from bequest.hypersphere.recovered import Recovered
 from bequest.measure.execution import evaluation_mode, run
@@ -48,7 +49,11 @@ def storage(module: nn.Module, example_inputs: Any) -> list[LayerStorage]:
     Args:
         module: the network.
         example_inputs: a tensor, tuple or dict of one input (batch of one).
+
+    Raises:
+        UsageError: ``module`` is none, or fails on the inputs.
     """
+    require_module(module)
     layers = {
         name: part
         for name, part in module.named_modules()

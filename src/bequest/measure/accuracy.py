@@ -56,7 +56,7 @@ def evaluate(
         progress: show a bar, if the standard error is a terminal.
 
     Raises:
-        UsageError: the loader gives something else than pairs.
+        UsageError: the loader gives something else than pairs, or inputs on which the model fails.
         DataError: the loader is empty; labels are not (B,) integers within the model's outputs.
         ModelError: the model's output is not (B, K).
     """
@@ -86,8 +86,13 @@ def pairs(loader: Iterable[Any]) -> Iterator[tuple[Any, Tensor]]:
     """The batches of a loader, each checked to be (inputs, labels).
 
     Raises:
-        UsageError: a batch is something else.
+        UsageError: a batch is something else, or there is nothing that could give any.
     """
+    if not isinstance(loader, Iterable):
+        raise UsageError(
+            "expected a loader of batches (inputs, labels), such as a DataLoader or a list, "
+            f"found {type(loader).__name__}"
+        )
     for batch in loader:
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             found = (

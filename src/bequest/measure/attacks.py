@@ -80,7 +80,8 @@ def robustness(
         progress: show a bar, if the standard error is a terminal.
 
     Raises:
-        UsageError: an argument is wrong, or the loader gives something else than pairs.
+        UsageError: an argument is wrong, or the loader gives something else than pairs, or inputs
+            on which the model fails.
         DataError: the loader is empty; labels don't fit the outputs; inputs are out of the range.
         MissingExtraError: AutoAttack isn't installed.
         ModelError: the model's output is not (B, K).

@@ -41,6 +41,9 @@ def cost(model: nn.Module, example_inputs: Inputs) -> Cost:
     Args:
         model: any module.
         example_inputs: a tensor, or a tuple or dict of arguments, on the model's device.
+
+    Raises:
+        UsageError: ``model`` is no module, or fails on the inputs.
     """
     with evaluation_mode(model):
         macs = count_macs(lambda: run(model, example_inputs))

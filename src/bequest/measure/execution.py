@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from bequest.execution.devices import device_of
+from bequest.execution.modules import misfit, require_module
 from bequest.execution.threads import ONE_AT_A_TIME
 
 Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
@@ -39,7 +40,12 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients inside; afterwards modes and buffers are as they were."""
+    """Evaluation mode without gradients inside; afterwards modes and buffers are as they were.
+
+    Raises:
+        UsageError: ``model`` is no module.
+    """
+    require_module(model)
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -90,9 +96,18 @@ def placed(inputs: Any, model: nn.Module) -> Any:
 
 
 def run(model: nn.Module, inputs: Inputs) -> Any:
-    """``model(inputs)``, ``model(*inputs)`` or ``model(**inputs)``."""
-    if isinstance(inputs, Mapping):
-        return model(**inputs)
-    if isinstance(inputs, tuple | list):
-        return model(*inputs)
-    return model(inputs)
+    """``model(inputs)``, ``model(*inputs)`` or ``model(**inputs)``.
+
+    Raises:
+        UsageError: the model fails on them; the message says how.
+    """
+    try:
+        if isinstance(inputs, Mapping):
+            return model(**inputs)
+        if isinstance(inputs, tuple | list):
+            return model(*inputs)
+        return model(inputs)
+    except torch.OutOfMemoryError:  # the inputs are as they should be
+        raise
+    except Exception as error:
+        raise misfit(model, inputs, error) from error

@@ -13,6 +13,7 @@ from torch import nn
 
 from bequest.errors import UsageError
 from bequest.execution.devices import device_of
+from bequest.execution.modules import require_module
 from bequest.measure.execution import Inputs, evaluation_mode, run
 
 
@@ -57,7 +58,8 @@ def latency(
         threads: CPU threads during the measurement; None = as many as PyTorch uses now.
 
     Raises:
-        UsageError: ``repeats`` or ``threads`` below 1, or ``warmup`` below 0.
+        UsageError: ``repeats`` or ``threads`` below 1, or ``warmup`` below 0; a model that is no
+            module, or fails on the inputs.
     """
     return latencies([model], example_inputs, repeats=repeats, warmup=warmup, threads=threads)[0]
 
@@ -90,6 +92,8 @@ def latencies(
     ):
         if value < least:
             raise UsageError(f"{name}: expected at least {least}, found {value}")
+    for model in models:
+        require_module(model)
     device = device_of(models[0])
     timed_pass = _timed_on_cuda if device.type == "cuda" else _timed_by_clock
     with ExitStack() as modes, _fixed_threads(threads):

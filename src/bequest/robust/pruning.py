@@ -92,6 +92,8 @@ def prune(
     Warns:
         NothingPrunedWarning: no channel left although the call asked for it.
     """
+    if callback is not None and not callable(callback):
+        raise UsageError(f"callback: expected a function, found {type(callback).__name__}")
     chosen: Strategy = config.resolve("strategy", strategy, Strategy)
     _check_share("step", step, step > 0 if _is_number(step) else False, "(0, 1]")
     _check_share("alpha", alpha, alpha >= 0 if _is_number(alpha) else False, "[0, 1]")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bequest.errors import UsageError
 from bequest.execution.devices import device_of
-from bequest.graph.inputs import normalise_inputs, tensors_of
+from bequest.graph.inputs import normalise_inputs, require_dense, tensors_of
 from bequest.graph.trace import trace
 from bequest.graph.vocabulary import tables
 from bequest.measure.precision import working_dtype
@@ -118,6 +118,7 @@ def _taken(example: Any, given: Any, place: str) -> Iterator[Tensor]:
     if isinstance(example, Tensor):
         if not isinstance(given, Tensor):
             raise UsageError(f"{place}: expected a tensor, found {type(given).__name__}")
+        require_dense(given, place)
         yield given
     elif isinstance(example, Mapping):
         if not isinstance(given, Mapping):
