@@ -19,7 +19,7 @@ def check_seed(value: Any) -> int:
     Raises:
         UsageError: it isn't a whole number in [0, 2⁶⁴).
     """
-    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= value < SEEDS:
+    if isinstance(value, bool) or not isinstance(value, Integral) or not 0 <= int(value) < SEEDS:
         raise UsageError(
             f"seed: expected a whole number of at least 0 and under 2⁶⁴, found {value!r}"
         )
