@@ -77,7 +77,7 @@ def caught(model: nn.Module, blocks: list[str]) -> Iterator[list[Tensor]]:
 
 def relative(dense: Tensor, pruned: Tensor) -> float:
     """‖dense − pruned‖ / ‖dense − its mean per channel‖."""
-    spread = dense - dense.mean((0, 2, 3), keepdim=True)
+    spread = dense - dense.mean([d for d in range(dense.ndim) if d != 1], keepdim=True)
     return float(torch.linalg.vector_norm(dense - pruned) / torch.linalg.vector_norm(spread))
 
 
