@@ -166,7 +166,7 @@ def test_too_few_samples_are_reported():
     )
 
 
-@pytest.mark.parametrize("shape", [(4,), (2, 50), (3, 32, 32), (1, 6, 6, 6)])
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (3, 1, 1), (2, 50), (3, 32, 32), (1, 6, 6, 6)])
 @pytest.mark.parametrize("source", SOURCES)
 def test_sources_have_the_moments_or_the_range_that_is_asked_for(source, shape):
     generator = torch.Generator().manual_seed(0)
@@ -179,6 +179,23 @@ def test_sources_have_the_moments_or_the_range_that_is_asked_for(source, shape):
     assert placed.min() >= -1
     assert placed.max() <= 3
     assert placed.std() > 0.3
+
+
+@pytest.mark.parametrize("value_range", [None, (0.0, 1.0)])
+@pytest.mark.parametrize("images", [1, 2, 64])
+@pytest.mark.parametrize("shape", [(1,), (6,), (1, 1), (6, 1), (6, 1, 1)])
+def test_inputs_without_space_and_single_ones_are_made_up(shape, images, value_range):
+    layers = {1: nn.Linear, 2: nn.Conv1d, 3: nn.Conv2d}
+    layer = layers[len(shape)]
+    sizes = [(shape[0], 16), (16, 16), (16, 4)]
+    first, second, last = (layer(*size) if len(shape) == 1 else layer(*size, 1) for size in sizes)
+    model = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last, nn.Flatten()).eval()
+    method = Regression(images=images, value_range=value_range)
+    made = method.samples(model, torch.zeros(1, *shape), None, seed=0)
+    assert all(column.isfinite().all() for chunk in made.chunks for column in chunk)
+    assert images < 64 or made.chunks[0][0].std() > 0.1
+    pruned = bequest.prune(model, torch.zeros(1, *shape), 0.5, restorer=method, progress=False)
+    assert all(parameter.abs().max() < 10 for parameter in pruned.model.parameters())
 
 
 def test_half_of_a_real_network_leaves_and_most_of_its_accuracy_stays(shared):

@@ -86,16 +86,39 @@ def test_single_numbers_are_those_of_the_example_and_tables_are_made_up_whole():
     model = Called(lambda m, h, t, table: m.head(h.mean((2, 3)) * t + table.mean()))
     made = synthesise(model, (X, torch.tensor(0.5), torch.zeros(7, 5)), 65, "leaves", None, seed=0)
     assert made.whole == {1, 2}
-    assert made.count == 128
+    assert made.count == 68  # 17 chunks of 4
     assert all(float(t) == 0.5 and table.shape == (7, 5) for _, t, table in made.chunks)
     assert made.chunks[0][2].std() > 0.5
+
+
+def test_samples_that_others_point_at_stay_as_many():
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second, self.head = (
+                nn.Linear(6, 16),
+                nn.Linear(16, 16),
+                nn.Linear(16, 3),
+            )
+
+        def forward(self, nodes, edges):
+            x = torch.relu(self.first(nodes))
+            met = torch.zeros_like(x).index_add_(0, edges[1], x[edges[0]])
+            return self.head(torch.relu(self.second(x + met)))
+
+    model = Graph().eval()
+    inputs = torch.zeros(10, 6), torch.randint(10, (2, 30))
+    assert Batching.of(inputs).samples_at_once(model, inputs, 4) == 10
+    assert Batching.of(inputs).samples_at_once(model, inputs, 32) == 32
+    pruned = bequest.prune(model, inputs, 0.5, restorer=Regression(images=4), progress=False)
+    assert pruned.model.second.out_features == 8
 
 
 def test_inputs_of_one_number_per_sample_are_made_up():
     model = Called(lambda m, h, t: m.head(h.mean((2, 3)) + t[:, None]))
     made = synthesise(model, (X, torch.zeros(1)), 64, "leaves", None, seed=0)
-    assert made.chunks[0][1].shape == (64,)
-    assert made.chunks[0][1].std() > 0.5
+    assert made.count == 64
+    assert torch.cat([numbers for _, numbers in made.chunks]).std() > 0.5
 
 
 def test_the_example_may_lie_anywhere_and_hold_anything():

@@ -137,6 +137,7 @@ LOOKED_UP = {
     "brackets": (lambda m, numbers: m.table.weight[numbers], 50),
     "index_select": (lambda m, numbers: m.table.weight.index_select(0, numbers[:, 0]), 50),
     "one_hot": (lambda m, numbers: F.one_hot(numbers, WIDTH).float(), WIDTH),
+    "bags": (lambda m, numbers: F.embedding_bag(numbers, m.table.weight), 50),
     "positions counted from a mask": (
         lambda m, mask: m.places(mask.cumsum(1) * mask) * (mask == 1)[..., None],
         None,
@@ -166,6 +167,36 @@ def test_numbers_that_cannot_be_known_are_refused_by_name(operator, pick):
     tokens = torch.randint(0, 12, (64, 12), generator=torch.Generator().manual_seed(0))
     pruned = bequest.prune(model, TOKENS, {"up": 0.5}, data=[tokens], round_to=1)
     assert pruned.model.up.out_features == 20
+
+
+def test_where_bags_begin_cannot_be_known():
+    class Bags(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.EmbeddingBag(50, WIDTH, mode="sum")
+            self.up, self.down = nn.Linear(WIDTH, 40), nn.Linear(40, WIDTH)
+
+        def forward(self, tokens, begins):
+            return self.down(F.gelu(self.up(self.table(tokens, begins))))
+
+    model, inputs = Bags().eval(), (torch.arange(30), torch.tensor([0, 9, 12]))
+    with pytest.raises(UsageError, match="input 'begins' up: it goes through embedding_bag "):
+        bequest.prune(model, inputs, 0.5)
+    pruned = bequest.prune(model, inputs, 0.5, data=[inputs], round_to=1)
+    assert pruned.model.up.out_features == 20
+
+
+def test_numbers_that_an_operator_does_not_take_are_refused_with_its_name():
+    model = Looked(lambda m, numbers: m.table(numbers + 3)).eval()
+    with pytest.raises(
+        UsageError, match=r"embedding in 'table' does not run on the inputs .*data="
+    ):
+        bequest.prune(
+            model,
+            TOKENS,
+            0.5,
+            data=[torch.arange(38, 50).repeat(64, 1).sub_(torch.arange(64)[:, None] % 2)],
+        )
 
 
 def test_made_up_tokens_are_followed_from_afar():

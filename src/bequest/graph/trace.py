@@ -12,7 +12,7 @@ import logging
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -188,20 +188,20 @@ def run_shapes(
         return recorded(private_copy(model), inputs, without_data=False)
 
 
-def results_of(model: nn.Module, example_inputs: Any) -> Any:
-    """What a copy of ``model`` returns, without data where possible.
+def results_of(model: nn.Module, example_inputs: Any, *, with_data: bool = False) -> Any:
+    """What a copy of ``model`` returns, without data where possible and not asked for.
 
     Raises:
         Exception: whatever the model's code raises.
     """
     inputs = inputs_for(model, example_inputs)
     with torch.no_grad():
-        try:
-            args, kwargs = to_meta(inputs)
-            return meta_copy(model)(*args, **kwargs)
-        except Exception:  # as in trace_shapes
-            args, kwargs = inputs
-            return private_copy(model)(*args, **kwargs)
+        if not with_data:
+            with suppress(Exception):  # as in trace_shapes
+                args, kwargs = to_meta(inputs)
+                return meta_copy(model)(*args, **kwargs)
+        args, kwargs = inputs
+        return private_copy(model)(*args, **kwargs)
 
 
 def _changed(model: nn.Module, change: Callable[[nn.Module], None] | None) -> nn.Module:

@@ -23,9 +23,9 @@ _COMPARISONS = frozenset("eq ne lt le gt ge".split())
 def vocabularies(network: Network) -> list[int | None]:
     """Rows of the smallest table that each input tensor is looked up in; None = in no table.
 
-    An input counts as indices where it reaches a look-up (``embedding``, ``index``, ``one_hot``,
-    ``index_select``, ``gather``) by moves alone. Positions that are counted from a mask don't make
-    indices of it.
+    An input counts as indices where it reaches a look-up (``embedding``, ``embedding_bag``,
+    ``index``, ``one_hot``, ``index_select``, ``gather``) by moves alone. Positions that are counted
+    from a mask don't make indices of it.
 
     Args:
         network: the traced model.
@@ -69,7 +69,7 @@ def _looked_up(node: fx.Node) -> Iterator[tuple[fx.Node, int]]:
     for user in node.users:
         name = operator_of(user)
         args: tuple[Any, ...] = user.args
-        if name == "embedding" and args[1] is node:
+        if name in ("embedding", "embedding_bag") and args[1] is node:
             yield args[0], 0
         elif name in ("index_select", "gather") and args[2] is node:
             yield args[0], args[1]
@@ -94,6 +94,8 @@ def _require_mask(start: fx.Node, network: Network) -> None:
                 return  # of a mask: its ones are counted
             if name in _COMPARISONS and _own_numbers(user, network):
                 changed = user
+            if name == "embedding_bag" and user.args[2] is node:
+                changed = user  # where its bags begin: ascending places, no mask
             value = user.meta.get("val")
             if user in seen or not isinstance(value, Tensor) or value.is_floating_point():
                 continue

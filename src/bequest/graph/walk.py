@@ -21,7 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from bequest.errors import UsageError
 from bequest.execution.devices import device_of
+from bequest.execution.modules import first_lines
 from bequest.graph import spill
 from bequest.graph.geometry import LAYERS, Geometry, arguments
 from bequest.graph.groups import Channels
@@ -31,7 +33,7 @@ from bequest.graph.schedule import Step, schedule
 from bequest.graph.shrunk import Shrunk
 from bequest.graph.spill import Mapped, Store
 from bequest.graph.surgery import add_bias, can_hold_bias
-from bequest.graph.trace import module_of, named_tensors, operator_of
+from bequest.graph.trace import module_of, named_tensors, operator_of, place_of
 from bequest.measure.precision import HALF, working_precision
 from bequest.measure.progress import tracked
 
@@ -331,7 +333,16 @@ class Walk:
             kwargs["device"] = next(held[0].device for held in streams.values())
         # Values lie in memory as the weights' format has it, which tracing can't foresee.
         function: Any = torch.reshape if operator_of(node) == "view" else node.target
-        return function(*adapt(node, args), **kwargs)
+        try:
+            return function(*adapt(node, args), **kwargs)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever an operator says to numbers, such as places
+            raise UsageError(
+                f"{place_of(node)} does not run on the inputs that layers are refitted to: "
+                f"{first_lines(error).rstrip('.')}. Give others with data=, or take a weight-space "
+                "restorer such as 'lbyl'"
+            ) from error
 
     def _differs(self, node: Any) -> bool:
         return node in self._dense and self._dense[node] is not self._pruned[node]

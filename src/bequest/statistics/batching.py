@@ -65,12 +65,21 @@ class Batching:
         if wanted == self.size:
             return wanted
         try:
-            many = results_of(model, self._resized(example_inputs, wanted))
+            resized = self._resized(example_inputs, wanted)
+            many = results_of(model, resized, with_data=self._may_point(example_inputs))
         except Exception:  # whatever the model's code says to another batch size
             refuse_inputs(model, example_inputs)
             _refuse_single(model, example_inputs)
             return self.size
         return wanted if self._follows(many, wanted) else self.size
+
+    def _may_point(self, example_inputs: Any) -> bool:
+        """Whether an input may say where samples stand (edges of a graph, where bags begin).
+
+        It does so at the example's number of samples, and only numbers tell whether at others too.
+        """
+        tensors = tensors_of(normalise_inputs(example_inputs))
+        return any(tensors[i].ndim > 0 and not tensors[i].is_floating_point() for i in self.whole)
 
     def _resized(self, example_inputs: Any, count: int) -> Any:
         """The example with so many samples, its own over and over."""

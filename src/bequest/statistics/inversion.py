@@ -69,7 +69,7 @@ def invert(
     Returns:
         The fitted images, in batches of their own as large as memory allows.
     """
-    if steps == 0:
+    if steps == 0 or images.numel() == 1:  # a single pixel has no deviation to be moved by
         return images
     copy = private_copy(model)
     seen = _watch(copy)

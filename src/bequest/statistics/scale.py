@@ -94,19 +94,21 @@ def sights(samples: Samples, model: nn.Module, example_inputs: Any) -> list[Sigh
         return []
     fixed = Batching.of(example_inputs).size == samples.chunk_size  # it may run with so many alone
     rows = slice(None if fixed else ENOUGH)
-    inputs = with_tensors(
-        example_inputs,
-        [part if i in samples.whole else part[rows] for i, part in enumerate(samples.chunks[0])],
-    )
+    met = []
+    for chunk in samples.chunks[: -(-ENOUGH // samples.chunk_size)]:
+        parts = [part if i in samples.whole else part[rows] for i, part in enumerate(chunk)]
+        met.append(_first_norms(private_copy(model), with_tensors(example_inputs, parts)))
     found = []
-    for name, norm, value in _first_norms(private_copy(model), inputs):
+    for same in zip(*met, strict=True):
+        name, norm = same[0][:2]
+        value = torch.cat([seen for _, _, seen in same])
         if value.numel() < ENOUGH * value.shape[1]:
             continue
         dims = [d for d in range(value.ndim) if d != 1]
         mean, var = value.mean(dims), value.var(dims, correction=0)
-        sigma = (norm.running_var + norm.eps).sqrt()  # type: ignore[operator]
-        deviation = (var + norm.eps).sqrt()  # type: ignore[operator]
-        shift = ((mean - norm.running_mean) / sigma).square().mean().sqrt()  # type: ignore[operator]
+        sigma = (norm.running_var + norm.eps).sqrt()
+        deviation = (var + norm.eps).sqrt()
+        shift = ((mean - norm.running_mean) / sigma).square().mean().sqrt()
         numbers = torch.stack(
             [deviation.median(), sigma.median(), (deviation / sigma).median(), shift]
         )

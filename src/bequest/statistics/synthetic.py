@@ -113,7 +113,7 @@ def _pink(count: int, shape: tuple[int, ...], generator: torch.Generator) -> Ten
     frequency = torch.stack([axis.square() for axis in axes]).sum(0).sqrt()
     amplitude = 1 / frequency.clamp(min=1 / max(space))
     images: Tensor = torch.fft.ifftn(torch.fft.fftn(white, dim=dims) * amplitude, dim=dims).real
-    return images / images.std(dims, keepdim=True).clamp(min=1e-12)
+    return images / _deviation(images, dims)
 
 
 def _coloured(values: Tensor) -> Tensor:
@@ -123,11 +123,19 @@ def _coloured(values: Tensor) -> Tensor:
     return loudness * brightness + 0.4 * (values - brightness)
 
 
+def _deviation(images: Tensor, dims: list[int]) -> Tensor:
+    """Standard deviation over dimensions; 1 where they hold a single value, which has none."""
+    if all(images.shape[d] == 1 for d in dims):
+        return torch.ones_like(images)
+    return images.std(dims, keepdim=True).clamp(min=1e-12)
+
+
 def _placed(images: Tensor, value_range: Range) -> Tensor:
     """Zero mean and unit variance per channel, or between the lowest and the highest value."""
     dims = [d for d in range(images.ndim) if d != 1]
-    mean, std = images.mean(dims, keepdim=True), images.std(dims, keepdim=True).clamp(min=1e-12)
-    standard = (images - mean) / std
+    standard = images
+    if any(images.shape[d] > 1 for d in dims):  # a single value would be nothing but its mean
+        standard = (images - images.mean(dims, keepdim=True)) / _deviation(images, dims)
     if value_range is None:
         return standard
     low, high = value_range
