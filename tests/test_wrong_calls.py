@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -236,6 +238,24 @@ def test_a_number_is_no_folder(tmp_path):
     for call in (pruned.save, bequest.load_plan, lambda path: bequest.load(path, model())):
         with pytest.raises(UsageError, match="expected the path of a folder, found int"):
             call(3)
+
+
+@pytest.mark.parametrize("kind", ["generator", "lock"])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda held: bequest.prune(held, X, restorer="none"),
+        lambda held: bequest.inspect(held, X),
+        lambda held: bequest.robust.prune(held, X),
+        bequest.hypersphere.convert,
+        lambda held: bequest.hypersphere.prune(held, 0.5),
+    ],
+)
+def test_what_cannot_be_copied_is_named(call, kind):
+    held = model()
+    held.norm1.source = threading.Lock() if kind == "lock" else (i for i in range(3))
+    with pytest.raises(ModelError, match=rf"can't be copied.*'norm1.source' \({kind}\)"):
+        call(held)
 
 
 def test_a_callback_is_a_function():

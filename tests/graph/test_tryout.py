@@ -301,6 +301,24 @@ def test_where_the_restored_network_alone_is_wrong_nothing_is_handed_back(monkey
         bequest.prune(model, torch.zeros(1, 6), 0.5, restorer="lbyl")
 
 
+def test_results_that_do_not_vary_are_measured_by_their_size():
+    class Pixels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(3, 32, 3), nn.Conv2d(32, 16, 3)
+            self.o = nn.Linear(16, 4)
+
+        def forward(self, x):  # in single precision wherever it runs
+            h = torch.relu(self.b(torch.relu(self.a(x.float() / 255))))
+            return self.o(h.mean((2, 3)))
+
+    for seed in range(3):
+        torch.manual_seed(seed)
+        example = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+        pruned = bequest.prune(Pixels().eval(), example, 0.5, progress=False)
+        assert [one.name for one in pruned.plan.groups] == ["a", "b"]
+
+
 @pytest.mark.usefixtures("wrong_rule")
 @pytest.mark.parametrize("batch", [1, 4])
 def test_a_result_is_measured_by_how_it_varies(batch):

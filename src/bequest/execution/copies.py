@@ -5,9 +5,13 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import _pytree as pytree
+
+from bequest.errors import ModelError
+from bequest.execution.modules import first_lines
 
 
 def private_copy(model: nn.Module) -> nn.Module:
@@ -35,6 +39,9 @@ def duplicate(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module
     Args:
         model: any module.
         memo: id → what stands in the copy's place for it, as :func:`copy.deepcopy` takes it.
+
+    Raises:
+        ModelError: an attribute can't be copied; the message names it.
     """
     memo = {} if memo is None else memo
     for module in model.modules():
@@ -45,4 +52,26 @@ def duplicate(model: nn.Module, memo: dict[int, Any] | None = None) -> nn.Module
                         memo.setdefault(id(held), held)
                     elif isinstance(held, Tensor) and not held.is_leaf:  # deepcopy takes leaves
                         memo.setdefault(id(held), held.detach().clone())
-    return copy.deepcopy(model, memo)
+    try:
+        return copy.deepcopy(model, memo)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # locks, open files and generators; whatever a class says to it
+        raise ModelError(
+            f"{type(model).__name__} can't be copied, and no model is changed in place: "
+            f"{_uncopied(model)}{first_lines(error)}; take that off the model, or tell its class "
+            "how to be copied (__deepcopy__)"
+        ) from error
+
+
+def _uncopied(model: nn.Module) -> str:
+    """The first attribute of a module that can't be copied, by name."""
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            if isinstance(value, nn.Module) or attribute in ("_parameters", "_buffers", "_modules"):
+                continue
+            try:
+                copy.deepcopy(value)
+            except Exception:
+                return f"'{f'{name}.{attribute}'.lstrip('.')}' ({type(value).__name__}): "
+    return ""

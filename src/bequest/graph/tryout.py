@@ -48,6 +48,9 @@ SMALL = 2**24
 LEAST_SPREAD = 1e-5
 """Relative to its size, what a result must vary by to be measured by its variation."""
 
+RESOLVED = 2**13
+"""The same in machine epsilons: of a smaller variation rounding leaves too little."""
+
 _RANDOM = frozenset(
     "bernoulli exponential geometric multinomial normal normal_functional poisson rand rand_like "
     "randint randint_like randn randn_like randperm rrelu_with_noise uniform".split()
@@ -250,7 +253,8 @@ def _relative(found: Tensor, expected: Tensor) -> float:
     distance = float((found - expected).norm().double())
     if expected.ndim and len(expected) > 1:
         spread = float((expected - expected.mean(0)).norm().double())
-        size = max(spread, LEAST_SPREAD * size)
+        least = max(LEAST_SPREAD, RESOLVED * torch.finfo(expected.dtype).eps)
+        size = max(spread, least * size)
     if not isfinite(distance):
         return inf
     return distance / size if size else distance

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 
 from torch import nn
 
 from bequest.errors import UsageError
+from bequest.execution.copies import duplicate
 from bequest.execution.modules import require_module
 from bequest.hypersphere.geometry import KINDS, Geometry
 from bequest.hypersphere.layers import CosineClassifier, Hyperspherical, Operator
@@ -106,7 +106,7 @@ def replaced(
     A layer that stands in several places is made once and stands in all of them. What is made is
     in the mode of the layer before it.
     """
-    copied = copy.deepcopy(module)
+    copied = duplicate(module)
     made: dict[int, nn.Module] = {}
     for name in layers:
         old = copied.get_submodule(name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from bequest.artifact.fingerprint import fingerprint
 from bequest.atomic import replacing
 from bequest.data import ImageLoader
 from bequest.errors import BequestError, DataError, UsageError
+from bequest.execution.copies import duplicate
 from bequest.hypersphere.augmentation import Augmentation
 from bequest.hypersphere.checkpoint import (
     EpochRecord,
@@ -90,7 +90,7 @@ class Run:
         self.share = slice(fabric.global_rank * share, (fabric.global_rank + 1) * share)
         self.augment = Augmentation(recipe.augment, images.preprocessing.size)
 
-        started = convert(model) if recipe.hyperspherical else copy.deepcopy(model)
+        started = convert(model) if recipe.hyperspherical else duplicate(model)
         self.module = _laid_out(started, torch.channels_last).train()
         self.optimizer = torch.optim.SGD(
             _parameter_groups(self.module, recipe.weight_decay),
