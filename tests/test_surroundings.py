@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -140,3 +142,15 @@ def test_a_network_whose_code_makes_tensors_in_its_own_way_is_left_to_it():
             model, torch.zeros(1, 4), restorer=Regression(images=16), round_to=1, progress=False
         )
         assert pruned.model(torch.zeros(1, 4)).dtype == torch.float64
+
+
+def test_the_first_call_of_a_process_leaves_the_global_generator():
+    code = """
+import random, torch, bequest
+from torch import nn
+before = random.getstate()
+model = nn.Sequential(nn.Linear(4, 32), nn.ReLU(), nn.Linear(32, 2))
+bequest.prune(model, torch.zeros(1, 4), restorer="none")
+assert random.getstate() == before
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)  # what is imported here stays

@@ -5,9 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sized
 from typing import TypeVar
 
-from rich.console import Console
-from rich.progress import track
-
 T = TypeVar("T")
 
 
@@ -20,8 +17,14 @@ def tracked(items: Iterable[T], description: str, sized: object, shown: bool) ->
         sized: gives the number of items where it has a length.
         shown: whether a bar is wanted.
     """
+    if not shown:
+        return items
+    # Imported where it is needed: rich draws from Python's generator as it is imported.
+    from rich.console import Console
+    from rich.progress import track
+
     console = Console(stderr=True)
-    if not (shown and console.is_terminal):
+    if not console.is_terminal:
         return items
     total = len(sized) if isinstance(sized, Sized) else None
     return track(items, description, total=total, console=console, transient=True)
