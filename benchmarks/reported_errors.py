@@ -6,8 +6,8 @@ writes; of the layer's own output where there are no blocks, and in a block whos
 of another branch to make up for (the first of a stage). Half of the inner channels gone by l1.
 
 Real images: 256 (LeNet 2,560; MobileNetV2, at 224 × 224, 200), and others to measure on (1,000;
-MobileNetV2: 250). Made-up ones: as many as the default call makes (MobileNetV2: 128), and as many of
-another seed. Needs the real weights and images in ``$BEQUEST_SHARED``.
+MobileNetV2: 250). Made-up ones: as many as the default call makes (MobileNetV2: 128), and again as
+many of another seed. Needs the real weights and images in ``$BEQUEST_SHARED``.
 """
 
 from __future__ import annotations
