@@ -94,7 +94,7 @@ def measured(one: Subject, source: str) -> Iterator[tuple[float, float]]:
 def outputs(model: nn.Module, places: list[str], inputs: Tensor) -> list[Tensor]:
     """What modules write for the inputs, which pass in parts."""
     parts = []
-    for part in inputs.split(50):
+    for part in torch.split(inputs, 50):
         with caught(model, places) as found, torch.no_grad():
             model(part)
         parts.append(found)

@@ -139,6 +139,10 @@ def by_walk(
 SEEN = "errors are those on the inputs that were fitted to: there are too few to hold any back"
 
 
+WORSE = 1.05
+"""Times the error without the refit, above which it is said to have made things worse."""
+
+
 def _floating(model: nn.Module) -> dict[str, Tensor]:
     tensors = named_tensors(model)
     return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}
@@ -161,6 +165,12 @@ def _walked(
         if name in constant
     ]
     notes += [note for name in met for note in fits[name].notes]
+    notes += [
+        f"{name}: further from the dense network than without the refit, on inputs held back "
+        f"({errors[name].before:.3g} → {errors[name].after:.3g}); give real inputs, or more of them"
+        for name in met
+        if errors[name].after > WORSE * errors[name].before
+    ]
     if not met:
         return _group_plan(one, "none", None, tuple(notes))
     worst = max((errors[name] for name in met), key=lambda error: error.after)
