@@ -53,7 +53,9 @@ def test_the_share_of_time_is_met_and_recorded(share, monkeypatch):
     assert timed["device"] == "fake"
     assert pruned.plan.recipe["target"] == f"latency:{share:g}"
     assert 2 <= len(timer.calls) <= latency_target.STEPS
-    assert all(dense is model for dense, _ in timer.calls)
+    weights = {dense.conv1.weight.data_ptr() for dense, _ in timer.calls}
+    assert weights == {model.conv1.weight.data_ptr()}
+    assert all(dense is not model for dense, _ in timer.calls)  # a copy that shares the weights
 
 
 def test_it_is_saved_with_the_plan(monkeypatch, tmp_path):
