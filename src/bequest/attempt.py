@@ -83,12 +83,11 @@ class Attempt:
         """
         restored = self.cut(chosen, form)
         finding = self._finding(chosen, restored)
-        if finding.problem is not None and form == "module":
-            program = self._tried_as_program(chosen, restored)
-            if program is not None:
-                return Outcome(program, "program")
         if finding.problem is None:
             return Outcome(restored, form, notes=_notes(finding))
+        program = self._tried_as_program(chosen, restored) if form == "module" else None
+        if program is not None:
+            return Outcome(program, "program")
         good, misfits = narrowed([chosen], lambda some: self._plain_problem(some, form))
         refused = tuple(
             Refusal(

@@ -327,3 +327,14 @@ def test_a_result_is_measured_by_how_it_varies(batch):
         model.o.weight.mul_(1e-6)  # the output's biases are nearly all that it says
     pruned = bequest.prune(model.eval(), torch.zeros(batch, 6), 0.5, restorer="none", round_to=1)
     assert {one.name for one in pruned.plan.groups} == {"b"}
+
+
+@pytest.mark.parametrize("restorer", ["none", bequest.restorers.Regression(images=16)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_networks_in_channels_last_are_compared_too(batch, restorer):
+    layers = [nn.Conv2d(3, 32, 3), nn.ReLU(), nn.Conv2d(32, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 1)]
+    model = nn.Sequential(*layers, nn.Flatten(), nn.Linear(16 * 9, 5)).eval()
+    model = model.to(memory_format=torch.channels_last)
+    pruned = bequest.prune(model, torch.zeros(batch, 3, 7, 7), {"0": 0.5}, restorer=restorer)
+    assert len(pruned.plan.groups) == 1
+    assert not pruned.report.notes  # the last convolution stays whole, and with it its format

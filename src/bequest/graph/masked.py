@@ -19,9 +19,10 @@ from torch import Tensor, fx, nn
 
 from bequest.graph.groups import Channels
 from bequest.graph.ledger import Layout
+from bequest.graph.schedule import last_uses
 from bequest.graph.shrunk import Shrunk
 from bequest.graph.surgery import Cut, Surgery
-from bequest.graph.trace import named_tensors, operator_of
+from bequest.graph.trace import function_of, named_tensors, operator_of
 from bequest.measure.precision import HALF
 
 
@@ -60,7 +61,7 @@ class Masked:
             inputs: a value for every input tensor of the graph, in order.
         """
         network, values = self.reading.network, dict[fx.Node, Any]()
-        feeds, last = iter(inputs), _last_readers(network.nodes)
+        feeds, last = iter(inputs), last_uses(network.nodes)
         for node in network.nodes[:-1]:
             value = self._placeholder(node, feeds) if node.op == "placeholder" else None
             if node.op == "call_function":
@@ -87,12 +88,12 @@ class Masked:
         if operator_of(node) == "_assert_tensor_metadata":
             return None  # it states the precision of the trace
         args, kwargs = self._arguments(node, values.__getitem__)
-        return node.target(*args, **kwargs)  # type: ignore[operator]
+        return function_of(node)(*args, **kwargs)
 
     def _at_new_width(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
         """A norm over the channels that stay, put back among zeros."""
         args, kwargs = self._arguments(node, lambda one: self._shrunk.slice(one, values[one]))
-        result = node.target(*self._shrunk.arguments(node, args), **kwargs)  # type: ignore[operator]
+        result = function_of(node)(*self._shrunk.arguments(node, args), **kwargs)
         layouts = self.reading.layouts[node]
         if isinstance(layouts, Layout):
             return self._spread(layouts, node.meta["val"].shape, result)
@@ -224,12 +225,3 @@ def _cuts_of(surgery: Surgery) -> dict[str, list[Cut]]:
     for cut in surgery.cuts:
         found[cut.tensor].append(cut)
     return found
-
-
-def _last_readers(nodes: Sequence[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
-    """Node → the values that nobody reads after it."""
-    last = {value: node for node in nodes for value in (node, *node.all_input_nodes)}
-    readers: dict[fx.Node, list[fx.Node]] = defaultdict(list)
-    for value, node in last.items():
-        readers[node].append(value)
-    return readers

@@ -1,4 +1,4 @@
-"""In which order operators run, so that the calls of one weight come together where they can."""
+"""In which order operators run, and after which of them a value is not needed any more."""
 
 from __future__ import annotations
 
@@ -35,6 +35,18 @@ def schedule(nodes: Sequence[fx.Node], together: Iterable[Step]) -> list[Step]:
     for node in nodes:
         members[leader[node]].append(node)
     return [tuple(members[node]) for node in order]
+
+
+def last_uses(nodes: Sequence[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
+    """Node → the values that nobody reads after it."""
+    last: dict[fx.Node, fx.Node] = {}
+    for node in nodes:
+        for value in (node, *node.all_input_nodes):
+            last[value] = node
+    uses: dict[fx.Node, list[fx.Node]] = defaultdict(list)
+    for value, node in last.items():
+        uses[node].append(value)
+    return uses
 
 
 def _sorted(

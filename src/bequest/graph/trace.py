@@ -78,6 +78,15 @@ def operator_of(node: fx.Node) -> str:
     return target.__name__.split(".")[0] if callable(target) else str(target)
 
 
+def function_of(node: fx.Node) -> Callable[..., Any]:
+    """What runs an operator on values with data; a view is a reshape there.
+
+    Values lie in memory as the weights' format has it, which tracing can't foresee.
+    """
+    function: Any = torch.reshape if operator_of(node) == "view" else node.target
+    return cast(Callable[..., Any], function)
+
+
 def place_of(node: fx.Node) -> str:
     """Operator and module, for messages: ``softmax in 'blocks.0.attn'``."""
     module = module_of(node)

@@ -29,11 +29,11 @@ from bequest.graph.geometry import LAYERS, Geometry, arguments
 from bequest.graph.groups import Channels
 from bequest.graph.ledger import Layout
 from bequest.graph.rules.norms import epsilon
-from bequest.graph.schedule import Step, schedule
+from bequest.graph.schedule import Step, last_uses, schedule
 from bequest.graph.shrunk import Shrunk
 from bequest.graph.spill import Mapped, Store
 from bequest.graph.surgery import add_bias, can_hold_bias
-from bequest.graph.trace import module_of, named_tensors, operator_of, place_of
+from bequest.graph.trace import function_of, module_of, named_tensors, operator_of, place_of
 from bequest.measure.precision import HALF, working_precision
 from bequest.measure.progress import tracked
 
@@ -242,14 +242,14 @@ class Walk:
         feeds = iter(zip(*inputs, strict=True))
         shared = [nodes for nodes in self._calls().values() if len(nodes) > 1]
         steps = schedule(self.reading.network.nodes, shared)
-        last_uses = _last_uses([node for step in steps for node in step])
+        last_readers = last_uses([node for step in steps for node in step])
         with Store(spill.limit_on(self._device)) as store:
             for step in tracked(steps, title, steps, show):
                 if step[0].op == "placeholder":
                     self._placeholder(step[0], feeds)
                 elif step[0].op == "call_function":
                     self._operators(step, visit, store)
-                for done in (done for node in step for done in last_uses.get(node, ())):
+                for done in (done for node in step for done in last_readers.get(node, ())):
                     self._moments.pop(done, None)
                     for stream in (self._dense, self._pruned):
                         store.drop(stream.pop(done, ()))
@@ -331,10 +331,8 @@ class Walk:
         kwargs: Any = dict(fx.node.map_aggregate(node.kwargs, pick))
         if kwargs.get("device") is not None:  # of a tensor that is made; traced without data
             kwargs["device"] = next(held[0].device for held in streams.values())
-        # Values lie in memory as the weights' format has it, which tracing can't foresee.
-        function: Any = torch.reshape if operator_of(node) == "view" else node.target
         try:
-            return function(*adapt(node, args), **kwargs)
+            return function_of(node)(*adapt(node, args), **kwargs)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # whatever an operator says to numbers, such as places
@@ -442,15 +440,3 @@ def channel_moments(chunks: Sequence[Tensor]) -> Moments:
     centre = (weights * each).sum(0) / total
     spread = torch.stack(squares).sum(0) + (weights * (each - centre).square()).sum(0)
     return centre.to(dtype), (spread / total).to(dtype)
-
-
-def _last_uses(nodes: Sequence[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
-    """Node → the values that nobody reads after it."""
-    last: dict[fx.Node, fx.Node] = {}
-    for node in nodes:
-        for value in (node, *node.all_input_nodes):
-            last[value] = node
-    uses: dict[fx.Node, list[fx.Node]] = defaultdict(list)
-    for value, node in last.items():
-        uses[node].append(value)
-    return uses
