@@ -29,7 +29,6 @@ from bequest.hypersphere.structure import as_plain
 from bequest.latency_target import meet_latency
 from bequest.measure.cost import Cost
 from bequest.measure.execution import undisturbed
-from bequest.measure.precision import at_least_single
 from bequest.planning import Chosen, Kinds, Wish, chosen_from, require_sound, select
 from bequest.restorers.base import Restorer
 from bequest.restorers.regression import Regression
@@ -226,8 +225,7 @@ def _samples(
         require_used(wish.restorer, data)
         require_runnable(model, example_inputs)
         method = wish.restorer if isinstance(wish.restorer, Regression) else Regression()
-        exact = at_least_single(model)
-        return method.samples(exact, example_inputs, data, wish.seed, show=wish.progress)
+        return method.samples(model, example_inputs, data, wish.seed, show=wish.progress)
     if data is not None:
         raise UsageError(
             f"data: the criterion '{wish.criterion.name}' and the restorer "

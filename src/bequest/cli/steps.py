@@ -21,7 +21,6 @@ from bequest.errors import InputWarning, NothingPrunedWarning, UsageError
 from bequest.graph.trace import require_runnable
 from bequest.measure import Latency, cost, evaluate
 from bequest.measure.latency import latencies
-from bequest.measure.precision import at_least_single
 from bequest.planning import Kinds, Wish
 from bequest.pruning import Pruned
 from bequest.report import Measured
@@ -91,7 +90,7 @@ class Settings:
         method = Regression() if data is not None else Regression(value_range=value_range)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InputWarning)  # a note of the report says it
-            return method.samples(at_least_single(model), example, data, self.seed, show=True)
+            return method.samples(model, example, data, self.seed, show=True)
 
     def prune(
         self,

@@ -194,7 +194,7 @@ def _blocks(tensor: Tensor, cut: Cut) -> tuple[Sequence[Tensor], Tensor]:
 def _put_back(
     names: Iterable[str], surgery: Surgery, dense: Mapping[str, Tensor], pruned: nn.Module
 ) -> dict[str, Tensor]:
-    left, cuts = named_tensors(pruned), _cuts_of(surgery)
+    left, cuts = named_tensors(pruned), cuts_of(surgery)
     return {
         name: put_back(dense[name].detach(), left[name].detach(), cuts[name])
         if name in left
@@ -207,7 +207,7 @@ def _new_biases(
     channels: Channels, surgery: Surgery, dense: Mapping[str, Tensor], pruned: nn.Module
 ) -> dict[str, Tensor]:
     """Weight → the bias that its layer was given, with zeros for outputs that have left."""
-    left, cuts, found = named_tensors(pruned), _cuts_of(surgery), dict[str, Tensor]()
+    left, cuts, found = named_tensors(pruned), cuts_of(surgery), dict[str, Tensor]()
     dims = {write.weight: write.dim for write in channels.reading.writes}
     for name in channels.reading.network.tensors.values():
         bias = f"{name.removesuffix('weight')}bias"
@@ -220,7 +220,8 @@ def _new_biases(
     return found
 
 
-def _cuts_of(surgery: Surgery) -> dict[str, list[Cut]]:
+def cuts_of(surgery: Surgery) -> dict[str, list[Cut]]:
+    """Tensor → what is done to it, in order."""
     found: dict[str, list[Cut]] = defaultdict(list)
     for cut in surgery.cuts:
         found[cut.tensor].append(cut)

@@ -22,7 +22,6 @@ from bequest.graph.rules import read
 from bequest.graph.surgery import can_hold_bias
 from bequest.graph.trace import named_tensors, trace
 from bequest.graph.tryout import Trial
-from bequest.measure.precision import at_least_single
 from bequest.planning import Chosen, Wish, leaving_channels, try_out
 from bequest.restoration import Restored, by_walk, in_weight_space
 from bequest.restorers.regression import Regression
@@ -261,4 +260,4 @@ def _samples(wish: Wish, model: nn.Module, example: Any, input_range: InputRange
     if restorer.value_range is None and not any(isinstance(e, Tensor) for e in input_range):
         low, high = (float(end) for end in input_range)
         restorer = replace(restorer, value_range=(low, high))
-    return restorer.samples(at_least_single(model), example, None, wish.seed)
+    return restorer.samples(model, example, None, wish.seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -11,7 +10,8 @@ from torch import Tensor, fx
 
 from bequest.graph.chains import Bound
 from bequest.graph.groups import Channels
-from bequest.graph.surgery import Cut, Surgery
+from bequest.graph.masked import cuts_of, put_back
+from bequest.graph.surgery import Surgery
 from bequest.robust.merging import Layer
 
 Tensors = Mapping[str, Tensor]
@@ -27,9 +27,7 @@ def dense_shaped(dense: Tensors, pruned: Tensors, surgery: Surgery) -> dict[str,
         pruned: tensors of the pruned one; a bias that it hasn't is the dense one.
         surgery: what took the channels away, biases included.
     """
-    cuts: dict[str, list[Cut]] = defaultdict(list)
-    for cut in surgery.cuts:
-        cuts[cut.tensor].append(cut)
+    cuts = cuts_of(surgery)
     result = {}
     for name, tensor in dense.items():
         if name not in pruned or not tensor.is_floating_point():
@@ -37,18 +35,10 @@ def dense_shaped(dense: Tensors, pruned: Tensors, surgery: Surgery) -> dict[str,
             continue
         value = pruned[name].detach().to(tensor.dtype)
         if name in cuts:
-            value = _placed(tensor, value, cuts[name])
+            whole = tensor if tensor.ndim < 2 else torch.zeros_like(tensor)
+            value = put_back(whole, value, cuts[name])
         result[name] = value
     return result
-
-
-def _placed(dense: Tensor, value: Tensor, cuts: Sequence[Cut]) -> Tensor:
-    whole = dense.clone() if dense.ndim < 2 else torch.zeros_like(dense)
-    kept = [np.arange(size) for size in dense.shape]
-    for cut in cuts:
-        kept[cut.dim] = np.asarray(cut.keep)
-    whole[np.ix_(*kept)] = value
-    return whole
 
 
 def as_replaced(
