@@ -16,8 +16,8 @@ import torch
 import bequest
 from benchmarks.record import record
 from benchmarks.subjects import opened, subject
+from bequest.calibration.samples import Samples
 from bequest.restorers import Regression
-from bequest.statistics.samples import Samples
 
 RATIOS = (0.5, 0.7)
 DEFAULT = Regression()

@@ -13,7 +13,7 @@ from tests.architectures.networks import subject
 
 import bequest
 from benchmarks.record import RESULTS
-from bequest.inspection import GroupView
+from bequest.selection.inspection import GroupView
 
 CURVES = {  # colours that stay apart for colour-blind eyes (Okabe & Ito)
     "none": ("pruned, nothing handed on", "#777777", "s"),

@@ -20,8 +20,8 @@ import bequest
 from benchmarks.record import record
 from benchmarks.subjects import opened, subject
 from bequest import Pruned
+from bequest.calibration.samples import Samples
 from bequest.restorers import Regression
-from bequest.statistics.samples import Samples
 
 RATIOS = (0.3, 0.5, 0.7)
 SEEDS = (0, 1, 2)

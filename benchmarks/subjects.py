@@ -9,8 +9,8 @@ from torch import Tensor, nn
 import bequest
 from benchmarks.record import shared_folder
 from bequest import Pruned
+from bequest.calibration.samples import Samples
 from bequest.data import ImageLoader
-from bequest.statistics.samples import Samples
 from bequest.zoo import Entry
 
 

@@ -21,10 +21,10 @@ from torch import linalg, nn
 
 import bequest
 from benchmarks.record import record
-from bequest.graph.walk import Walk
+from bequest.calibration.moments import Moments
+from bequest.calibration.walk import Walk
 from bequest.restorers import Regression
 from bequest.restorers.normal_equations import solve
-from bequest.statistics.moments import Moments
 
 
 class Clock:

@@ -17,7 +17,7 @@ import torch
 
 import bequest
 from benchmarks.record import record
-from bequest.graph import spill
+from bequest.calibration import spill
 from bequest.restorers import Regression
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from bequest.artifact import Plan, load, load_plan
     from bequest.artifact.export import export
     from bequest.errors import BequestError
-    from bequest.inspection import inspect
     from bequest.measure import cost, evaluate, latency, robustness
     from bequest.pruning import Pruned, Report, prune
+    from bequest.selection.inspection import inspect
 
 _HOMES = {
     "BequestError": "bequest.errors",
@@ -32,7 +32,7 @@ _HOMES = {
     "cost": "bequest.measure",
     "evaluate": "bequest.measure",
     "export": "bequest.artifact.export",
-    "inspect": "bequest.inspection",
+    "inspect": "bequest.selection.inspection",
     "latency": "bequest.measure",
     "load": "bequest.artifact",
     "load_plan": "bequest.artifact",

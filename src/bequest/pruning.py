@@ -13,28 +13,28 @@ from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.lineage import continued, remember
 from bequest.artifact.plan import Form, GroupPlan, Plan, Refusal, versions
 from bequest.artifact.store import save
-from bequest.asking import require_used, warn_of_nothing
-from bequest.attempt import Attempt
+from bequest.calibration.samples import Samples
 from bequest.criteria.base import Criterion
 from bequest.errors import UsageError
 from bequest.execution.copies import private_copy
 from bequest.execution.modes import in_plain_mode
+from bequest.execution.running import undisturbed
 from bequest.graph.admission import admit
 from bequest.graph.groups import group
-from bequest.graph.program import Program
 from bequest.graph.rules import read
 from bequest.graph.trace import inputs_for, require_runnable, trace
-from bequest.graph.training import training_notes, with_training
 from bequest.hypersphere.structure import as_plain
-from bequest.latency_target import meet_latency
 from bequest.measure.cost import Cost
-from bequest.measure.execution import undisturbed
-from bequest.planning import Chosen, Kinds, Wish, chosen_from, require_sound, select
+from bequest.restorers.attempt import Attempt
 from bequest.restorers.base import Restorer
 from bequest.restorers.regression import Regression
-from bequest.selection import Choice, Ratio, Scope
-from bequest.statistics.samples import Samples
-from bequest.targets import Subject, cost_without_data, meet
+from bequest.selection.asking import require_used, warn_of_nothing
+from bequest.selection.choosing import Choice, Ratio, Scope
+from bequest.selection.planning import Chosen, Kinds, Wish, chosen_from, require_sound, select
+from bequest.selection.targets.latency import meet_latency
+from bequest.selection.targets.meeting import Subject, cost_without_data, meet
+from bequest.surgery.program import Program
+from bequest.surgery.training import training_notes, with_training
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Pruned:
 
     Attributes:
         model: a module of the same class with fewer channels, in the mode of the original; a
-            :class:`~bequest.graph.program.Program` where sizes in the code of that class don't
+            :class:`~bequest.surgery.program.Program` where sizes in the code of that class don't
             let it hold them (``plan.form`` says which).
         plan: what left, what was handed on, what was refused and why; from the first dense network
             on, where a network is pruned in several steps.

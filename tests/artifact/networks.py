@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.plan import GroupPlan, Plan, Refusal
-from bequest.graph import surgery as operation
-from bequest.graph.surgery import Attribute, Cut, Surgery
+from bequest.surgery import operation
+from bequest.surgery.operation import Attribute, Cut, Surgery
 
 
 class GroupedTail(nn.Module):

@@ -10,7 +10,7 @@ from bequest.artifact.manifest import Manifest
 from bequest.artifact.parse import parse_plan
 from bequest.artifact.plan import VERSION, GroupPlan, Plan, Refusal
 from bequest.errors import ArtifactError
-from bequest.graph.surgery import Attribute, Cut, Surgery
+from bequest.surgery.operation import Attribute, Cut, Surgery
 from tests.artifact.tampering import resealed
 
 FIELDS = {

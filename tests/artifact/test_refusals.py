@@ -15,7 +15,7 @@ from torch import nn
 
 from bequest.artifact import load, load_plan, save, store
 from bequest.errors import ArtifactError, ModelError, UsageError
-from bequest.graph.surgery import Surgery
+from bequest.surgery.operation import Surgery
 from tests.artifact.networks import CASES, GroupedTail, OddBuffers, TiedEmbedding, plan_of
 
 

@@ -15,7 +15,7 @@ from bequest import hypersphere
 from bequest.artifact import save
 from bequest.artifact.fingerprint import fingerprint
 from bequest.errors import ArtifactError, UsageError
-from bequest.graph.program import Program
+from bequest.surgery.program import Program
 from tests.networks import (
     NETWORKS,
     ChannelShuffle,

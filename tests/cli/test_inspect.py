@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from bequest.cli.views import inspection_tables
-from bequest.inspection import GroupView, Inspection
+from bequest.selection.inspection import GroupView, Inspection
 
 
 def view(name, **changes):

@@ -19,7 +19,7 @@ from tests.networks import (
 )
 
 
-def groups_of(network: type[nn.Module]) -> dict[str, bequest.inspection.GroupView]:
+def groups_of(network: type[nn.Module]) -> dict[str, bequest.selection.inspection.GroupView]:
     model, x = prepared(network)
     return {view.name: view for view in bequest.inspect(model, x).groups}
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 import bequest
-from bequest.graph.surgery import laid_out_as
 from bequest.restorers import Regression
+from bequest.surgery.operation import laid_out_as
 
 
 def network():

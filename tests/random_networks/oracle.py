@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from bequest.graph.surgery import Cut, Surgery
+from bequest.surgery.operation import Cut, Surgery
 
 
 def masked(dense: nn.Module, surgery: Surgery) -> nn.Module:

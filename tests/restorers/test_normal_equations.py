@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from bequest.calibration.moments import Moments
+from bequest.calibration.patches import channel_major, outputs_at, patches
 from bequest.graph.geometry import LAYERS, Geometry
-from bequest.graph.patches import channel_major, outputs_at, patches
 from bequest.graph.trace import operator_of, trace
 from bequest.restorers.normal_equations import solve
-from bequest.statistics.moments import Moments
 from tests.restorers.layers import CASES
 
 LINEAR = Geometry(linear=True)

@@ -10,10 +10,10 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 import bequest
+from bequest.calibration.inputs.synthetic import SOURCES
+from bequest.calibration.samples import Samples
 from bequest.errors import BequestError, UsageError
 from bequest.restorers import Regression, regression
-from bequest.statistics.samples import Samples
-from bequest.statistics.synthetic import SOURCES
 from tests.architectures.planting import PlantedFirst
 from tests.networks import NETWORKS, Decoder, DepthwiseTail, Plain, Residual, randomise
 

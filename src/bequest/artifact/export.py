@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from bequest.atomic import replacing
 from bequest.errors import MissingExtraError, ModelError, UsageError
 from bequest.execution.modules import require_module
+from bequest.execution.randomness import stream
+from bequest.execution.running import evaluation_mode, run
 from bequest.graph.inputs import Inputs, mapped, normalise_inputs, tensors_of
-from bequest.measure.execution import evaluation_mode, run
-from bequest.randomness import stream
 
 TOLERANCE = 1e-4
 """Largest difference from PyTorch, relative to the largest output (absolute below 1)."""

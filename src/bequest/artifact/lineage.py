@@ -25,8 +25,8 @@ from bequest.artifact.parse import parse_plan
 from bequest.artifact.plan import Plan
 from bequest.artifact.succession import succeeded
 from bequest.errors import ArtifactError
-from bequest.graph.composition import qualified
 from bequest.graph.trace import named_tensors
+from bequest.surgery.composition import qualified
 
 _KEY = "_bequest_lineage"
 

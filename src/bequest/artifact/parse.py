@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 from bequest.artifact import fields
 from bequest.artifact.plan import VERSION, Form, GroupPlan, Plan, Refusal
-from bequest.graph.constants import HELD
-from bequest.graph.surgery import Attribute, Cut, Surgery
+from bequest.surgery.attributes import HELD
+from bequest.surgery.operation import Attribute, Cut, Surgery
 
 WIDTH_ATTRIBUTES = HELD | frozenset(
     "in_channels out_channels groups in_features out_features embedding_dim num_embeddings "

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 
 from bequest._version import __version__
-from bequest.graph.surgery import Surgery
+from bequest.surgery.operation import Surgery
 
 Form = Literal["module", "program"]
 

@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from bequest.artifact import fields
 from bequest.artifact.manifest import TensorSpec
 from bequest.errors import ArtifactError
-from bequest.graph.program import Document, Program, build, resolve
+from bequest.surgery.program import Document, Program, build, resolve
 
 FIELDS = ("inputs", "tensors", "parameters", "steps", "returns", "any_batch")
 _NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)

@@ -39,8 +39,8 @@ from bequest.artifact.program import load_program
 from bequest.artifact.sparse import decode, encode
 from bequest.errors import ArtifactError, ModelError, UsageError
 from bequest.execution.modules import require_module
-from bequest.graph import surgery as operation
-from bequest.graph.program import Document, Program
+from bequest.surgery import operation
+from bequest.surgery.program import Document, Program
 
 Model = TypeVar("Model", bound=nn.Module)
 

@@ -7,8 +7,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from bequest.artifact.plan import GroupPlan, Plan
-from bequest.graph.composition import below, composed, qualified
-from bequest.graph.surgery import Surgery
+from bequest.surgery.composition import below, composed, qualified
+from bequest.surgery.operation import Surgery
 
 EARLIER = "earlier"
 """The entry of a recipe that holds the recipes of earlier steps, the first one first."""

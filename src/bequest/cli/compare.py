@@ -51,7 +51,6 @@ def compare(
     Synthetic images for what looks at inputs (regression, obs, ...) are made once for all. Where
     nothing could be pruned at any ratio the exit code is 1.
     """
-    from bequest.asking import nothing_pruned
     from bequest.cli.cells import comparison_tables, encode
     from bequest.cli.files import require_file, write
     from bequest.cli.grid import compare_all
@@ -60,6 +59,7 @@ def compare(
     from bequest.cli.values import parse_device, parse_names, parse_ratios
     from bequest.errors import ModelError
     from bequest.report import comparison_page
+    from bequest.selection.asking import nothing_pruned
 
     with Output(json) as output:
         settings = Settings(groups, scope, round_to, seed)

@@ -21,8 +21,8 @@ from bequest.cli.output import Output
 from bequest.data import ImageLoader
 from bequest.data.arrays import ImageArrays
 from bequest.errors import BequestError, MissingExtraError
+from bequest.execution.progress import tracked
 from bequest.measure import evaluate
-from bequest.measure.progress import tracked
 
 NETWORK = "vgg-digits"
 _LEAST_TOP1 = 95.0  # on the training images, of which a sound network knows all

@@ -101,7 +101,6 @@ def prune(
     could be pruned the exit code is 1, and nothing is saved.
     """
     from bequest.artifact.folder import require_empty
-    from bequest.asking import nothing_pruned
     from bequest.cli.files import require_file
     from bequest.cli.models import open_model
     from bequest.cli.robust import Progressive
@@ -110,6 +109,7 @@ def prune(
     from bequest.cli.values import options_given, parse_device, parse_ratio, require_data
     from bequest.errors import ModelError
     from bequest.report import PruningResult
+    from bequest.selection.asking import nothing_pruned
 
     with Output(json) as output:
         given = options_given(context)
@@ -171,12 +171,12 @@ def _show(
     output: Output, result: PruningResult, html: Path | None, out: Path | None, rest: str
 ) -> None:
     """Tables for a person, a page, one document for a program; what to do next, with what else."""
-    from bequest.asking import NOTHING
     from bequest.cli.files import write
     from bequest.cli.robust import robust_json, robust_tables
     from bequest.cli.tables import group_table, refusal_tables, table
     from bequest.report import pruning_page, wording
     from bequest.report.pruning import AS_PROGRAM, before_and_after
+    from bequest.selection.asking import NOTHING
 
     pruned = [group_table(result.report.groups)] if result.report.groups else []
     output.show(

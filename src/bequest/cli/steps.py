@@ -15,19 +15,19 @@ from torch import nn
 
 import bequest
 from bequest.artifact import save
+from bequest.calibration.samples import Samples
 from bequest.cli.inputs import InputForm
 from bequest.data import ImageLoader
 from bequest.errors import InputWarning, NothingPrunedWarning, UsageError
 from bequest.graph.trace import require_runnable
 from bequest.measure import Latency, cost, evaluate
 from bequest.measure.latency import latencies
-from bequest.planning import Kinds, Wish
 from bequest.pruning import Pruned
 from bequest.report import Measured
 from bequest.restorers import Regression
 from bequest.restorers.regression import FEWEST
-from bequest.selection import Ratio, Scope
-from bequest.statistics.samples import Samples
+from bequest.selection.choosing import Ratio, Scope
+from bequest.selection.planning import Kinds, Wish
 
 
 @dataclass(frozen=True)

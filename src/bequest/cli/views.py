@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.text import Text
 
 from bequest.cli.tables import Footnotes, table
-from bequest.inspection import GroupView, Inspection
 from bequest.report import wording
+from bequest.selection.inspection import GroupView, Inspection
 
 
 def inspection_tables(inspection: Inspection) -> list[RenderableType]:

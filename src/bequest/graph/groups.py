@@ -88,7 +88,7 @@ class Channels:
         channel_of: label → channel.
         groups: the groups, in the order of their first producers.
         training: the same of the network with training flags set, where evaluation doesn't read
-            every tensor (:mod:`bequest.graph.training`).
+            every tensor (:mod:`bequest.surgery.training`).
     """
 
     reading: Reading

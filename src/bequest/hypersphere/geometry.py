@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bequest.graph.surgery import laid_out_as
+from bequest.surgery.operation import laid_out_as
 
 Plain = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 """The layers whose weights are filters along dimension 0."""

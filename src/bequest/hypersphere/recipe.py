@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from bequest.errors import UsageError
+from bequest.execution.randomness import check_seed
 from bequest.hypersphere.augmentation import AUGMENTATIONS
 from bequest.hypersphere.masks import SCOPES, check_sparsity, parse_block
 from bequest.hypersphere.penalty import Form
-from bequest.randomness import check_seed
 
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 

@@ -18,6 +18,7 @@ from bequest.atomic import replacing
 from bequest.data import ImageLoader
 from bequest.errors import BequestError, DataError, UsageError
 from bequest.execution.copies import duplicate
+from bequest.execution.progress import tracked
 from bequest.hypersphere.augmentation import Augmentation
 from bequest.hypersphere.checkpoint import (
     EpochRecord,
@@ -30,7 +31,6 @@ from bequest.hypersphere.layers import to_sphere
 from bequest.hypersphere.penalty import HypersphericalPenalty
 from bequest.hypersphere.recipe import Recipe
 from bequest.measure import evaluate
-from bequest.measure.progress import tracked
 
 CHECKPOINT = "checkpoint.safetensors"
 STOPPED = "stopped.safetensors"

@@ -13,10 +13,10 @@ from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.lineage import continued
 from bequest.artifact.plan import Plan, versions
 from bequest.execution.modules import require_module
-from bequest.graph.surgery import Surgery
 from bequest.hypersphere.convert import deconvert
 from bequest.hypersphere.layers import CosineClassifier, Hyperspherical
 from bequest.hypersphere.structure import forms_of
+from bequest.surgery.operation import Surgery
 
 
 def save(

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from bequest.errors import UsageError
 from bequest.execution.modules import require_module
+from bequest.execution.randomness import stream
 from bequest.hypersphere.masks import pruned_count
-from bequest.randomness import stream
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from bequest.artifact.sparse import stored_bytes
 from bequest.execution.modules import require_module
+from bequest.execution.running import evaluation_mode, run
 from bequest.hypersphere.geometry import KINDS, Geometry
 from bequest.hypersphere.recovered import Recovered
-from bequest.measure.execution import evaluation_mode, run
 
 
 @dataclass(frozen=True)

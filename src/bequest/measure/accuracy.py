@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from bequest.errors import DataError, ModelError, UsageError
 from bequest.execution.copies import duplicate
-from bequest.measure.execution import evaluation_mode, is_on, placed, run
-from bequest.measure.progress import tracked
+from bequest.execution.progress import tracked
+from bequest.execution.running import evaluation_mode, is_on, placed, run
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from torch.nn.functional import cross_entropy
 
 from bequest.errors import DataError, UnknownNameError, UsageError
 from bequest.execution.copies import duplicate
+from bequest.execution.progress import tracked
+from bequest.execution.randomness import SEEDS, stream
+from bequest.execution.running import evaluation_mode, is_on, placed, run
 from bequest.measure.accuracy import checked_labels, logits_of, pairs
-from bequest.measure.execution import evaluation_mode, is_on, placed, run
-from bequest.measure.progress import tracked
-from bequest.randomness import SEEDS, stream
 
 Meaning = Literal["logits", "probabilities"]
 Logits = Callable[[Tensor], Tensor]

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
 from bequest.artifact.sparse import stored_bytes
-from bequest.measure.execution import Inputs, evaluation_mode, run
+from bequest.execution.running import Inputs, evaluation_mode, run
 
 
 @dataclass(frozen=True)

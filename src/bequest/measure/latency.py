@@ -14,7 +14,7 @@ from torch import nn
 from bequest.errors import UsageError
 from bequest.execution.devices import device_of
 from bequest.execution.modules import require_module
-from bequest.measure.execution import Inputs, evaluation_mode, run
+from bequest.execution.running import Inputs, evaluation_mode, run
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bequest.calibration.moments import ROUNDINGS
+from bequest.calibration.samples import Samples
+from bequest.calibration.spill import Mapped
+from bequest.calibration.walk import Call, Layer, Walk
 from bequest.graph.geometry import Geometry
-from bequest.graph.spill import Mapped
-from bequest.graph.walk import Call, Layer, Walk
 from bequest.restorers.wanted import Branch, branch
-from bequest.statistics.moments import ROUNDINGS
-from bequest.statistics.samples import Samples
 
 HELD_BACK = 0.1
 """Share of the inputs; at least one chunk."""

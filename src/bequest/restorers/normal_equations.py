@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, linalg
 
-from bequest.statistics.moments import Moments
+from bequest.calibration.moments import Moments
 
 ENOUGH_ROWS = 32
 """Rows per unknown under which the ridge is raised: fewer of them are fitted with their noise."""

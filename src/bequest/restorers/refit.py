@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bequest.graph.patches import as_weight
-from bequest.graph.walk import Layer, Walk
+from bequest.calibration.moments import Moments, sampled_places
+from bequest.calibration.patches import as_weight
+from bequest.calibration.walk import Layer, Walk
 from bequest.restorers.normal_equations import Solution, solve
 from bequest.restorers.wanted import wanted
-from bequest.statistics.moments import Moments, sampled_places
 
 
 @dataclass(frozen=True)

@@ -20,22 +20,22 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from bequest.calibration.inputs.batching import Batching
+from bequest.calibration.inputs.given import collect
+from bequest.calibration.inputs.making import inverted, synthesise
+from bequest.calibration.inputs.scale import noted
+from bequest.calibration.inputs.synthetic import SOURCES
+from bequest.calibration.samples import CHUNK, Samples
 from bequest.config import register
 from bequest.errors import UnknownNameError, UsageError
 from bequest.execution.copies import private_copy
 from bequest.execution.devices import device_of
 from bequest.execution.modes import in_plain_mode
+from bequest.execution.precision import at_least_single, working_dtype
+from bequest.execution.running import placed
 from bequest.graph.inputs import mapped, normalise_inputs
 from bequest.graph.trace import inputs_for
 from bequest.measure.cost import cost
-from bequest.measure.execution import placed
-from bequest.measure.precision import at_least_single, working_dtype
-from bequest.statistics.batching import Batching
-from bequest.statistics.given import collect
-from bequest.statistics.making import inverted, synthesise
-from bequest.statistics.samples import CHUNK, Samples
-from bequest.statistics.scale import noted
-from bequest.statistics.synthetic import SOURCES
 
 
 @register("restorer", "regression")
@@ -46,13 +46,14 @@ class Regression:
     Attributes:
         images: number of inputs; None = 256, and up to 4,096 for networks so small that all of them
             together take no more than :data:`BUDGET` multiply-accumulates.
-        source: synthetic inputs: "leaves", "pink" or "white" (:mod:`bequest.statistics.synthetic`).
+        source: synthetic inputs: "leaves", "pink" or "white"
+            (:mod:`bequest.calibration.inputs.synthetic`).
         value_range: lowest and highest value of real inputs, where known; matters to networks
             without batch norm. None = zero mean and unit variance per channel.
         inversion: steps by which images are fitted to the statistics of the network's batch norms,
-            or, where it has none, to its classes (:mod:`bequest.statistics.inversion`); each takes
-            a forward and a backward pass. None = 12, and down to 3 where all of them together take
-            more than :data:`EFFORT` multiply-accumulates.
+            or, where it has none, to its classes (:mod:`bequest.calibration.inputs.inverted`); each
+            takes a forward and a backward pass. None = 12, and down to 3 where all of them together
+            take more than :data:`EFFORT` multiply-accumulates.
         ridge: penalty on the change of the weights, relative to the mean variance of the inputs;
             :data:`MADE_UP` times that where tokens are made up.
     """

@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx
 
-from bequest.graph.spill import Mapped
+from bequest.calibration.spill import Mapped
+from bequest.calibration.walk import Call, Walk
 from bequest.graph.trace import operator_of
-from bequest.graph.walk import Call, Walk
 
 
 class Branch(NamedTuple):

@@ -16,24 +16,24 @@ from bequest import config
 from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.lineage import continued, remember
 from bequest.artifact.plan import Plan, versions
-from bequest.asking import warn_of_nothing
 from bequest.errors import UsageError
 from bequest.execution.copies import duplicate
 from bequest.execution.modes import in_plain_mode
+from bequest.execution.progress import tracked
+from bequest.execution.running import undisturbed
 from bequest.graph.admission import admit
-from bequest.graph.training import training_notes
 from bequest.hypersphere.structure import as_plain
 from bequest.measure.cost import cost
-from bequest.measure.execution import undisturbed
-from bequest.measure.progress import tracked
-from bequest.planning import Wish
 from bequest.restorers.base import Restorer
 from bequest.restorers.regression import Regression
 from bequest.robust.annealing import Informed, Strategy
 from bequest.robust.inputs import InputRange, to_json
 from bequest.robust.records import RobustPruned, RobustReport, Step
 from bequest.robust.run import Pace, Run
-from bequest.selection import Ratio
+from bequest.selection.asking import warn_of_nothing
+from bequest.selection.choosing import Ratio
+from bequest.selection.planning import Wish
+from bequest.surgery.training import training_notes
 
 ALPHA = 0.75
 """Weight of the size of a change against its evenness: the paper's for networks of ReLU."""

@@ -12,19 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from bequest.artifact.plan import Refusal
-from bequest.asking import asked_for, held_by_output, is_classifier
+from bequest.calibration.samples import Samples
 from bequest.execution.copies import duplicate, private_copy
-from bequest.graph import surgery as operation
 from bequest.graph.chains import bind
-from bequest.graph.cuts import plan_surgery
 from bequest.graph.groups import Channels, Group, group
 from bequest.graph.rules import read
-from bequest.graph.surgery import can_hold_bias
 from bequest.graph.trace import named_tensors, trace
-from bequest.graph.tryout import Trial
-from bequest.planning import Chosen, Wish, leaving_channels, try_out
-from bequest.restoration import Restored, by_walk, in_weight_space
 from bequest.restorers.regression import Regression
+from bequest.restorers.restoration import Restored, by_walk, in_weight_space
 from bequest.restorers.srinivas2015sum import Sum
 from bequest.robust.annealing import Informed, Strategy, scores
 from bequest.robust.impact import Values, certified_change, folded, output_of, values
@@ -33,8 +28,13 @@ from bequest.robust.intervals import Interval
 from bequest.robust.merging import Heirs, Layer
 from bequest.robust.records import Decision
 from bequest.robust.shapes import as_replaced, dense_shaped
-from bequest.selection import Ratio, kept_count
-from bequest.statistics.samples import Samples
+from bequest.selection.asking import asked_for, held_by_output, is_classifier
+from bequest.selection.choosing import Ratio, kept_count
+from bequest.selection.planning import Chosen, Wish, leaving_channels, try_out
+from bequest.surgery import operation
+from bequest.surgery.cuts import plan_surgery
+from bequest.surgery.operation import can_hold_bias
+from bequest.surgery.tryout import Trial
 
 
 @dataclass(frozen=True)

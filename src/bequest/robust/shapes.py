@@ -10,9 +10,9 @@ from torch import Tensor, fx
 
 from bequest.graph.chains import Bound
 from bequest.graph.groups import Channels
-from bequest.graph.masked import cuts_of, put_back
-from bequest.graph.surgery import Surgery
 from bequest.robust.merging import Layer
+from bequest.surgery.masked import cuts_of, put_back
+from bequest.surgery.operation import Surgery
 
 Tensors = Mapping[str, Tensor]
 

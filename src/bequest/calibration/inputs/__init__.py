@@ -1,0 +1,1 @@
+"""Where inputs come from: made up, written, or given."""

@@ -1,0 +1,1 @@
+"""Who leaves: candidates, ranking, widths, targets."""

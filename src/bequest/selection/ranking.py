@@ -1,0 +1,94 @@
+"""Every candidate group's scores, from its weights or from what the layers behind it see."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from torch import nn
+
+from bequest.artifact.plan import Refusal
+from bequest.calibration.observed import calibrate
+from bequest.calibration.samples import Samples
+from bequest.criteria import OBS
+from bequest.criteria.base import Criterion, Unscorable
+from bequest.execution.progress import tracked
+from bequest.graph.chains import bind
+from bequest.graph.groups import Channels, Group
+from bequest.graph.trace import named_tensors
+from bequest.graph.units import Reader, Unit
+from bequest.selection.choosing import Choice
+
+Candidate = tuple[Group, float]
+"""A group and the ratio that it is asked to lose."""
+
+
+def rank(
+    channels: Channels,
+    candidates: Sequence[Candidate],
+    model: nn.Module,
+    criterion: Criterion,
+    *,
+    seed: int,
+    progress: bool,
+) -> tuple[list[Choice], list[Refusal]]:
+    """Scores from the dense weights; a group's float64 copy is gone when the next one is read."""
+    tensors = named_tensors(model)
+    choices: list[Choice] = []
+    refused: list[Refusal] = []
+    for member, share in tracked(candidates, "ranking channels", candidates, progress):
+        unit = bind(channels, member, tensors).unit
+        try:
+            choices.append(Choice(member, share, _scores(criterion, unit, seed)))
+        except Unscorable as finding:
+            refused.append(Refusal(member.name, member.size, finding.reason))
+    return choices, refused
+
+
+def rank_observed(
+    channels: Channels,
+    candidates: Sequence[Candidate],
+    model: nn.Module,
+    criterion: Criterion,
+    samples: Samples,
+    *,
+    seed: int,
+    progress: bool,
+) -> tuple[list[Choice], list[Refusal]]:
+    """Scores, and predicted losses, with what the layers behind each group see over samples.
+
+    The model is one in at least single precision, in evaluation mode.
+    """
+    tensors = named_tensors(model)
+    shares = {member.name: share for member, share in candidates}
+    choices: dict[str, Choice] = {}
+    refused: list[Refusal] = []
+
+    def score(member: Group, readers: tuple[Reader, ...]) -> None:
+        unit = replace(bind(channels, member, tensors).unit, readers=readers)
+        try:
+            scores = _scores(criterion, unit, seed)
+            losses = np.sort(scores if criterion == OBS() else _losses(unit, scores))
+        except Unscorable as finding:
+            refused.append(Refusal(member.name, member.size, finding.reason))
+        else:
+            choices[member.name] = Choice(member, shares[member.name], scores, losses)
+
+    groups = [member for member, _ in candidates]
+    calibrate(channels, groups, model, samples, score, seed=seed, show=progress)
+    return [choices[member.name] for member in groups if member.name in choices], refused
+
+
+def _losses(unit: Unit, scores: np.ndarray) -> np.ndarray:
+    """What has mounted up when each channel leaves in the order of the scores, (n,)."""
+    order = np.argsort(scores, kind="stable").tolist()
+    losses: np.ndarray = OBS().losses(unit, order).cpu().numpy()
+    return losses
+
+
+def _scores(criterion: Criterion, unit: Unit, seed: int) -> np.ndarray:
+    if not unit.producers:
+        raise Unscorable(criterion.name, unit.name, "its weights are computed")
+    scores: np.ndarray = criterion.score(unit, seed).cpu().numpy()
+    return scores

@@ -1,0 +1,1 @@
+"""What the pruned network as a whole is to reach."""

@@ -1,1 +1,0 @@
-"""Where the inputs of data-free restoration come from."""

@@ -1,0 +1,143 @@
+"""From the channels that leave to the surgery: which indices of which tensors stay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from bequest.graph.groups import Channels
+from bequest.graph.ledger import Layout
+from bequest.graph.trace import module_of, named_tensors
+from bequest.surgery.attributes import mend
+from bequest.surgery.operation import Attribute, Cut, Surgery
+from bequest.surgery.shrunk import Shrunk
+from bequest.surgery.training import training_cuts
+
+Sizes = dict[tuple[str, int], int]
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+
+
+def plan_surgery(channels: Channels, leaving: NDArray[np.bool_], model: nn.Module) -> Surgery:
+    """The surgery that removes channels.
+
+    Args:
+        channels: the network's groups.
+        leaving: for every channel id whether it leaves.
+        model: the dense model; only shapes and attributes are read.
+    """
+    cuts = [
+        *_grouped_cuts(channels, leaving),
+        *_plain_cuts(channels, leaving),
+        *training_cuts(channels, leaving),
+    ]
+    sizes: Sizes = {(cut.tensor, cut.dim): len(cut.keep) // cut.blocks for cut in cuts}
+    attributes = (
+        *_attributes(model, sizes),
+        *_bare_norms(channels, leaving, model),
+        *mend(channels, leaving, model),
+    )
+    return Surgery(tuple(cuts), attributes, ())
+
+
+def _plain_cuts(channels: Channels, leaving: NDArray[np.bool_]) -> Iterator[Cut]:
+    for (tensor, dim), labels in channels.reading.ledger.slots.items():
+        gone = leaving[channels.channel_of[labels]]
+        if gone.any():
+            yield Cut(tensor, dim, tuple(np.flatnonzero(~gone).tolist()))
+
+
+def _grouped_cuts(channels: Channels, leaving: NDArray[np.bool_]) -> Iterator[Cut]:
+    """Input columns of grouped convolutions, before their rows are cut: blocks are whole then."""
+    done = set()
+    for read in channels.reading.reads:
+        gone = leaving[channels.channel_of[read.labels]]
+        if read.groups == 1 or read.weight is None or read.weight in done or not gone.any():
+            continue
+        done.add(read.weight)
+        local = [np.flatnonzero(~block) for block in gone.reshape(read.groups, -1)]
+        yield Cut(read.weight, 1, tuple(np.concatenate(local).tolist()), read.groups)
+
+
+def _attributes(model: nn.Module, sizes: Sizes) -> Iterator[Attribute]:
+    """What modules write down about their widths, from the new shapes of their tensors."""
+    touched = dict.fromkeys(tensor.rpartition(".")[0] for tensor, _ in sizes)
+    modules = dict(model.named_modules())
+    for name in touched:
+        module = modules[name]
+        for attribute, after in _widths(name, module, sizes).items():
+            before = getattr(module, attribute)
+            before = tuple(before) if isinstance(before, list | tuple) else before
+            if before != after:
+                yield Attribute(name, attribute, before, after)
+
+
+def _widths(name: str, module: nn.Module, sizes: Sizes) -> dict[str, int | tuple[int, ...]]:
+    def size(tensor: str, dim: int) -> int:
+        held: Tensor = getattr(module, tensor)
+        return sizes.get((f"{name}.{tensor}" if name else tensor, dim), held.shape[dim])
+
+    widths: dict[str, int | tuple[int, ...]] = {}
+    if isinstance(module, (*_CONVOLUTIONS, *_TRANSPOSED)):
+        groups, rows = module.groups, module.weight.shape[0]
+        if groups > 1 and module.weight.shape[1] == 1:  # depthwise: a group per channel
+            groups = groups * size("weight", 0) // rows
+            widths["groups"] = groups
+        ends = ("out_channels", "in_channels")
+        first, second = ends if isinstance(module, _CONVOLUTIONS) else reversed(ends)
+        widths |= {first: size("weight", 0), second: size("weight", 1) * groups}
+    elif isinstance(module, nn.Linear):
+        widths = {"out_features": size("weight", 0), "in_features": size("weight", 1)}
+    elif isinstance(module, nn.Embedding):
+        widths = {"embedding_dim": size("weight", 1)}
+    elif isinstance(module, nn.modules.batchnorm._NormBase):
+        held = "running_mean" if module.running_mean is not None else "weight"
+        widths = {"num_features": size(held, 0)}
+    elif isinstance(module, nn.GroupNorm):
+        widths = {"num_channels": size("weight", 0)}
+        if module.num_groups == module.num_channels:
+            widths["num_groups"] = size("weight", 0)
+    elif isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        dims = range(len(module.normalized_shape))
+        widths = {"normalized_shape": tuple(size("weight", dim) for dim in dims)}
+    elif isinstance(module, nn.PReLU):
+        widths = {"num_parameters": size("weight", 0)}
+    return widths
+
+
+def _bare_norms(
+    channels: Channels, leaving: NDArray[np.bool_], model: nn.Module
+) -> Iterator[Attribute]:
+    """What norms without tensors write down about their widths, from what they are given."""
+    bare = {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, _NORMS) and not named_tensors(module)
+    }
+    shrunk = Shrunk(channels, leaving)
+    for node in channels.reading.network.nodes:
+        source = node.args[0] if node.op == "call_function" and node.args else None
+        if module_of(node) not in bare or not isinstance(source, fx.Node):
+            continue
+        name = module_of(node)
+        module = bare.pop(name)  # its first operator reads what the module is given
+        if isinstance(channels.reading.layouts[source], Layout):
+            for attribute, after in _bare_widths(module, shrunk.shape(source)).items():
+                before = getattr(module, attribute)
+                before = tuple(before) if isinstance(before, list | tuple) else before
+                if before != after:
+                    yield Attribute(name, attribute, before, after)
+
+
+def _bare_widths(module: nn.Module, shape: Sequence[int]) -> dict[str, int | tuple[int, ...]]:
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        return {"num_features": shape[1 if len(shape) > 1 else 0]}
+    if isinstance(module, nn.GroupNorm):
+        each = module.num_groups == module.num_channels
+        return {"num_channels": shape[1], **({"num_groups": shape[1]} if each else {})}
+    assert isinstance(module, nn.LayerNorm | nn.RMSNorm)
+    return {"normalized_shape": tuple(shape[-len(module.normalized_shape) :])}

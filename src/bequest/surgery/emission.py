@@ -1,0 +1,312 @@
+"""Writes a pruned network down as a program: the traced graph with its constants at new widths.
+
+Constants that follow the batch size (:mod:`bequest.surgery.batches`) are written in proportion to
+it; where one doesn't follow in proportion, or other operators run there, the program keeps the
+batch size of the example.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+from torch.utils._pytree import TreeSpec
+
+from bequest.errors import ModelError
+from bequest.graph.groups import Channels
+from bequest.graph.inputs import normalise_inputs
+from bequest.graph.trace import Network, named_tensors, operator_of, place_of
+from bequest.graph.twins import VIEWS, without_copies
+from bequest.surgery.batches import at_other_batches
+from bequest.surgery.program import Document, Program, build, resolve
+from bequest.surgery.shrunk import Shrunk
+
+_NORM = "_native_batch_norm_legit_no_training"
+_ASSERTIONS = frozenset({"_assert_tensor_metadata", "_assert_async", "_assert_scalar"})
+
+
+class NotEmittable(ModelError):  # noqa: N818 -- a reason, given to the user among others
+    """Why a network can't be written down as a program."""
+
+
+def emit(
+    model: nn.Module,
+    example_inputs: Any,
+    channels: Channels,
+    leaving: NDArray[Any],
+    pruned: nn.Module,
+) -> Program:
+    """The pruned network as a program.
+
+    Args:
+        model: the dense model; only its code and shapes are read.
+        example_inputs: what it was traced with.
+        channels: its groups.
+        leaving: for every channel id whether it leaves.
+        pruned: the model after the surgery; its ``forward`` need not run, its tensors are taken.
+
+    Raises:
+        NotEmittable: the network has an operator that programs may not hold, or takes or returns
+            something else than tensors; the message names it.
+    """
+    names = _input_names(model, example_inputs)
+    several = at_other_batches(model, example_inputs, channels, leaving)
+    if several is not None:
+        try:
+            return _program(pruned, names, *several)
+        except NotEmittable:  # of more samples the code goes another way
+            pass
+    return _program(pruned, names, channels.reading.network, Shrunk(channels, leaving), None)
+
+
+def check_emittable(model: nn.Module, example_inputs: Any, channels: Channels) -> None:
+    """Raises NotEmittable where :func:`emit` would, without tracing."""
+    nobody = np.zeros(int(channels.channel_of.max(initial=0)) + 1, bool)
+    writer = _Writer(channels.reading.network, Shrunk(channels, nobody), None)
+    writer.document(_input_names(model, example_inputs), {}, ())
+
+
+def _program(
+    pruned: nn.Module,
+    names: Sequence[str],
+    network: Network,
+    shrunk: Shrunk,
+    twins: Mapping[fx.Node, fx.Node] | None,
+) -> Program:
+    writer = _Writer(network, shrunk, twins)
+    parameters = dict(pruned.named_parameters(remove_duplicate=False))
+    document = writer.document(names, _biases(pruned, network), parameters)
+    return build(document, {**named_tensors(pruned), **writer.constants})
+
+
+class _Writer:
+    """From nodes to steps; every value has the number of the step that makes it."""
+
+    def __init__(
+        self, network: Network, shrunk: Shrunk, twins: Mapping[fx.Node, fx.Node] | None
+    ) -> None:
+        self._network = network
+        self._shrunk = shrunk
+        self._twins = twins
+        self._batch = _batch_size(network)
+        self._number: dict[fx.Node, int] = {}
+        self.constants: dict[str, Tensor] = {}
+
+    def document(
+        self, names: Sequence[str], biases: Mapping[str, str], parameters: Collection[str]
+    ) -> Document:
+        """The whole program.
+
+        Raises:
+            NotEmittable: a part of the network has no form in a program.
+        """
+        if self._network.returns is None:
+            raise NotEmittable("running the network changes its buffers")
+        kept, self._sources = without_copies(self._network)
+        inputs, held = self._placeholders(kept, names)
+        new = dict.fromkeys(biases.values())
+        tensors = [*dict.fromkeys(held.values()), *new]
+        count = len(inputs)
+        place = {name: count + i for i, name in enumerate(tensors)}
+        self._number.update({node: place[name] for node, name in held.items()})
+        self._added = {layer: place[name] for layer, name in biases.items()}
+        self._count = count + len(tensors)
+        steps = [step for node in kept if node.op == "call_function" for step in self._step(node)]
+        flat: Any = self._network.output.args[0]
+        return {
+            "inputs": inputs,
+            "tensors": tensors,
+            "parameters": [name for name in tensors if name in parameters],
+            "steps": steps,
+            "returns": _returned(self._network.returns, iter(flat), self._argument),
+            "any_batch": self._twins is not None,
+        }
+
+    def _placeholders(
+        self, kept: Sequence[fx.Node], names: Sequence[str]
+    ) -> tuple[list[dict[str, Any]], dict[fx.Node, str]]:
+        inputs: list[dict[str, Any]] = []
+        held: dict[fx.Node, str] = {}
+        for node in (node for node in kept if node.op == "placeholder"):
+            value = node.meta["val"]
+            if node.name in self._network.inputs:
+                self._number[node] = len(inputs)
+                dtype = str(value.dtype).removeprefix("torch.")
+                name = names[len(inputs)]
+                inputs.append({"name": name, "shape": list(value.shape), "dtype": dtype})
+            elif node.name in self._network.tensors:
+                held[node] = self._network.tensors[node.name]
+            elif node.name in self._network.constants:
+                if self._network.constants[node.name].is_meta:
+                    raise NotEmittable(
+                        "a tensor made by the network's code has no values in the trace"
+                    )
+                held[node] = f"constants.{len(self.constants)}"
+                self.constants[held[node]] = self._network.constants[node.name]
+        return inputs, held
+
+    def _step(self, node: fx.Node) -> list[list[Any]]:
+        """The step of an operator; none for what computes nothing."""
+        name = operator_of(node)
+        if name in _ASSERTIONS:
+            return []
+        source = node.args[0]
+        if name == "getitem" and isinstance(source, fx.Node) and operator_of(source) == _NORM:
+            self._number[node] = self._number[source]
+            return []
+        operator = _operator(node)
+        rewritten = self._shrunk.literals(node)
+        args = [
+            self._argument(arg) if i not in rewritten else self._size(node, i, rewritten[i])
+            for i, arg in enumerate(node.args)
+        ]
+        args += [rewritten[i] for i in sorted(rewritten) if i >= len(node.args)]
+        args = self._proportional(node, args, rewritten)
+        kwargs = {
+            key: self._argument(value)
+            for key, value in node.kwargs.items()
+            if key not in ("layout", "pin_memory")
+        }
+        if name == _NORM:  # the whole operator has a gradient, its decomposed form has none
+            args = [*args[:5], False, *args[5:], True]
+        args = self._with_bias(node, args)
+        self._number[node] = self._count
+        self._count += 1
+        return [[operator, args, kwargs]]
+
+    def _with_bias(self, node: fx.Node, args: list[Any]) -> list[Any]:
+        """The bias that a layer was given by the restorer."""
+        weight: Any = node.args[1] if len(node.args) > 1 else None
+        name = self._network.tensors.get(weight.name, "") if isinstance(weight, fx.Node) else ""
+        added = self._added.get(name)
+        if added is None:
+            return args
+        return [*args[:2], {"value": added}, *args[3:]]
+
+    def _size(self, node: fx.Node, position: int, planned: Any) -> Any:
+        """A size at its new width, in proportion to the batch where it follows it."""
+        if self._twins is None or operator_of(node) not in (*VIEWS, "expand"):
+            return planned
+        here, there = node.meta["val"].shape, self._twins[node].meta["val"].shape
+        return [
+            size if one == other else self._samples(size)
+            for size, one, other in zip(planned, here, there, strict=True)
+        ]
+
+    def _proportional(self, node: fx.Node, args: list[Any], rewritten: Mapping[int, Any]) -> Any:
+        """Other numbers that follow the batch size."""
+        if self._twins is None:
+            return args
+        other = self._twins[node].args
+        return [
+            written if i in rewritten or i >= len(node.args) else self._scaled(written, arg, two)
+            for i, (written, arg, two) in enumerate(
+                zip(args, _filled(node.args, len(args)), _filled(other, len(args)), strict=True)
+            )
+        ]
+
+    def _scaled(self, written: Any, here: Any, there: Any) -> Any:
+        if isinstance(here, list | tuple):
+            return [self._scaled(*each) for each in zip(written, here, there, strict=True)]
+        if type(here) is int and here != there:
+            return self._samples(here)
+        return written
+
+    def _samples(self, size: int) -> dict[str, int]:
+        return {"samples": size // self._batch}
+
+    def _argument(self, value: Any) -> Any:
+        if isinstance(value, fx.Node):
+            return {"value": self._number[self._sources[value]]}
+        if isinstance(value, list | tuple):
+            return [self._argument(each) for each in value]
+        return _constant(value)
+
+
+def _constant(value: Any) -> Any:
+    """A constant as JSON."""
+    if isinstance(value, torch.device):
+        return {"device": "input"}
+    if isinstance(value, torch.dtype | torch.memory_format):
+        key = "dtype" if isinstance(value, torch.dtype) else "memory_format"
+        return {key: str(value).removeprefix("torch.")}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise NotEmittable(f"a constant of the kind {type(value).__name__} has no form in a program")
+
+
+def _operator(node: fx.Node) -> str:
+    """The name of a node's operator in a program."""
+    if operator_of(node) == "getitem":
+        return "getitem"
+    if operator_of(node) in VIEWS:
+        return "aten.reshape.default"
+    name = "aten.batch_norm.default" if operator_of(node) == _NORM else str(node.target)
+    try:
+        resolve(name)
+    except Exception as error:
+        raise NotEmittable(f"{place_of(node)} is no operator that a program may hold") from error
+    return name
+
+
+def _returned(spec: TreeSpec, flat: Any, write: Callable[[Any], Any]) -> Any:
+    """The structure of a result over the values of the output node, in order."""
+    if spec.is_leaf():
+        value = next(flat)
+        if value is not None and not isinstance(value, fx.Node):
+            raise NotEmittable(f"the network returns a {type(value).__name__}, no tensor")
+        return None if value is None else write(value)
+    parts = [_returned(child, flat, write) for child in spec.children()]
+    if spec.type in (list, tuple):
+        return {spec.type.__name__: parts}
+    keys: Any = spec.context[0] if isinstance(spec.context, tuple) else spec.context
+    if issubclass(spec.type, dict) and all(isinstance(key, str) for key in keys):
+        return {"dict" if spec.type is dict else "named": dict(zip(keys, parts, strict=True))}
+    if spec.type is type(None):
+        return None
+    raise NotEmittable(f"the network returns a {spec.type.__name__}")
+
+
+def _input_names(model: nn.Module, example_inputs: Any) -> list[str]:
+    """Names of the arguments of ``forward`` that the example fills, in order."""
+    args, kwargs = normalise_inputs(example_inputs)
+    given = (*args, *kwargs.values())
+    if not all(isinstance(value, Tensor) for value in given):
+        raise NotEmittable("the network takes something else than tensors")
+    parameters = inspect.signature(model.forward).parameters.values()
+    plain = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][: len(args)]
+    plain += [f"input_{i}" for i in range(len(plain), len(args))]
+    return [*plain, *kwargs]
+
+
+def _filled(args: Sequence[Any], count: int) -> list[Any]:
+    return [*args, *[None] * (count - len(args))]
+
+
+def _batch_size(network: Network) -> int:
+    first = next(
+        node
+        for node in network.nodes
+        if node.name in network.inputs and isinstance(node.meta["val"], Tensor)
+    )
+    return int(first.meta["val"].shape[0]) if first.meta["val"].ndim else 1
+
+
+def _biases(pruned: nn.Module, network: Network) -> dict[str, str]:
+    """Weight → bias of the layers that were given one."""
+    known = set(network.tensors.values())
+    found: dict[str, str] = {}
+    for name, module in pruned.named_modules():
+        bias = f"{name}.bias" if name else "bias"
+        weight = bias.removesuffix("bias") + "weight"
+        if module._parameters.get("bias") is not None and weight in known and bias not in known:
+            found[weight] = bias
+    return found

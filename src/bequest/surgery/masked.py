@@ -1,0 +1,228 @@
+"""The dense network whose removed channels are zero, with the weights that pruning has left.
+
+The oracle that a pruned network is compared with: the traced graph runs at its dense widths and
+with its dense constants, over the pruned network's tensors put back in their places, and after each
+operator the channels that have left are set to zero. A smaller network that was cut right computes
+the same. Norms over channels are the exception that pruning means to make: their statistics are
+those of the channels that stay, so they run at the smaller width here too.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, fx, nn
+
+from bequest.execution.precision import HALF
+from bequest.graph.groups import Channels
+from bequest.graph.ledger import Layout
+from bequest.graph.schedule import last_uses
+from bequest.graph.trace import function_of, named_tensors, operator_of
+from bequest.surgery.operation import Cut, Surgery
+from bequest.surgery.shrunk import Shrunk
+
+
+class Masked:
+    """The traced graph at dense widths, without what the removed channels say.
+
+    Args:
+        channels: the dense network's groups.
+        leaving: for every channel id whether it leaves.
+        surgery: what made the pruned network.
+        dense: the dense network's tensors by name.
+        pruned: the pruned network, a module or a program, restored or not.
+        precision: of floating-point numbers.
+    """
+
+    def __init__(
+        self,
+        channels: Channels,
+        leaving: NDArray[Any],
+        surgery: Surgery,
+        dense: Mapping[str, Tensor],
+        pruned: nn.Module,
+        precision: torch.dtype,
+    ) -> None:
+        self.reading = channels.reading
+        self.precision = precision
+        self._shrunk = Shrunk(channels, leaving)
+        self._tensors = _put_back(self.reading.network.tensors.values(), surgery, dense, pruned)
+        self._biases = _new_biases(channels, surgery, dense, pruned)
+
+    @torch.no_grad()
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        """What the network returns: its results in order, without the channels that have left.
+
+        Args:
+            inputs: a value for every input tensor of the graph, in order.
+        """
+        network, values = self.reading.network, dict[fx.Node, Any]()
+        feeds, last = iter(inputs), last_uses(network.nodes)
+        for node in network.nodes[:-1]:
+            value = self._placeholder(node, feeds) if node.op == "placeholder" else None
+            if node.op == "call_function":
+                value = self._masked(node, self._operator(node, values))
+            values[node] = value
+            for done in last.get(node, ()):
+                del values[done]
+        returned: Any = network.output.args[0]
+        return [self._left(one, values) for one in returned]
+
+    def _placeholder(self, node: fx.Node, feeds: Any) -> Any:
+        network = self.reading.network
+        if node.name in network.inputs:
+            return next(feeds)
+        name = network.tensors.get(node.name)
+        held = network.constants.get(node.name) if name is None else self._tensors[name]
+        if not isinstance(held, Tensor):
+            return held
+        return self._precise(held.to(self._device))
+
+    def _operator(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+        if node in self.reading.normalised and self._shrunk.narrows(node):
+            return self._at_new_width(node, values)
+        if operator_of(node) == "_assert_tensor_metadata":
+            return None  # it states the precision of the trace
+        args, kwargs = self._arguments(node, values.__getitem__)
+        return function_of(node)(*args, **kwargs)
+
+    def _at_new_width(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+        """A norm over the channels that stay, put back among zeros."""
+        args, kwargs = self._arguments(node, lambda one: self._shrunk.slice(one, values[one]))
+        result = function_of(node)(*self._shrunk.arguments(node, args), **kwargs)
+        layouts = self.reading.layouts[node]
+        if isinstance(layouts, Layout):
+            return self._spread(layouts, node.meta["val"].shape, result)
+        shapes = [value.shape for value in node.meta["val"]]
+        return [self._spread(*each) for each in zip(layouts, shapes, result, strict=True)]
+
+    def _arguments(self, node: fx.Node, value: Any) -> tuple[list[Any], dict[str, Any]]:
+        def pick(given: Any) -> Any:
+            if isinstance(given, fx.Node):
+                return value(given)
+            return self.precision if given in HALF else given
+
+        args = list(fx.node.map_aggregate(node.args, pick))
+        kwargs: Any = dict(fx.node.map_aggregate(node.kwargs, pick))
+        if kwargs.get("device") is not None:  # of a tensor that is made
+            kwargs["device"] = self._device
+        weight: Any = node.args[1] if len(node.args) > 1 else None
+        name = self.reading.network.tensors.get(getattr(weight, "name", ""))
+        if name in self._biases:
+            args[2:3] = [self._precise(self._biases[name])]
+        return args, kwargs
+
+    def _masked(self, node: fx.Node, value: Any) -> Any:
+        layout = self.reading.layouts[node]
+        if isinstance(layout, tuple):
+            return [self._zeroed(*each) for each in zip(layout, value, strict=True)]
+        return self._zeroed(layout, value)
+
+    def _zeroed(self, layout: Layout, value: Any) -> Any:
+        if not isinstance(value, Tensor):
+            return value
+        for dim in layout.tracked():
+            labels = layout.dims[dim]
+            gone = self._shrunk.gone(labels)  # type: ignore[arg-type]
+            if gone.any():
+                shape = [-1 if d == dim else 1 for d in range(value.ndim)]
+                mask = torch.from_numpy(gone).to(value.device).view(shape)
+                value = value.masked_fill(mask, 0)
+        return value
+
+    def _spread(self, layout: Layout, shape: Sequence[int], value: Tensor) -> Tensor:
+        """A value of kept channels at its dense shape, zeros in the places of the others."""
+        for dim in layout.tracked():
+            labels = layout.dims[dim]
+            assert labels is not None
+            wide = [*value.shape[:dim], shape[dim], *value.shape[dim + 1 :]]
+            kept = self._shrunk.kept(labels).to(value.device)
+            value = value.new_zeros(wide).index_copy(dim, kept, value)
+        return value
+
+    def _left(self, returned: Any, values: Mapping[fx.Node, Any]) -> Any:
+        if not isinstance(returned, fx.Node):
+            return returned
+        value = values[returned]
+        return self._shrunk.slice(returned, value) if isinstance(value, Tensor) else value
+
+    def _precise(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.precision) if tensor.is_floating_point() else tensor
+
+    @property
+    def _device(self) -> torch.device:
+        return next(iter(self._tensors.values())).device
+
+
+def put_back(dense: Tensor, pruned: Tensor, cuts: Sequence[Cut]) -> Tensor:
+    """A pruned tensor at its places in a dense one, whose other numbers stay; the inverse of cuts.
+
+    Args:
+        dense: the dense tensor.
+        pruned: what the cuts, and a restorer, have left of it.
+        cuts: what was done to it, in order.
+    """
+    if not cuts:
+        return pruned
+    first, *later = cuts
+    whole = dense.to(pruned.dtype)
+    return _filled(whole, put_back(_kept(whole, first), pruned, later), first)
+
+
+def _kept(tensor: Tensor, cut: Cut) -> Tensor:
+    blocks, keep = _blocks(tensor, cut)
+    parts = zip(blocks, keep, strict=True)
+    return torch.cat([block.index_select(cut.dim, chosen) for block, chosen in parts])
+
+
+def _filled(whole: Tensor, left: Tensor, cut: Cut) -> Tensor:
+    blocks, keep = _blocks(whole, cut)
+    parts = zip(blocks, keep, left.chunk(cut.blocks) if cut.blocks > 1 else [left], strict=True)
+    return torch.cat([block.index_copy(cut.dim, chosen, part) for block, chosen, part in parts])
+
+
+def _blocks(tensor: Tensor, cut: Cut) -> tuple[Sequence[Tensor], Tensor]:
+    """The blocks of rows of a tensor and the indices that each keeps."""
+    keep = torch.tensor(cut.keep, device=tensor.device).view(cut.blocks, -1)
+    return (tensor.chunk(cut.blocks) if cut.blocks > 1 else [tensor]), keep
+
+
+def _put_back(
+    names: Iterable[str], surgery: Surgery, dense: Mapping[str, Tensor], pruned: nn.Module
+) -> dict[str, Tensor]:
+    left, cuts = named_tensors(pruned), cuts_of(surgery)
+    return {
+        name: put_back(dense[name].detach(), left[name].detach(), cuts[name])
+        if name in left
+        else dense[name]  # a program holds the tensors that it reads alone
+        for name in names
+    }
+
+
+def _new_biases(
+    channels: Channels, surgery: Surgery, dense: Mapping[str, Tensor], pruned: nn.Module
+) -> dict[str, Tensor]:
+    """Weight → the bias that its layer was given, with zeros for outputs that have left."""
+    left, cuts, found = named_tensors(pruned), cuts_of(surgery), dict[str, Tensor]()
+    dims = {write.weight: write.dim for write in channels.reading.writes}
+    for name in channels.reading.network.tensors.values():
+        bias = f"{name.removesuffix('weight')}bias"
+        if name.endswith("weight") and bias in left and bias not in dense:
+            rows = dims.get(name, 0)
+            same = [Cut(bias, 0, cut.keep) for cut in cuts[name] if cut.dim == rows]
+            value = left[bias].detach()
+            width = dense[name].shape[rows] if same else len(value)
+            found[name] = put_back(value.new_zeros(width), value, same)
+    return found
+
+
+def cuts_of(surgery: Surgery) -> dict[str, list[Cut]]:
+    """Tensor → what is done to it, in order."""
+    found: dict[str, list[Cut]] = defaultdict(list)
+    for cut in surgery.cuts:
+        found[cut.tensor].append(cut)
+    return found

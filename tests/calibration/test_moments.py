@@ -1,0 +1,27 @@
+"""Moments of a layer's rows: the same however the rows are gathered."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bequest.calibration import moments
+from bequest.calibration.moments import Moments
+from bequest.graph.geometry import Geometry
+
+
+def test_rows_that_are_gathered_in_parts_give_the_same_sums(monkeypatch):
+    layer, x = nn.Conv2d(6, 4, 3, padding=1), torch.randn(8, 6, 7, 7)
+    geometry = Geometry(False, (3, 3), (1, 1), (1, 1), (1, 1))
+    found = []
+    for limit in (2**26, 1):
+        monkeypatch.setattr(moments, "AT_ONCE", limit)
+        sums = Moments(geometry, layer.weight, layer.bias)
+        with torch.no_grad():
+            sums.add(geometry, x, layer(x) + 1)
+        found.append(sums)
+    assert found[0].rows == found[1].rows == 8 * 49
+    for one, other in zip(found[0].centred(), found[1].centred(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-3)
+    for one, other in zip(found[0].means(), found[1].means(), strict=True):
+        torch.testing.assert_close(one, other)

@@ -1,0 +1,154 @@
+"""Targets: a budget is met, at the least predicted error, or the call says why not."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+import bequest
+from bequest.errors import UsageError
+from bequest.graph.groups import group
+from bequest.graph.rules import read
+from bequest.graph.trace import trace
+from bequest.restorers import Regression
+from bequest.selection.allocation import Allocation, Target, largest, within_budget
+from bequest.selection.choosing import Choice
+from bequest.selection.targets.meeting import agreement
+from tests.networks import NETWORKS, DepthwiseTail, Plain, randomise
+
+QUICK = Regression(images=64, inversion=0)
+
+
+def wide_resnet():
+    """A network with more than a handful of groups."""
+    torch.manual_seed(0)
+    return randomise(bequest.zoo.create("resnet20"))
+
+
+@pytest.mark.parametrize(
+    ("kind", "share", "round_to"), [("params", 0.5, 1), ("macs", 0.5, 4), ("macs", 0.25, 1)]
+)
+def test_the_budget_is_met_within_two_percent(kind, share, round_to):
+    pruned = bequest.prune(
+        wide_resnet(),
+        torch.zeros(1, 3, 32, 32),
+        target=f"{kind}:{share}",
+        restorer="lbyl",
+        round_to=round_to,
+        data=[torch.randn(32, 3, 32, 32)],
+    )
+    before, after = pruned.report.before, pruned.report.after
+    found = getattr(after, kind) / getattr(before, kind)
+    assert abs(found - share) <= 0.02  # biases that restorers add come on top
+    assert pruned.plan.recipe["target"] == f"{kind}:{share:g}"
+    assert pruned.plan.recipe["ratio"] is None
+
+
+def test_what_carries_least_leaves_first():
+    model = wide_resnet()
+    with torch.no_grad():  # half of the channels of one block write nothing
+        model.layer1[1].bn1.weight[::2] = 0
+        model.layer1[1].bn1.bias[::2] = 0
+    pruned = bequest.prune(
+        model,
+        torch.zeros(1, 3, 32, 32),
+        target="params:0.97",
+        criterion="obs",
+        restorer=QUICK,
+        round_to=1,
+    )
+    removed = {one.name: one.removed for one in pruned.plan.groups}
+    assert set(range(0, 16, 2)) <= set(removed["layer1.1.conv1"])
+
+
+def make_allocation(seed):
+    """Three small groups of the odd network with made-up losses, convex ones."""
+    channels = group(read(trace(randomise(Plain()), torch.zeros(1, 3, 8, 8))))
+    rng = np.random.default_rng(seed)
+    choices = []
+    for member in channels.groups:
+        if member.free:
+            losses = np.cumsum(np.sort(rng.random(member.size)))
+            choices.append(Choice(member, 0.5, np.arange(member.size, dtype=float), losses))
+    sizes = {n: p.numel() for n, p in randomise(Plain()).named_parameters()}
+    return Allocation(choices, channels, sizes, "params")
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_allocation_is_the_best_of_all_that_cost_as_much(seed):
+    allocation = make_allocation(seed)
+    losses, saved = allocation._losses, allocation._saved
+    low, high = allocation.prices()
+    counts = allocation.at((low * high) ** 0.5)
+    saving = float(counts @ saved)
+    error = sum(loss[k] for loss, k in zip(losses, counts, strict=True))
+    for other in itertools.product(*(range(0, len(loss), 2) for loss in losses)):
+        if float(np.array(other) @ saved) >= saving:
+            assert sum(loss[k] for loss, k in zip(losses, other, strict=True)) >= error - 1e-12
+
+
+def test_more_leaves_at_a_higher_price():
+    allocation = make_allocation(0)
+    low, high = allocation.prices()
+    assert not allocation.at(low).any()
+    assert (allocation.at(high) == allocation.most).all()
+    steps = [allocation.at(price) for price in np.geomspace(low, high, 20)]
+    assert all((a <= b).all() for a, b in itertools.pairwise(steps))
+
+
+def test_the_largest_that_passes_is_found():
+    allocation = make_allocation(1)
+
+    def lost(choices):
+        return sum(round(choice.ratio * choice.group.free) for choice in choices)
+
+    most = int(allocation.most.sum())
+    found = lost(largest(allocation, lambda choices: lost(choices) <= most // 2, steps=20))
+    assert 0 < found <= most // 2
+
+
+def test_a_budget_out_of_reach_is_said():
+    with pytest.raises(UsageError, match=r"expected a share of at least 0\.3"):
+        within_budget(make_allocation(0), lambda choices: 0.3, 0.2)
+
+
+def test_agreement_is_met_with_something_pruned():
+    model = wide_resnet()
+    x = [torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))]
+    pruned = bequest.prune(
+        model, x[0][:1], target="agreement:0.7", restorer=QUICK, data=x, round_to=1
+    )
+    samples = QUICK.samples(model, x[0][:1], x, 0)
+    assert agreement(model, pruned.model, samples, x) >= 0.7
+    assert pruned.report.after.params < pruned.report.before.params
+
+
+@pytest.mark.parametrize(
+    "target", ["macs", "macs:0", "macs:1.5", "flops:0.5", "macs:half", 0.5, "params:nan"]
+)
+def test_wrong_targets(target):
+    with pytest.raises(UsageError, match="target: expected KIND:SHARE"):
+        Target.parse(target)
+
+
+def test_a_ratio_and_a_target_are_too_much():
+    with pytest.raises(UsageError, match="found both"):
+        bequest.prune(randomise(Plain()), torch.zeros(1, 3, 8, 8), 0.5, target="macs:0.5")
+
+
+def test_a_scope_and_a_target_are_too_much():
+    with pytest.raises(UsageError, match="leave scope out"):
+        bequest.prune(
+            randomise(Plain()), torch.zeros(1, 3, 8, 8), target="macs:0.5", scope="global"
+        )
+
+
+def test_depthwise_networks_have_targets_too():
+    model, shape = randomise(DepthwiseTail()), NETWORKS[DepthwiseTail]
+    pruned = bequest.prune(
+        model, torch.zeros(shape), target="params:0.6", restorer=QUICK, round_to=1
+    )
+    assert abs(pruned.report.after.params / pruned.report.before.params - 0.6) <= 0.02

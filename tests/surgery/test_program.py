@@ -1,0 +1,323 @@
+"""A program computes what the network computes, without its class, at any batch size."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from time import monotonic
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+import bequest
+from bequest.errors import ArtifactError, ModelError
+from bequest.graph.groups import group
+from bequest.graph.rules import read
+from bequest.graph.trace import trace
+from bequest.selection.planning import narrowed
+from bequest.surgery.emission import check_emittable, emit
+from bequest.surgery.program import PLAIN, Program, resolve
+from tests.graph.masking import masked, plainly
+from tests.graph.test_exactness import flat, outputs, prepared
+from tests.networks import NETWORKS, LiteralAttention, LiteralSlice, UnequalSplit
+
+
+def unpruned(model: nn.Module, x: Tensor) -> Program:
+    channels = group(read(trace(model, x)))
+    leaving = np.zeros(int(channels.channel_of.max()) + 1, bool)
+    return emit(model, x, channels, leaving, copy.deepcopy(model))
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.__name__)
+def test_the_program_of_a_whole_network_is_the_network(network):
+    model, x = prepared(network)
+    program = unpruned(model, x)
+    assert program.any_batch
+    for batch in (x, x[:1], torch.cat([x, x.flip(0), x])):
+        torch.testing.assert_close(outputs(program, batch), outputs(model, batch))
+
+
+@pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.__name__)
+def test_class_and_program_agree_on_what_is_left(network):
+    """Two ways from one plan: the class's code at new widths, and the trace at new widths."""
+    model, x = prepared(network)
+    channels = group(read(trace(model, x)))
+    pruned = bequest.prune(model, x, 0.5, groups="all", restorer="none", round_to=1)
+    gone = {one.name: one.removed for one in pruned.plan.groups}
+    leaving = np.zeros(int(channels.channel_of.max()) + 1, bool)
+    for member in channels.groups:
+        leaving[member.channels[list(gone.get(member.name, ()))]] = True
+    program = emit(model, x, channels, leaving, pruned.model)
+    torch.testing.assert_close(outputs(program, x), outputs(pruned.model, x))
+
+
+@pytest.mark.parametrize("network", [LiteralSlice, LiteralAttention, UnequalSplit])
+def test_sizes_in_the_code_become_a_program(network):
+    model, x = prepared(network)
+    pruned = bequest.prune(model, x, 0.5, round_to=1, restorer="none")
+    assert pruned.plan.form == "program"
+    assert pruned.program is pruned.model
+    assert not pruned.plan.refused
+    kept = {one.name: one.kept for one in pruned.plan.groups}
+    state = dict(pruned.model.named_parameters())
+    for name, width in kept.items():
+        tensor = state.get(f"{name}.weight", state.get(name))
+        assert tensor is not None
+        assert width in tensor.shape or tensor.shape[0] % width == 0
+    assert set(state) == set(dict(model.named_parameters()))
+
+
+class Held(nn.Module):
+    """Results by name, from inputs by name, with a tensor that the code makes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 8)
+
+    def forward(self, first: Tensor, second: Tensor | None = None) -> OrderedDict[str, object]:
+        assert second is not None
+        y = F.relu(self.layer(first)) + torch.arange(8).to(first.dtype)
+        masked = y.masked_fill(second > 0, float("-inf"))
+        return OrderedDict(hidden=y.view(-1, 2, 4), pair=(masked, [second]))
+
+
+def test_names_of_inputs_and_results_stay():
+    model = Held().double()
+    inputs = {"first": torch.randn(2, 6).double(), "second": torch.randn(2, 8).double()}
+    channels = group(read(trace(model, inputs)))
+    leaving = np.zeros(int(channels.channel_of.max()) + 1, bool)
+    program = emit(model, inputs, channels, leaving, model)
+    expected, found = model(**inputs), program(**inputs)
+    assert torch.equal(found.hidden, expected["hidden"])
+    assert torch.equal(found["pair"][0], expected["pair"][0])
+    assert torch.equal(program(inputs["first"], inputs["second"])["pair"][1][0], inputs["second"])
+
+
+def test_a_bias_that_a_restorer_adds_reaches_the_program():
+    model, x = prepared(LiteralSlice)
+    model.left.bias = None
+    with torch.no_grad():
+        model.conv.weight[:4] = 0  # constant channels: they leave an offset
+        model.conv.bias[:4] = 3.0
+        model.conv.weight[16:20] = 0
+        model.conv.bias[16:20] = 2.0
+    pruned = bequest.prune(model, x, 8 / 32, criterion="l1", round_to=1)
+    assert pruned.plan.form == "program"
+    assert "left" in pruned.plan.surgery.biases or pruned.plan.groups[0].restored_by == "none"
+    assert flat(pruned.model(x)).isfinite().all()
+
+
+class Counted(nn.Module):
+    """Flattened maps, whose number stands in the code, next to something odd."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 8, 3, padding=1)
+        self.hidden = nn.Linear(8 * 16, 12)
+        self.head = nn.Linear(12, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(self.hidden(F.relu(self.conv(x)).reshape(-1, 128))))
+
+
+class Factorised(Counted):
+    """Singular values of the input are added to the answer."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + torch.linalg.svdvals(x[:, 0])
+
+
+class Gridded(Counted):
+    """A grid is laid out and repeated for every sample, far from any channel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows, columns = torch.meshgrid(torch.arange(2.0), torch.arange(2.0), indexing="ij")
+        grid = (rows - columns).flatten().repeat(len(x), 1)
+        return super().forward(x) + grid.to(x)
+
+
+class Remembering(Counted):
+    """Numbers are kept from the last call, and made anew by a forbidden operator for others."""
+
+    shape: torch.Size | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.shape != x.shape:
+            self.shape, self.kept = x.shape, torch.linalg.svdvals(torch.eye(4))
+        return super().forward(x) + self.kept.to(x)
+
+
+class Configured(Counted):
+    """Takes a flag besides its tensor."""
+
+    def forward(self, x: Tensor, negative: bool = False) -> Tensor:
+        y = super().forward(x)
+        return -y if negative else y
+
+
+def counted(network: type[nn.Module]) -> tuple[nn.Module, Tensor]:
+    return network().double().eval(), torch.randn(2, 2, 4, 4).double()
+
+
+def test_an_operator_that_programs_may_not_hold_is_refused_by_name():
+    model, x = counted(Factorised)
+    with pytest.raises(ModelError, match="svd"):
+        check_emittable(model, x, group(read(trace(model, x))))
+    pruned = plainly(model, x)
+    assert pruned.plan.form == "module"
+    assert [one.name for one in pruned.plan.groups] == ["hidden"]
+    assert "svd" in next(one.reason for one in pruned.plan.refused if one.group == "conv")
+
+
+def test_operators_far_from_channels_are_written_down_as_they_are(tmp_path):
+    model, x = counted(Gridded)
+    pruned = plainly(model, x)
+    assert pruned.plan.form == "program"
+    assert pruned.program.any_batch
+    assert not pruned.plan.refused
+    pruned.save(tmp_path / "out")
+    loaded = bequest.load(tmp_path / "out")
+    for batch in (x, x[:1], torch.cat([x, x, x])):
+        torch.testing.assert_close(pruned.model(batch), masked(model, batch, pruned)(batch))
+        assert torch.equal(loaded(batch), pruned.model(batch))
+
+
+def test_what_turns_up_at_another_batch_size_makes_a_program_of_one():
+    model, x = counted(Remembering)
+    model(x)
+    pruned = plainly(model, x)
+    assert pruned.plan.form == "program"
+    assert not pruned.program.any_batch
+    torch.testing.assert_close(pruned.model(x), masked(model, x, pruned)(x))
+
+
+def test_a_flag_among_the_inputs_is_a_reason_and_no_error():
+    model, x = counted(Configured)
+    pruned = plainly(model, {"x": x, "negative": True})
+    assert "tensors" in next(one.reason for one in pruned.plan.refused if one.group == "conv")
+    assert pruned.model(x, negative=True).shape == (2, 4)
+
+
+class Chain(nn.Module):
+    """Blocks whose sizes stand in the code, blocks without, and no way to a program."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.literal = nn.ModuleList(Counted() for _ in range(blocks))
+        self.plain = nn.ModuleList(nn.Linear(4, 8) for _ in range(blocks))
+        self.back = nn.ModuleList(nn.Linear(8, 4) for _ in range(blocks))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.linalg.svdvals(x[:, 0])
+        for literal, plain, back in zip(self.literal, self.plain, self.back, strict=True):
+            y = y + literal(x) + back(F.relu(plain(y)))
+        return y
+
+
+def test_however_many_sizes_stand_in_the_code_the_others_are_pruned():
+    model, x = counted(lambda: Chain(20))
+    pruned = plainly(model, x, groups="inner")
+    names = {one.name for one in pruned.plan.groups}
+    assert names == {name for i in range(20) for name in (f"plain.{i}", f"literal.{i}.hidden")}
+    refused = [one for one in pruned.plan.refused if one.group.endswith("conv")]
+    assert len(refused) == 20
+    assert all("svd" in one.reason and "not tried" not in one.reason for one in refused)
+
+
+def test_a_search_out_of_time_leaves_parts_out_whole_and_still_takes_sound_ones():
+    def problem(some: list[str]) -> str | None:
+        return "b breaks" if "b" in some else None
+
+    parts = [["a", "b"], ["c", "d"]]
+    assert narrowed(parts, problem, monotonic() + 60) == (["a", "c", "d"], [("b", "b breaks")])
+    late = ["c", "d"], [("a", "b breaks"), ("b", "b breaks")]
+    assert narrowed(parts, problem, monotonic()) == late
+
+
+class Named(OrderedDict[str, Tensor]):
+    """As the results of some libraries: a dict of its own class."""
+
+
+torch.utils._pytree.register_pytree_node(
+    Named,
+    lambda one: (list(one.values()), list(one)),
+    lambda values, names: Named(zip(names, values, strict=True)),
+)
+
+
+class Naming(nn.Module):
+    """Returns its results by name, in a class of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Counted()
+
+    def forward(self, x: Tensor) -> Named:
+        y = self.inner(x)
+        return Named(logits=y, double=2 * y)
+
+
+def test_named_results_are_found_by_name_by_number_and_by_pytrees():
+    model, x = counted(Naming)
+    pruned = plainly(model, x)
+    assert pruned.plan.form == "program"
+    found = pruned.model(x)
+    assert found[0] is found.logits is found["logits"] is found[:1][0] is found.to_tuple()[0]
+    assert found[-1] is found.double
+    with pytest.raises(AttributeError):
+        _ = found.missing
+    leaves, spec = torch.utils._pytree.tree_flatten(found)
+    assert len(leaves) == 2
+    assert torch.utils._pytree.tree_unflatten(leaves, spec) == found
+    exported = torch.export.export(pruned.model, (x,)).module()(x)
+    assert torch.equal(exported.logits, found.logits)
+
+
+def test_a_program_is_pruned_again():
+    model, x = counted(Naming)
+    once = plainly(model, x)
+    twice = plainly(once.model, x)
+    assert twice.report.after.params < once.report.after.params
+    found = twice.model(x)
+    torch.testing.assert_close(found.logits, masked(model, x, twice)(x)["logits"])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "aten.from_file.default",
+        "aten.set_.source_Tensor",
+        "aten.relu_.default",
+        "aten.add.out",
+        "aten._print.default",
+        "aten._unsafe_index.Tensor",
+        "aten.nonzero.default",
+        "aten.masked_select.default",
+        "aten.repeat_interleave.Tensor",
+        "aten.sym_size.int",
+        "aten.to_sparse.default",
+        "aten.item.default",
+        "prims.device_put.default",
+        "aten.meshgrid",
+        "meshgrid",
+    ],
+)
+def test_programs_hold_nothing_but_functions_of_tensors(name):
+    with pytest.raises(ArtifactError, match="operator"):
+        resolve(name)
+
+
+def test_every_plain_operator_is_there():
+    for name in PLAIN:
+        packet = getattr(torch.ops.aten, name)
+        assert any(_resolves(f"aten.{name}.{overload}") for overload in packet.overloads()), name
+
+
+def _resolves(name: str) -> bool:
+    try:
+        return resolve(name) is not None
+    except ArtifactError:
+        return False
