@@ -1,16 +1,19 @@
 """The registry of methods, and the round trip of their config objects to JSON.
 
 A method (criterion, restorer) is a frozen dataclass: its fields are its hyper-parameters, its
-``name`` is the string that the Python call, the command line and plan.json use for it. A method of
-the user's own needs no registration and need be no dataclass: then plan.json describes what it
-can't hold.
+``name`` is the string that the Python call, the command line and plan.json use for it. A file in a
+package of methods is enough: the package imports all its files (:func:`discover`). A method of the
+user's own needs no registration and need be no dataclass: then plan.json describes what it can't
+hold.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+import pkgutil
+from collections.abc import Callable, Iterable, Mapping
+from importlib import import_module
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -42,9 +45,19 @@ def register(kind: str, name: str) -> Callable[[T], T]:
     return file
 
 
+def discover(package: str, path: Iterable[str]) -> None:
+    """Imports every module of a package, so that whatever they register can be named.
+
+    What a file raises as it is imported is raised here: a method that can't be had is not left
+    out silently. To be called in the package's ``__init__`` as ``discover(__name__, __path__)``.
+    """
+    for module in pkgutil.iter_modules(path):
+        import_module(f"{package}.{module.name}")
+
+
 def names(kind: str) -> list[str]:
-    """The registered names of ``kind``, in the order of registration."""
-    return list(_REGISTRY.get(kind, {}))
+    """The registered names of ``kind``, in alphabetical order."""
+    return sorted(_REGISTRY.get(kind, {}))
 
 
 def resolve(kind: str, given: object, base: type | tuple[type, ...] = ()) -> Any:
@@ -72,7 +85,7 @@ def resolve(kind: str, given: object, base: type | tuple[type, ...] = ()) -> Any
     own = f"; or derive a class of your own from {bases[0].__name__}" if bases else ""
     raise UsageError(
         f"{kind}: expected a name or a config object, found {type(given).__name__}. "
-        f"Names: {', '.join(known)}{own}"
+        f"Names: {', '.join(names(kind))}{own}"
     )
 
 

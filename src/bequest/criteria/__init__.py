@@ -1,5 +1,6 @@
 """Who leaves: the criteria, one file each, named after the method."""
 
+from bequest.config import discover
 from bequest.criteria.bn_scale import BNScale
 from bequest.criteria.he2019median import GeometricMedian
 from bequest.criteria.kurtic2023obs import OBS
@@ -20,3 +21,5 @@ __all__ = [
     "Random",
     "Redundancy",
 ]
+
+discover(__name__, __path__)

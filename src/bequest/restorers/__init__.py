@@ -1,5 +1,6 @@
 """What is left to the kept channels: the restorers, one file each, named after the method."""
 
+from bequest.config import discover
 from bequest.restorers.kim2020merging import Merge
 from bequest.restorers.lee2025lbyl import LBYL
 from bequest.restorers.moments import MomentsRegression
@@ -9,3 +10,5 @@ from bequest.restorers.regression import Regression
 from bequest.restorers.srinivas2015sum import Sum
 
 __all__ = ["LBYL", "Coreset", "Merge", "MomentsRegression", "Plain", "Regression", "Sum"]
+
+discover(__name__, __path__)

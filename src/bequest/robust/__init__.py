@@ -1,5 +1,6 @@
 """Progressive pruning that keeps accuracy and robustness, with a bound on what changes."""
 
+from bequest.config import discover
 from bequest.robust.annealing import Baseline, Greedy, Stochastic, Strategy
 from bequest.robust.pruning import prune
 from bequest.robust.radius import certified_radius
@@ -17,3 +18,5 @@ __all__ = [
     "certified_radius",
     "prune",
 ]
+
+discover(__name__, __path__)
