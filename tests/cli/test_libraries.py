@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bequest.cli import libraries
 from bequest.cli.models import open_model
+from bequest.cli.sources import library
 from bequest.errors import MissingExtraError, ModelError, UsageError
 from tests.timm_support import name_missing_operators, require
 
@@ -194,7 +194,7 @@ def test_a_library_that_is_missing_names_its_extra(monkeypatch, spec, package, e
     def absent(_):
         raise ModuleNotFoundError(name=package)
 
-    monkeypatch.setattr(libraries.importlib, "import_module", absent)
+    monkeypatch.setattr(library.importlib, "import_module", absent)
     with pytest.raises(MissingExtraError, match=rf"'{package}'.*bequest\[{extra}\]"):
         open_model(spec, device=CPU)
 
@@ -203,6 +203,6 @@ def test_a_library_that_does_not_load(monkeypatch):
     def broken(_):
         raise RuntimeError("operator torchvision::nms does not exist")
 
-    monkeypatch.setattr(libraries.importlib, "import_module", broken)
+    monkeypatch.setattr(library.importlib, "import_module", broken)
     with pytest.raises(ModelError, match=r"can't be imported beside PyTorch .*nms does not exist"):
         open_model("torchvision:resnet18", device=CPU)

@@ -11,6 +11,7 @@ import bequest
 from bequest import zoo
 from bequest.cli.inputs import InputForm
 from bequest.cli.models import open_model
+from bequest.cli.sources import base
 from bequest.cli.steps import Settings, save_with_origin
 from bequest.errors import ArtifactError, ModelError, UsageError
 
@@ -91,15 +92,30 @@ def test_a_file_imports_what_lies_beside_it(tmp_path):
         ("onnx:resnet50", "which is none of them"),
         ("resnet56", "Did you mean 'zoo:resnet56'"),
         ("net.py", "'net.py:FACTORY'"),
-        ("", "expected zoo:NAME"),
+        ("", "expected hf:ID"),
     ],
 )
 def test_another_word_is_refused_with_the_forms(spec, hint):
     with pytest.raises(
-        UsageError, match=r"expected zoo:NAME, .*FILE\.py:FACTORY, or a folder"
+        UsageError, match=r"expected hf:ID, .*zoo:NAME, FILE\.py:FACTORY, or a folder"
     ) as e:
         open_model(spec, device=CPU)
     assert hint in str(e.value)
+
+
+def test_a_source_of_models_needs_but_to_be_registered(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "_SOURCES", dict(base._SOURCES))
+
+    @base.source("mine:WIDTH")
+    def open_mine(word, published):
+        hidden, classes = torch.nn.Linear(4, int(word)), torch.nn.Linear(int(word), 2)
+        return torch.nn.Sequential(hidden, classes), InputForm((4,))
+
+    pruned = saved(tmp_path / "out", open_model("mine:8", device=CPU).model, (4,), "mine:8")
+    x = torch.rand(2, 4)
+    assert torch.equal(open_model(str(tmp_path / "out"), device=CPU).model(x), pruned(x))
+    with pytest.raises(UsageError, match=r"expected hf:ID, mine:WIDTH, timm:NAME"):
+        open_model("yours:8", device=CPU)
 
 
 def test_a_saved_folder_is_rebuilt_from_its_plan(tmp_path):

@@ -12,12 +12,9 @@ from bequest import zoo
 from bequest.artifact import load, load_plan
 from bequest.cli.factory import make_model
 from bequest.cli.inputs import InputForm
-from bequest.cli.libraries import open_hugging_face, open_timm, open_torchvision
+from bequest.cli.sources import find, forms
 from bequest.errors import ArtifactError, UsageError
 
-_FORMS = (
-    "zoo:NAME, timm:NAME, torchvision:NAME, hf:ID, FILE.py:FACTORY, or a folder that bequest saved"
-)
 _DEEPEST = 8
 
 
@@ -32,14 +29,12 @@ class Opened:
         form: what it reads, as far as the word tells.
         base: what ``--model`` has to say when an artefact made from it is opened; None where the
             artefact's plan says enough.
-        carries_weights: False where its values are random, as a network's of the zoo are.
     """
 
     model: nn.Module
     spec: str
     form: InputForm
     base: str | None = None
-    carries_weights: bool = True
 
 
 def open_model(
@@ -73,10 +68,6 @@ def open_model(
     opened = _open_dense(spec, published) if folder is None else _open_saved(folder, base)
     if weights is not None:
         zoo.load_weights(opened.model, weights)
-    elif trained and not opened.carries_weights:
-        raise UsageError(
-            f"{spec}: networks of the zoo carry no weights; give trained ones with --weights FILE"
-        )
     opened.model.to(device).eval()
     return opened
 
@@ -86,14 +77,10 @@ def _folder(spec: str) -> Path | None:
 
 
 def _open_dense(spec: str, published: bool = False) -> Opened:
-    """A dense network: with its published weights where asked and where there are some."""
-    prefix, colon, rest = spec.partition(":")
-    if colon and prefix == "zoo":
-        form = InputForm.of(zoo.entry(rest).preprocessing)
-        return Opened(zoo.create(rest), spec, form, carries_weights=False)
-    if colon and prefix in _LIBRARIES:
-        model, form = _LIBRARIES[prefix](rest, published)
-        return Opened(model, spec, form, carries_weights=published)
+    """A dense network: with its published weights where asked, else they may be random."""
+    if (opens := find(spec)) is not None:
+        model, form = opens(published)
+        return Opened(model, spec, form)
     file, colon, factory = spec.rpartition(":")
     if colon and file.endswith(".py"):
         return Opened(make_model(Path(file), factory), spec, InputForm(), base=spec)
@@ -102,11 +89,10 @@ def _open_dense(spec: str, published: bool = False) -> Opened:
         hint = f" Did you mean 'zoo:{spec}'?"
     elif spec.endswith(".py"):
         hint = f" Name the function in it that makes the network: '{spec}:FACTORY'."
-    raise UsageError(f"MODEL: expected {_FORMS}; found {spec!r}, which is none of them.{hint}")
-
-
-_LIBRARIES = {"timm": open_timm, "torchvision": open_torchvision, "hf": open_hugging_face}
-"""Opens what stands behind ``PREFIX:``; another source of models is one more entry."""
+    raise UsageError(
+        f"MODEL: expected {', '.join(forms())}, FILE.py:FACTORY, or a folder that bequest saved; "
+        f"found {spec!r}, which is none of them.{hint}"
+    )
 
 
 def _open_saved(folder: Path, base: str | None, depth: int = 0) -> Opened:
@@ -128,7 +114,7 @@ def _open_saved(folder: Path, base: str | None, depth: int = 0) -> Opened:
         dense = _open_saved(Path(named), base, depth + 1)
     elif base is not None:
         dense = _open_dense(base)
-    elif isinstance(named, str) and named.partition(":")[0] in ("zoo", *_LIBRARIES):
+    elif isinstance(named, str) and find(named) is not None:
         dense = _open_dense(named)
     else:
         raise UsageError(_base_needed(folder, named))
