@@ -30,9 +30,10 @@ from bequest.restorers.base import Restorer
 from bequest.restorers.regression import Regression
 from bequest.selection.asking import require_used, warn_of_nothing
 from bequest.selection.choosing import Choice, Ratio, Scope
-from bequest.selection.planning import Chosen, Kinds, Wish, chosen_from, require_sound, select
+from bequest.selection.planning import Kinds, Wish, chosen_from, require_sound, select
 from bequest.selection.targets.latency import meet_latency
 from bequest.selection.targets.meeting import Subject, cost_without_data, meet
+from bequest.surgery.cut import Chosen
 from bequest.surgery.program import Program
 from bequest.surgery.training import training_notes, with_training
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.plan import GroupPlan, Plan, Refusal
 from bequest.surgery import operation
-from bequest.surgery.operation import Attribute, Cut, Surgery
+from bequest.surgery.operation import Attribute, Surgery, TensorCut
 
 
 class GroupedTail(nn.Module):
@@ -33,13 +33,13 @@ class GroupedTail(nn.Module):
 
 GROUPED = Surgery(
     cuts=(
-        Cut("grouped.weight", 1, (0, 2, 3, 1, 2, 3), blocks=2),
-        Cut("first.weight", 0, (0, 2, 3, 5, 6, 7)),
-        Cut("first.bias", 0, (0, 2, 3, 5, 6, 7)),
-        Cut("norm.weight", 0, (0, 2, 3, 5, 6, 7)),
-        Cut("norm.bias", 0, (0, 2, 3, 5, 6, 7)),
-        Cut("norm.running_mean", 0, (0, 2, 3, 5, 6, 7)),
-        Cut("norm.running_var", 0, (0, 2, 3, 5, 6, 7)),
+        TensorCut("grouped.weight", 1, (0, 2, 3, 1, 2, 3), blocks=2),
+        TensorCut("first.weight", 0, (0, 2, 3, 5, 6, 7)),
+        TensorCut("first.bias", 0, (0, 2, 3, 5, 6, 7)),
+        TensorCut("norm.weight", 0, (0, 2, 3, 5, 6, 7)),
+        TensorCut("norm.bias", 0, (0, 2, 3, 5, 6, 7)),
+        TensorCut("norm.running_mean", 0, (0, 2, 3, 5, 6, 7)),
+        TensorCut("norm.running_var", 0, (0, 2, 3, 5, 6, 7)),
     ),
     attributes=(
         Attribute("grouped", "in_channels", 8, 6),
@@ -69,9 +69,9 @@ class TiedEmbedding(nn.Module):
 
 TIED = Surgery(
     cuts=(
-        Cut("embed.weight", 1, (0, 1, 4, 5, 7)),
-        Cut("norm.weight", 0, (0, 1, 4, 5, 7)),
-        Cut("norm.bias", 0, (0, 1, 4, 5, 7)),
+        TensorCut("embed.weight", 1, (0, 1, 4, 5, 7)),
+        TensorCut("norm.weight", 0, (0, 1, 4, 5, 7)),
+        TensorCut("norm.bias", 0, (0, 1, 4, 5, 7)),
     ),
     attributes=(
         Attribute("embed", "embedding_dim", 8, 5),
@@ -110,10 +110,10 @@ class OddBuffers(nn.Module):
 
 ODD = Surgery(
     cuts=(
-        Cut("inner.weight", 0, (1, 2, 6)),
-        Cut("inner.bias", 0, (1, 2, 6)),
-        Cut("outer.weight", 1, (1, 2, 6)),
-        Cut("gain", 0, (1, 2, 6)),
+        TensorCut("inner.weight", 0, (1, 2, 6)),
+        TensorCut("inner.bias", 0, (1, 2, 6)),
+        TensorCut("outer.weight", 1, (1, 2, 6)),
+        TensorCut("gain", 0, (1, 2, 6)),
     ),
     attributes=(
         Attribute("inner", "out_features", 8, 3),

@@ -10,7 +10,7 @@ from bequest.artifact.manifest import Manifest
 from bequest.artifact.parse import parse_plan
 from bequest.artifact.plan import VERSION, GroupPlan, Plan, Refusal
 from bequest.errors import ArtifactError
-from bequest.surgery.operation import Attribute, Cut, Surgery
+from bequest.surgery.operation import Attribute, Surgery, TensorCut
 from tests.artifact.tampering import resealed
 
 FIELDS = {
@@ -34,7 +34,9 @@ def document():
         versions={},
         groups=(GroupPlan("conv", "inner", ("conv",), ("fc",), 2, (0,), "none", None, ()),),
         refused=(Refusal("fc", 1, "it has a single channel"),),
-        surgery=Surgery((Cut("conv.weight", 0, (1,)),), (Attribute("conv", "groups", 2, 1),), ()),
+        surgery=Surgery(
+            (TensorCut("conv.weight", 0, (1,)),), (Attribute("conv", "groups", 2, 1),), ()
+        ),
     )
     return json.loads(json.dumps(plan.to_json()))
 

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from bequest.surgery.operation import Cut, Surgery
+from bequest.surgery.operation import Surgery, TensorCut
 
 
 def masked(dense: nn.Module, surgery: Surgery) -> nn.Module:
@@ -29,7 +29,7 @@ def masked(dense: nn.Module, surgery: Surgery) -> nn.Module:
     return model
 
 
-def _kept(tensor: Tensor, cut: Cut) -> Tensor:
+def _kept(tensor: Tensor, cut: TensorCut) -> Tensor:
     """True for the elements that stay."""
     kept = torch.zeros(tensor.shape, dtype=torch.bool)
     each = len(cut.keep) // cut.blocks

@@ -6,7 +6,6 @@ import copy
 from collections import OrderedDict
 from time import monotonic
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -18,6 +17,7 @@ from bequest.graph.groups import group
 from bequest.graph.rules import read
 from bequest.graph.trace import trace
 from bequest.selection.planning import narrowed
+from bequest.surgery.cut import Cut
 from bequest.surgery.emission import check_emittable, emit
 from bequest.surgery.program import PLAIN, Program, resolve
 from tests.graph.masking import masked, plainly
@@ -27,8 +27,8 @@ from tests.networks import NETWORKS, LiteralAttention, LiteralSlice, UnequalSpli
 
 def unpruned(model: nn.Module, x: Tensor) -> Program:
     channels = group(read(trace(model, x)))
-    leaving = np.zeros(int(channels.channel_of.max()) + 1, bool)
-    return emit(model, x, channels, leaving, copy.deepcopy(model))
+    cut = Cut.of(channels)
+    return emit(model, x, cut, copy.deepcopy(model))
 
 
 @pytest.mark.parametrize("network", NETWORKS, ids=lambda n: n.__name__)
@@ -47,10 +47,10 @@ def test_class_and_program_agree_on_what_is_left(network):
     channels = group(read(trace(model, x)))
     pruned = bequest.prune(model, x, 0.5, groups="all", restorer="none", round_to=1)
     gone = {one.name: one.removed for one in pruned.plan.groups}
-    leaving = np.zeros(int(channels.channel_of.max()) + 1, bool)
+    cut = Cut.of(channels)
     for member in channels.groups:
-        leaving[member.channels[list(gone.get(member.name, ()))]] = True
-    program = emit(model, x, channels, leaving, pruned.model)
+        cut.leaving[member.channels[list(gone.get(member.name, ()))]] = True
+    program = emit(model, x, cut, pruned.model)
     torch.testing.assert_close(outputs(program, x), outputs(pruned.model, x))
 
 
@@ -88,8 +88,8 @@ def test_names_of_inputs_and_results_stay():
     model = Held().double()
     inputs = {"first": torch.randn(2, 6).double(), "second": torch.randn(2, 8).double()}
     channels = group(read(trace(model, inputs)))
-    leaving = np.zeros(int(channels.channel_of.max()) + 1, bool)
-    program = emit(model, inputs, channels, leaving, model)
+    cut = Cut.of(channels)
+    program = emit(model, inputs, cut, model)
     expected, found = model(**inputs), program(**inputs)
     assert torch.equal(found.hidden, expected["hidden"])
     assert torch.equal(found["pair"][0], expected["pair"][0])

@@ -18,8 +18,8 @@ from bequest.graph.groups import group
 from bequest.graph.rules import read
 from bequest.graph.rules.base import _RULES, rule
 from bequest.graph.trace import named_tensors, trace
-from bequest.surgery import masked
-from bequest.surgery import operation as surgery
+from bequest.surgery import masked, operation
+from bequest.surgery.cut import Cut
 from bequest.surgery.cuts import plan_surgery
 from bequest.surgery.tryout import Finding, Trial
 from tests.networks import randomise
@@ -201,32 +201,32 @@ def _trial(model: nn.Module, x: Tensor) -> Trial:
 def test_one_wrong_weight_is_found():
     model, x = Between(lambda h, m: m.b(h)).eval(), torch.zeros(4, 6)
     trial = _trial(model, x)
-    leaving = np.zeros(int(trial.channels.channel_of.max()) + 1, bool)
-    leaving[trial.channels.groups[0].channels[:DEAD]] = True
-    cut = plan_surgery(trial.channels, leaving, model)
+    cut = Cut.of(trial.channels)
+    cut.leaving[trial.channels.groups[0].channels[:DEAD]] = True
+    surgery = plan_surgery(cut, model)
     pruned = private_copy(model)
-    surgery.apply(pruned, cut)
-    assert trial.of(leaving, cut, pruned).problem is None
+    operation.apply(pruned, surgery)
+    assert trial.of(cut, surgery, pruned).problem is None
     with torch.no_grad():
         pruned.b.weight[0] = pruned.b.weight[0].roll(1)
     # Its own weights are put back: what a restorer has written is no difference.
-    assert trial.of(leaving, cut, pruned).problem is None
+    assert trial.of(cut, surgery, pruned).problem is None
     pruned.between = lambda h, m: m.b(h.roll(1, -1))
-    assert "differ by" in trial.of(leaving, cut, pruned).problem
+    assert "differ by" in trial.of(cut, surgery, pruned).problem
     pruned.between = lambda h, m: m.b(h)[:, :3]
-    assert "shape" in trial.of(leaving, cut, pruned).problem
+    assert "shape" in trial.of(cut, surgery, pruned).problem
     pruned.between = lambda h, m: m.b(h[:, :3])
-    assert "does not run" in trial.of(leaving, cut, pruned).problem
+    assert "does not run" in trial.of(cut, surgery, pruned).problem
 
 
 @pytest.mark.parametrize("blocks", [1, 3])
 def test_putting_back_is_the_inverse_of_cutting(blocks):
     weight = torch.randn(6, 4, 3)
     keep = (0, 3) if blocks == 1 else (0, 1, 0, 3, 2, 3)
-    cuts = [surgery.Cut("w", 1, keep, blocks), surgery.Cut("w", 0, (1, 2, 5))]
+    cuts = [operation.TensorCut("w", 1, keep, blocks), operation.TensorCut("w", 0, (1, 2, 5))]
     module = nn.Module()
     module.w = nn.Parameter(weight.clone())
-    surgery.apply(module, surgery.Surgery(tuple(cuts), (), ()))
+    operation.apply(module, operation.Surgery(tuple(cuts), (), ()))
     again = masked.put_back(weight, 2 * module.w.detach(), cuts)
     changed = again != weight
     assert torch.equal(again[changed], 2 * weight[changed])

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from bequest.artifact import fields
 from bequest.artifact.plan import VERSION, Form, GroupPlan, Plan, Refusal
 from bequest.surgery.attributes import HELD
-from bequest.surgery.operation import Attribute, Cut, Surgery
+from bequest.surgery.operation import Attribute, Surgery, TensorCut
 
 WIDTH_ATTRIBUTES = HELD | frozenset(
     "in_channels out_channels groups in_features out_features embedding_dim num_embeddings "
@@ -132,9 +132,9 @@ def _surgery(value: object) -> Surgery:
     )
 
 
-def _cut(value: object, where: str) -> Cut:
+def _cut(value: object, where: str) -> TensorCut:
     tensor, dim, keep, blocks = fields.record(value, where, "tensor", "dim", "keep", "blocks")
-    cut = Cut(
+    cut = TensorCut(
         tensor=fields.text(tensor, f"{where}.tensor"),
         dim=fields.integer(dim, f"{where}.dim"),
         keep=fields.integers(keep, f"{where}.keep"),

@@ -20,7 +20,7 @@ from bequest.calibration.walk import Call, Layer, Walk
 from bequest.graph.groups import Channels, Group
 from bequest.graph.rules import Read
 from bequest.graph.units import Reader
-from bequest.surgery.shrunk import Shrunk
+from bequest.surgery.cut import Cut
 
 
 def calibrate(
@@ -67,8 +67,7 @@ def calibrate(
                 if not left[member.name]:
                     visit(member, tuple(found.pop(member.name)))
 
-    nothing = np.zeros(int(channels.channel_of.max(initial=0)) + 1, bool)
-    walk = Walk(channels, Shrunk(channels, nothing), model, model)
+    walk = Walk(Cut.of(channels), model, model)
     walk.run(
         samples.chunks,
         meet,

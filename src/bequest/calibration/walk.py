@@ -34,8 +34,8 @@ from bequest.graph.ledger import Layout
 from bequest.graph.rules.norms import epsilon
 from bequest.graph.schedule import Step, last_uses, schedule
 from bequest.graph.trace import function_of, module_of, named_tensors, operator_of, place_of
+from bequest.surgery.cut import Cut
 from bequest.surgery.operation import add_bias, can_hold_bias
-from bequest.surgery.shrunk import Shrunk
 
 Chunks = Sequence[Any]
 """A node's value: one entry per chunk of inputs; one entry alone if it depends on no input."""
@@ -95,8 +95,7 @@ class Walk:
     """The two streams of a dense network and its pruned copy.
 
     Args:
-        channels: the dense network's groups; its graph is traced at the chunks' batch size.
-        shrunk: the graph at its new widths.
+        cut: who leaves; the dense network's graph is traced at the chunks' batch size.
         dense: the dense model; never changed.
         pruned: the model after the surgery, in its working precision.
 
@@ -107,13 +106,12 @@ class Walk:
 
     def __init__(
         self,
-        channels: Channels,
-        shrunk: Shrunk,
+        cut: Cut,
         dense: nn.Module,
         pruned: nn.Module,
     ) -> None:
-        self.reading = channels.reading
-        self.shrunk = shrunk
+        self.reading = cut.channels.reading
+        self.cut = cut
         self.pruned = pruned
         self.self_calibrate = False
         self.constant: dict[str, int] = {}
@@ -124,7 +122,7 @@ class Walk:
             for name, tensor in named_tensors(dense).items()
         }
         self._pruned_tensors = named_tensors(pruned)
-        self._weights = _layer_weights(channels)
+        self._weights = _layer_weights(cut.channels)
         self._added: dict[str, str] = {}  # weight → the bias that its layer was given
         self._dense: dict[fx.Node, Chunks] = {}
         self._pruned: dict[fx.Node, Chunks] = {}
@@ -141,7 +139,7 @@ class Walk:
     def values(self, node: fx.Node) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
         """Dense value without the channels that leave, and pruned value, by chunk."""
         dense, pruned = self._dense[node], self._pruned[node]
-        kept = Mapped(lambda i: self.shrunk.slice(node, dense[i]), len(dense))
+        kept = Mapped(lambda i: self.cut.slice(node, dense[i]), len(dense))
         return kept, pruned
 
     def tensor(self, name: str | None) -> Tensor | None:
@@ -186,7 +184,7 @@ class Walk:
 
         def swap(node: fx.Node, args: list[Any]) -> list[Any]:
             args[1:3] = [weight, bias]
-            return self.shrunk.arguments(node, args)
+            return self.cut.arguments(node, args)
 
         result: Tensor = self._run_chunk(call.node, self._pruned, number, swap)
         return result
@@ -291,7 +289,7 @@ class Walk:
         for node in step:
             # A constant expanded to all channels has no operand that differs, and yet is narrower.
             differs = met or any(map(self._differs, node.all_input_nodes))
-            if differs or self.shrunk.narrows(node):
+            if differs or self.cut.narrows(node):
                 adapt = self._at_new_width(adapts[node])
                 self._pruned[node] = store.keep(self._run(node, self._pruned, adapt))
             else:
@@ -302,10 +300,10 @@ class Walk:
         assert isinstance(source, fx.Node)
         return Call(
             node,
-            Geometry.of(node, self.shrunk.literals(node).get(6)),
+            Geometry.of(node, self.cut.literals(node).get(6)),
             self._bias_name(node),
             self._pruned[source],
-            Mapped(lambda i: self.shrunk.slice(node, dense[i]), len(dense)),
+            Mapped(lambda i: self.cut.slice(node, dense[i]), len(dense)),
         )
 
     def _bias_name(self, node: fx.Node) -> str | None:
@@ -377,7 +375,7 @@ class Walk:
         layout = self.reading.layouts[node]
         assert isinstance(layout, Layout)
         labels = layout.dims[1]
-        return values if labels is None else values[self.shrunk.kept(labels).to(values.device)]
+        return values if labels is None else values[self.cut.kept(labels).to(values.device)]
 
     def _at_new_width(self, recalibrate: Adapt) -> Adapt:
         def adapt(node: fx.Node, args: list[Any]) -> list[Any]:
@@ -385,7 +383,7 @@ class Walk:
             if weight is not None:  # it and the bias may have been changed by the visit
                 bias = self._added.get(weight, self._bias_name(node))
                 args[1:3] = [self._pruned_tensors[weight], self.tensor(bias)]
-            return self.shrunk.arguments(node, recalibrate(node, args))
+            return self.cut.arguments(node, recalibrate(node, args))
 
         return adapt
 

@@ -16,7 +16,8 @@ from bequest.execution.copies import duplicate
 from bequest.graph.groups import Channels
 from bequest.restorers.regression import Regression
 from bequest.restorers.restoration import Restored, by_walk, in_weight_space
-from bequest.selection.planning import Chosen, Wish, leaving_channels, narrowed
+from bequest.selection.planning import Wish, narrowed
+from bequest.surgery.cut import Chosen, Cut
 from bequest.surgery.emission import NotEmittable, check_emittable, emit
 from bequest.surgery.tryout import Finding, Trial
 
@@ -107,8 +108,8 @@ class Attempt:
         return Outcome(restored, form, refused, _notes(finding))
 
     def _finding(self, chosen: list[Chosen], restored: Restored) -> Finding:
-        leaving = leaving_channels(self.channels, chosen)
-        return self._trial.of(leaving, restored.surgery, restored.model)
+        cut = Cut.of(self.channels, chosen)
+        return self._trial.of(cut, restored.surgery, restored.model)
 
     @cached_property
     def _trial(self) -> Trial:
@@ -128,8 +129,8 @@ class Attempt:
         return program if self._finding(chosen, program).problem is None else None
 
     def _as_program(self, chosen: list[Chosen], restored: Restored) -> Restored:
-        leaving = leaving_channels(self.channels, chosen)
-        program = emit(self.dense, self.inputs, self.channels, leaving, restored.model)
+        cut = Cut.of(self.channels, chosen)
+        program = emit(self.dense, self.inputs, cut, restored.model)
         return replace(restored, model=program.train(self.model.training))
 
 

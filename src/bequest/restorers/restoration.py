@@ -22,11 +22,11 @@ from bequest.restorers.handing import Gain, Hand, hand_on, raise_biases, without
 from bequest.restorers.held_back import Errors, Measure, split
 from bequest.restorers.refit import Fit, Refit
 from bequest.restorers.regression import MADE_UP, Regression
-from bequest.selection.planning import Chosen, Wish, leaving_channels
+from bequest.selection.planning import Wish
 from bequest.surgery import operation
+from bequest.surgery.cut import Chosen, Cut
 from bequest.surgery.cuts import plan_surgery
 from bequest.surgery.operation import Surgery, can_hold_bias
-from bequest.surgery.shrunk import Shrunk
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def in_weight_space(
         plan, gained = _deliver(bind(channels, one.group, dense), one, tensors, model, wish)
         plans.append(plan)
         gains.extend(gained)
-    surgery = plan_surgery(channels, leaving_channels(channels, chosen), model)
+    surgery = plan_surgery(Cut.of(channels, chosen), model)
     surgery = replace(surgery, biases=without_bias(model, gains))
     operation.apply(pruned, surgery)
     raise_biases(pruned, surgery, gains)
@@ -108,14 +108,14 @@ def by_walk(
             model's half precision.
     """
     assert isinstance(wish.restorer, Regression)
-    leaving = leaving_channels(channels, chosen)
-    surgery = plan_surgery(channels, leaving, model)
+    cut = Cut.of(channels, chosen)
+    surgery = plan_surgery(cut, model)
     operation.apply(pruned, surgery)
     types = {name: tensor.dtype for name, tensor in named_tensors(pruned).items()}
     precision = working_precision(model)
     for tensor in _floating(pruned).values():
         tensor.data = tensor.data.to(precision)
-    walk = Walk(channels, Shrunk(channels, leaving), model, pruned)
+    walk = Walk(cut, model, pruned)
     ridge = wish.restorer.ridge * (MADE_UP if samples.tokens_alone else 1)
     refit = Refit(walk, ridge, wish.seed)
     fitted, held_back = split(samples)

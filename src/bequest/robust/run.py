@@ -30,8 +30,9 @@ from bequest.robust.records import Decision
 from bequest.robust.shapes import as_replaced, dense_shaped
 from bequest.selection.asking import asked_for, held_by_output, is_classifier
 from bequest.selection.choosing import Ratio, kept_count
-from bequest.selection.planning import Chosen, Wish, leaving_channels, try_out
+from bequest.selection.planning import Wish, try_out
 from bequest.surgery import operation
+from bequest.surgery.cut import Chosen, Cut
 from bequest.surgery.cuts import plan_surgery
 from bequest.surgery.operation import can_hold_bias
 from bequest.surgery.tryout import Trial
@@ -142,12 +143,12 @@ class Run:
             keep = np.ones(layer.group.size, bool)
             free = random.permutation(np.flatnonzero(~layer.group.fixed))
             keep[free[: layer.target]] = False
-            chosen.append(Chosen(layer.group, keep, ()))
+            chosen.append(Chosen(layer.group, keep))
         problem = try_out(self.biased, example, self.analysed, chosen)
         if problem is not None:
             return problem
-        leaving = leaving_channels(self.analysed, chosen)
-        return Trial.over(self.biased, self.analysed, example).without(leaving).problem
+        trial = Trial.over(self.biased, self.analysed, example)
+        return trial.without(Cut.of(self.analysed, chosen)).problem
 
     def step(self, restored: Restored) -> list[Decision]:
         """Merges or drops channels in every layer that has not reached its target.
@@ -199,7 +200,7 @@ class Run:
         """The pruned network as it is now, restored from the dense one."""
         originals = {member.name: member for member in self.channels.groups}
         chosen = [
-            Chosen(originals[layer.group.name], layer.alive, ())
+            Chosen(originals[layer.group.name], layer.alive)
             for layer in self.layers
             if layer.removed
         ]
@@ -219,9 +220,8 @@ class Run:
         return certified_change(self.first, self._values(tensors))
 
     def _current(self, restored: Restored) -> dict[str, Tensor]:
-        chosen = [Chosen(layer.group, layer.alive, ()) for layer in self.layers]
-        leaving = leaving_channels(self.analysed, chosen)
-        surgery = plan_surgery(self.analysed, leaving, self.biased)
+        chosen = [Chosen(layer.group, layer.alive) for layer in self.layers]
+        surgery = plan_surgery(Cut.of(self.analysed, chosen), self.biased)
         return dense_shaped(self.dense, named_tensors(restored.model), surgery)
 
     def _values(self, tensors: Mapping[str, Tensor]) -> Values:

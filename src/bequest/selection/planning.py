@@ -10,7 +10,6 @@ from numbers import Integral
 from time import monotonic
 from typing import Any, Literal
 
-import numpy as np
 from torch import nn
 
 from bequest import config, criteria, restorers
@@ -32,9 +31,10 @@ from bequest.selection.asking import (
     left_whole,
     require_rivals,
 )
-from bequest.selection.choosing import Choice, Mask, Ratio, Scope, check_ratio, choose
+from bequest.selection.choosing import Choice, Ratio, Scope, check_ratio, choose
 from bequest.selection.ranking import rank, rank_observed
 from bequest.surgery import operation
+from bequest.surgery.cut import Chosen, Cut
 from bequest.surgery.cuts import plan_surgery
 from bequest.surgery.emission import NotEmittable, check_emittable
 from bequest.surgery.verify import mismatch
@@ -113,16 +113,6 @@ class Wish:
     def needs_inputs(self) -> bool:
         """Whether the network is run over inputs: to know what layers see, or to refit them."""
         return self.observes or isinstance(self.restorer, Regression)
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """A group that loses channels, and which stay."""
-
-    group: Group
-    keep: Mask
-    notes: tuple[str, ...]
-    predicted_error: float | None = None
 
 
 def _one_of(name: str, value: Any, allowed: tuple[str, ...]) -> Any:
@@ -247,14 +237,6 @@ def chosen_from(choices: Sequence[Choice], wish: Wish) -> list[Chosen]:
     return [one for one in chosen if not one.keep.all()]
 
 
-def leaving_channels(channels: Channels, chosen: Iterable[Chosen]) -> Mask:
-    """For every channel id whether it leaves."""
-    leaving = np.zeros(int(channels.channel_of.max(initial=0)) + 1, bool)
-    for one in chosen:
-        leaving[one.group.channels[~one.keep]] = True
-    return leaving
-
-
 def require_sound(
     model: nn.Module, example_inputs: Any, channels: Channels, chosen: list[Chosen]
 ) -> None:
@@ -272,9 +254,8 @@ def try_out(
     model: nn.Module, example_inputs: Any, channels: Channels, chosen: list[Chosen]
 ) -> str | None:
     """What keeps the network from running without the chosen channels; None where it runs."""
-    leaving = leaving_channels(channels, chosen)
-    surgery = plan_surgery(channels, leaving, model)
-    return mismatch(model, example_inputs, channels, leaving, surgery)
+    cut = Cut.of(channels, chosen)
+    return mismatch(model, example_inputs, cut, plan_surgery(cut, model))
 
 
 def _without_misfits(
@@ -294,7 +275,7 @@ def _without_misfits(
     deadline = monotonic() + _PATIENCE
 
     def passes(some: list[Chosen]) -> str | None:
-        surgery = plan_surgery(channels, leaving_channels(channels, some), model)
+        surgery = plan_surgery(Cut.of(channels, some), model)
         try:
             run_shapes(model, example_inputs, partial(operation.apply, surgery=surgery))
         except Exception as error:  # whatever the model's own code raises at other widths

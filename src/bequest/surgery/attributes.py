@@ -11,15 +11,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import fx, nn
 
-from bequest.graph.groups import Channels
 from bequest.graph.ledger import Layout
 from bequest.graph.trace import module_of, operator_of
+from bequest.surgery.cut import Cut
 from bequest.surgery.operation import Attribute
-from bequest.surgery.shrunk import Shrunk
 
 HELD = frozenset(
     "num_heads num_attention_heads n_heads n_head nhead heads num_kv_heads num_key_value_heads "
@@ -32,16 +29,15 @@ HELD = frozenset(
 Size = int | tuple[int, ...]
 
 
-def mend(channels: Channels, leaving: NDArray[np.bool_], model: nn.Module) -> Iterator[Attribute]:
+def mend(cut: Cut, model: nn.Module) -> Iterator[Attribute]:
     """The attributes that hold a width which changes in the module that has them.
 
     Args:
-        channels: the network's groups.
-        leaving: for every channel id whether it leaves.
+        cut: who leaves.
         model: the dense model; only attributes are read.
     """
     modules = dict(model.named_modules())
-    for name, sizes in _changes(channels, leaving).items():
+    for name, sizes in _changes(cut).items():
         module = modules.get(name)
         for attribute in sorted(HELD.intersection(vars(module) if module is not None else ())):
             before = getattr(module, attribute)
@@ -50,15 +46,14 @@ def mend(channels: Channels, leaving: NDArray[np.bool_], model: nn.Module) -> It
                 yield Attribute(name, attribute, before, *sizes[before])
 
 
-def _changes(channels: Channels, leaving: NDArray[np.bool_]) -> dict[str, dict[Size, set[Size]]]:
+def _changes(cut: Cut) -> dict[str, dict[Size, set[Size]]]:
     """Module → size in its operators' results → what becomes of it where it changes.
 
     The sizes of a split are one: a tuple.
     """
-    shrunk = Shrunk(channels, leaving)
     found: dict[str, dict[Size, set[Size]]] = defaultdict(lambda: defaultdict(set))
-    for node in channels.reading.network.nodes:
-        rewritten = shrunk.literals(node)
+    for node in cut.channels.reading.network.nodes:
+        rewritten = cut.literals(node)
         if not rewritten:
             continue
         sizes = found[module_of(node)]
@@ -67,9 +62,9 @@ def _changes(channels: Channels, leaving: NDArray[np.bool_]) -> dict[str, dict[S
             sizes[tuple(given)].add(tuple(rewritten[1]))
         for value in (node, node.args[0]):
             assert isinstance(value, fx.Node)
-            if isinstance(channels.reading.layouts[value], Layout):
+            if isinstance(cut.channels.reading.layouts[value], Layout):
                 shape = value.meta["val"].shape
-                for before, after in zip(shape, shrunk.shape(value), strict=True):
+                for before, after in zip(shape, cut.shape(value), strict=True):
                     if before != after:
                         sizes[int(before)].add(after)
     return found

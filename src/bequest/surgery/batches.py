@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from bequest.graph.groups import Channels, group
@@ -19,40 +18,39 @@ from bequest.graph.inputs import mapped, normalise_inputs, tensors_of
 from bequest.graph.rules import read
 from bequest.graph.trace import Network, operator_of, trace_shapes
 from bequest.graph.twins import VIEWS, kind, without_copies
-from bequest.surgery.shrunk import Shrunk
+from bequest.surgery.cut import Cut
 
 
 def at_other_batches(
-    model: nn.Module, example_inputs: Any, channels: Channels, leaving: NDArray[Any]
-) -> tuple[Network, Shrunk, Mapping[fx.Node, fx.Node]] | None:
-    """A trace, its widths, and its nodes' twins in a trace of more samples.
+    model: nn.Module, example_inputs: Any, cut: Cut
+) -> tuple[Cut, Mapping[fx.Node, fx.Node]] | None:
+    """A trace's cut, and its nodes' twins in a trace of more samples.
 
     Of a single sample some networks skip operators; then two and three times as many are compared.
 
     Args:
         model: the dense model; only its code and shapes are read.
         example_inputs: what it was traced with.
-        channels: its groups.
-        leaving: for every channel id whether it leaves.
+        cut: who leaves.
 
     Returns:
+        The cut, in the reading whose trace it is, and the twins of that trace's nodes.
         None where the model's code doesn't run at other batch sizes, does something else there, or
         has a constant that follows out of proportion.
     """
-    once = channels.reading.network
+    once = cut.channels.reading.network
     try:
         two = trace_shapes(model, _repeated(example_inputs, 2))
         twins = _twins(once, two, 2)
         if twins is not None:
-            return once, Shrunk(channels, leaving), twins
+            return cut, twins
         twins = _twins(two, trace_shapes(model, _repeated(example_inputs, 3)), 3 / 2)
     except Exception:  # whatever the model's code says to another batch size
         return None
     if twins is None:
         return None
-    other = group(read(two))
-    carried = _carried(channels, leaving, other)
-    return None if carried is None else (two, Shrunk(other, carried), twins)
+    carried = _carried(cut, group(read(two)))
+    return None if carried is None else (carried, twins)
 
 
 def _twins(few: Network, many: Network, times: float) -> dict[fx.Node, fx.Node] | None:
@@ -77,23 +75,20 @@ def _repeated(example_inputs: Any, times: int) -> Any:
     return mapped(kwargs or args, repeat)
 
 
-def _carried(channels: Channels, leaving: NDArray[Any], other: Channels) -> NDArray[Any] | None:
-    """The channels that leave in another reading of the same network: those of the same weights.
+def _carried(cut: Cut, other: Channels) -> Cut | None:
+    """The cut in another reading of the same network: the channels of the same weights leave.
 
     None where that reading has other channels, and would cut the weights in another way.
     """
-    carried = np.zeros(int(other.channel_of.max(initial=0)) + 1, bool)
-    slots = channels.reading.ledger.slots.items()
+    carried = Cut.of(other)
+    slots = cut.channels.reading.ledger.slots.items()
     if any(slot not in other.reading.ledger.slots for slot, _ in slots):
         return None
     for slot, labels in slots:
-        gone = leaving[channels.channel_of[labels]]
-        carried[other.channel_of[other.reading.ledger.slots[slot][gone]]] = True
+        there = other.reading.ledger.slots[slot][cut.gone(labels)]
+        carried.leaving[other.channel_of[there]] = True
     same = all(
-        np.array_equal(
-            leaving[channels.channel_of[labels]],
-            carried[other.channel_of[other.reading.ledger.slots[slot]]],
-        )
+        np.array_equal(cut.gone(labels), carried.gone(other.reading.ledger.slots[slot]))
         for slot, labels in slots
     )
     return carried if same else None

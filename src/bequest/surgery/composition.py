@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from bequest.surgery.operation import Attribute, Cut, Surgery
+from bequest.surgery.operation import Attribute, Surgery, TensorCut
 
 
 def composed(first: Surgery, second: Surgery, made: Collection[str]) -> Surgery:
@@ -30,7 +30,8 @@ def below(surgery: Surgery, part: str) -> Surgery:
     """The surgery of a part of a network, with the names that the whole network has for it."""
     return Surgery(
         cuts=tuple(
-            Cut(qualified(part, cut.tensor), cut.dim, cut.keep, cut.blocks) for cut in surgery.cuts
+            TensorCut(qualified(part, cut.tensor), cut.dim, cut.keep, cut.blocks)
+            for cut in surgery.cuts
         ),
         attributes=tuple(
             Attribute(qualified(part, one.module), one.name, one.before, one.after)
@@ -45,7 +46,7 @@ def qualified(part: str, name: str) -> str:
     return ".".join(filter(None, (part, name)))
 
 
-def _joined_cuts(cuts: Iterable[Cut]) -> Iterable[Cut]:
+def _joined_cuts(cuts: Iterable[TensorCut]) -> Iterable[TensorCut]:
     """Two cuts along one dimension as one.
 
     Cuts along several dimensions can be made in any order, but for those that count rows in blocks:
@@ -53,12 +54,12 @@ def _joined_cuts(cuts: Iterable[Cut]) -> Iterable[Cut]:
     """
     cuts = list(cuts)
     in_blocks = {cut.tensor for cut in cuts if cut.blocks > 1}
-    joined: dict[object, Cut] = {}
+    joined: dict[object, TensorCut] = {}
     for number, cut in enumerate(cuts):
         place = number if cut.tensor in in_blocks else (cut.tensor, cut.dim)
         before = joined.get(place)
         keep = cut.keep if before is None else tuple(before.keep[index] for index in cut.keep)
-        joined[place] = Cut(cut.tensor, cut.dim, keep, cut.blocks)
+        joined[place] = TensorCut(cut.tensor, cut.dim, keep, cut.blocks)
     return joined.values()
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from bequest.graph.groups import Channels
 from bequest.graph.ledger import Layout
 from bequest.graph.trace import module_of, named_tensors
 from bequest.surgery.attributes import mend
-from bequest.surgery.operation import Attribute, Cut, Surgery
-from bequest.surgery.shrunk import Shrunk
+from bequest.surgery.cut import Cut
+from bequest.surgery.operation import Attribute, Surgery, TensorCut
 from bequest.surgery.training import training_cuts
 
 Sizes = dict[tuple[str, int], int]
@@ -22,45 +20,40 @@ _NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 
 
-def plan_surgery(channels: Channels, leaving: NDArray[np.bool_], model: nn.Module) -> Surgery:
-    """The surgery that removes channels.
+def plan_surgery(cut: Cut, model: nn.Module) -> Surgery:
+    """The surgery that makes a cut.
 
     Args:
-        channels: the network's groups.
-        leaving: for every channel id whether it leaves.
+        cut: who leaves.
         model: the dense model; only shapes and attributes are read.
     """
-    cuts = [
-        *_grouped_cuts(channels, leaving),
-        *_plain_cuts(channels, leaving),
-        *training_cuts(channels, leaving),
-    ]
-    sizes: Sizes = {(cut.tensor, cut.dim): len(cut.keep) // cut.blocks for cut in cuts}
+    cuts = [*_grouped_cuts(cut), *_plain_cuts(cut), *training_cuts(cut)]
+    sizes: Sizes = {(one.tensor, one.dim): len(one.keep) // one.blocks for one in cuts}
     attributes = (
         *_attributes(model, sizes),
-        *_bare_norms(channels, leaving, model),
-        *mend(channels, leaving, model),
+        *_bare_norms(cut, model),
+        *mend(cut, model),
     )
     return Surgery(tuple(cuts), attributes, ())
 
 
-def _plain_cuts(channels: Channels, leaving: NDArray[np.bool_]) -> Iterator[Cut]:
-    for (tensor, dim), labels in channels.reading.ledger.slots.items():
-        gone = leaving[channels.channel_of[labels]]
+def _plain_cuts(cut: Cut) -> Iterator[TensorCut]:
+    for (tensor, dim), labels in cut.channels.reading.ledger.slots.items():
+        gone = cut.gone(labels)
         if gone.any():
-            yield Cut(tensor, dim, tuple(np.flatnonzero(~gone).tolist()))
+            yield TensorCut(tensor, dim, tuple(np.flatnonzero(~gone).tolist()))
 
 
-def _grouped_cuts(channels: Channels, leaving: NDArray[np.bool_]) -> Iterator[Cut]:
+def _grouped_cuts(cut: Cut) -> Iterator[TensorCut]:
     """Input columns of grouped convolutions, before their rows are cut: blocks are whole then."""
     done = set()
-    for read in channels.reading.reads:
-        gone = leaving[channels.channel_of[read.labels]]
+    for read in cut.channels.reading.reads:
+        gone = cut.gone(read.labels)
         if read.groups == 1 or read.weight is None or read.weight in done or not gone.any():
             continue
         done.add(read.weight)
         local = [np.flatnonzero(~block) for block in gone.reshape(read.groups, -1)]
-        yield Cut(read.weight, 1, tuple(np.concatenate(local).tolist()), read.groups)
+        yield TensorCut(read.weight, 1, tuple(np.concatenate(local).tolist()), read.groups)
 
 
 def _attributes(model: nn.Module, sizes: Sizes) -> Iterator[Attribute]:
@@ -109,24 +102,21 @@ def _widths(name: str, module: nn.Module, sizes: Sizes) -> dict[str, int | tuple
     return widths
 
 
-def _bare_norms(
-    channels: Channels, leaving: NDArray[np.bool_], model: nn.Module
-) -> Iterator[Attribute]:
+def _bare_norms(cut: Cut, model: nn.Module) -> Iterator[Attribute]:
     """What norms without tensors write down about their widths, from what they are given."""
     bare = {
         name: module
         for name, module in model.named_modules()
         if isinstance(module, _NORMS) and not named_tensors(module)
     }
-    shrunk = Shrunk(channels, leaving)
-    for node in channels.reading.network.nodes:
+    for node in cut.channels.reading.network.nodes:
         source = node.args[0] if node.op == "call_function" and node.args else None
         if module_of(node) not in bare or not isinstance(source, fx.Node):
             continue
         name = module_of(node)
         module = bare.pop(name)  # its first operator reads what the module is given
-        if isinstance(channels.reading.layouts[source], Layout):
-            for attribute, after in _bare_widths(module, shrunk.shape(source)).items():
+        if isinstance(cut.channels.reading.layouts[source], Layout):
+            for attribute, after in _bare_widths(module, cut.shape(source)).items():
                 before = getattr(module, attribute)
                 before = tuple(before) if isinstance(before, list | tuple) else before
                 if before != after:

@@ -12,9 +12,7 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 from torch.utils._pytree import TreeSpec
 
@@ -24,8 +22,8 @@ from bequest.graph.inputs import normalise_inputs
 from bequest.graph.trace import Network, named_tensors, operator_of, place_of
 from bequest.graph.twins import VIEWS, without_copies
 from bequest.surgery.batches import at_other_batches
+from bequest.surgery.cut import Cut
 from bequest.surgery.program import Document, Program, build, resolve
-from bequest.surgery.shrunk import Shrunk
 
 _NORM = "_native_batch_norm_legit_no_training"
 _ASSERTIONS = frozenset({"_assert_tensor_metadata", "_assert_async", "_assert_scalar"})
@@ -35,20 +33,13 @@ class NotEmittable(ModelError):  # noqa: N818 -- a reason, given to the user amo
     """Why a network can't be written down as a program."""
 
 
-def emit(
-    model: nn.Module,
-    example_inputs: Any,
-    channels: Channels,
-    leaving: NDArray[Any],
-    pruned: nn.Module,
-) -> Program:
+def emit(model: nn.Module, example_inputs: Any, cut: Cut, pruned: nn.Module) -> Program:
     """The pruned network as a program.
 
     Args:
         model: the dense model; only its code and shapes are read.
         example_inputs: what it was traced with.
-        channels: its groups.
-        leaving: for every channel id whether it leaves.
+        cut: who leaves.
         pruned: the model after the surgery; its ``forward`` need not run, its tensors are taken.
 
     Raises:
@@ -56,43 +47,39 @@ def emit(
             something else than tensors; the message names it.
     """
     names = _input_names(model, example_inputs)
-    several = at_other_batches(model, example_inputs, channels, leaving)
+    several = at_other_batches(model, example_inputs, cut)
     if several is not None:
         try:
             return _program(pruned, names, *several)
         except NotEmittable:  # of more samples the code goes another way
             pass
-    return _program(pruned, names, channels.reading.network, Shrunk(channels, leaving), None)
+    return _program(pruned, names, cut, None)
 
 
 def check_emittable(model: nn.Module, example_inputs: Any, channels: Channels) -> None:
     """Raises NotEmittable where :func:`emit` would, without tracing."""
-    nobody = np.zeros(int(channels.channel_of.max(initial=0)) + 1, bool)
-    writer = _Writer(channels.reading.network, Shrunk(channels, nobody), None)
+    writer = _Writer(Cut.of(channels), None)
     writer.document(_input_names(model, example_inputs), {}, ())
 
 
 def _program(
     pruned: nn.Module,
     names: Sequence[str],
-    network: Network,
-    shrunk: Shrunk,
+    cut: Cut,
     twins: Mapping[fx.Node, fx.Node] | None,
 ) -> Program:
-    writer = _Writer(network, shrunk, twins)
+    writer = _Writer(cut, twins)
     parameters = dict(pruned.named_parameters(remove_duplicate=False))
-    document = writer.document(names, _biases(pruned, network), parameters)
+    document = writer.document(names, _biases(pruned, cut.channels.reading.network), parameters)
     return build(document, {**named_tensors(pruned), **writer.constants})
 
 
 class _Writer:
     """From nodes to steps; every value has the number of the step that makes it."""
 
-    def __init__(
-        self, network: Network, shrunk: Shrunk, twins: Mapping[fx.Node, fx.Node] | None
-    ) -> None:
-        self._network = network
-        self._shrunk = shrunk
+    def __init__(self, cut: Cut, twins: Mapping[fx.Node, fx.Node] | None) -> None:
+        self._network = network = cut.channels.reading.network
+        self._cut = cut
         self._twins = twins
         self._batch = _batch_size(network)
         self._number: dict[fx.Node, int] = {}
@@ -161,7 +148,7 @@ class _Writer:
             self._number[node] = self._number[source]
             return []
         operator = _operator(node)
-        rewritten = self._shrunk.literals(node)
+        rewritten = self._cut.literals(node)
         args = [
             self._argument(arg) if i not in rewritten else self._size(node, i, rewritten[i])
             for i, arg in enumerate(node.args)

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from bequest.execution.precision import HALF
@@ -22,16 +21,15 @@ from bequest.graph.groups import Channels
 from bequest.graph.ledger import Layout
 from bequest.graph.schedule import last_uses
 from bequest.graph.trace import function_of, named_tensors, operator_of
-from bequest.surgery.operation import Cut, Surgery
-from bequest.surgery.shrunk import Shrunk
+from bequest.surgery.cut import Cut
+from bequest.surgery.operation import Surgery, TensorCut
 
 
 class Masked:
     """The traced graph at dense widths, without what the removed channels say.
 
     Args:
-        channels: the dense network's groups.
-        leaving: for every channel id whether it leaves.
+        cut: who leaves.
         surgery: what made the pruned network.
         dense: the dense network's tensors by name.
         pruned: the pruned network, a module or a program, restored or not.
@@ -40,18 +38,17 @@ class Masked:
 
     def __init__(
         self,
-        channels: Channels,
-        leaving: NDArray[Any],
+        cut: Cut,
         surgery: Surgery,
         dense: Mapping[str, Tensor],
         pruned: nn.Module,
         precision: torch.dtype,
     ) -> None:
-        self.reading = channels.reading
+        self.reading = cut.channels.reading
         self.precision = precision
-        self._shrunk = Shrunk(channels, leaving)
+        self._cut = cut
         self._tensors = _put_back(self.reading.network.tensors.values(), surgery, dense, pruned)
-        self._biases = _new_biases(channels, surgery, dense, pruned)
+        self._biases = _new_biases(cut.channels, surgery, dense, pruned)
 
     @torch.no_grad()
     def run(self, inputs: Sequence[Any]) -> list[Any]:
@@ -83,7 +80,7 @@ class Masked:
         return self._precise(held.to(self._device))
 
     def _operator(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
-        if node in self.reading.normalised and self._shrunk.narrows(node):
+        if node in self.reading.normalised and self._cut.narrows(node):
             return self._at_new_width(node, values)
         if operator_of(node) == "_assert_tensor_metadata":
             return None  # it states the precision of the trace
@@ -92,8 +89,8 @@ class Masked:
 
     def _at_new_width(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
         """A norm over the channels that stay, put back among zeros."""
-        args, kwargs = self._arguments(node, lambda one: self._shrunk.slice(one, values[one]))
-        result = function_of(node)(*self._shrunk.arguments(node, args), **kwargs)
+        args, kwargs = self._arguments(node, lambda one: self._cut.slice(one, values[one]))
+        result = function_of(node)(*self._cut.arguments(node, args), **kwargs)
         layouts = self.reading.layouts[node]
         if isinstance(layouts, Layout):
             return self._spread(layouts, node.meta["val"].shape, result)
@@ -127,7 +124,7 @@ class Masked:
             return value
         for dim in layout.tracked():
             labels = layout.dims[dim]
-            gone = self._shrunk.gone(labels)  # type: ignore[arg-type]
+            gone = self._cut.gone(labels)  # type: ignore[arg-type]
             if gone.any():
                 shape = [-1 if d == dim else 1 for d in range(value.ndim)]
                 mask = torch.from_numpy(gone).to(value.device).view(shape)
@@ -140,7 +137,7 @@ class Masked:
             labels = layout.dims[dim]
             assert labels is not None
             wide = [*value.shape[:dim], shape[dim], *value.shape[dim + 1 :]]
-            kept = self._shrunk.kept(labels).to(value.device)
+            kept = self._cut.kept(labels).to(value.device)
             value = value.new_zeros(wide).index_copy(dim, kept, value)
         return value
 
@@ -148,7 +145,7 @@ class Masked:
         if not isinstance(returned, fx.Node):
             return returned
         value = values[returned]
-        return self._shrunk.slice(returned, value) if isinstance(value, Tensor) else value
+        return self._cut.slice(returned, value) if isinstance(value, Tensor) else value
 
     def _precise(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.precision) if tensor.is_floating_point() else tensor
@@ -158,7 +155,7 @@ class Masked:
         return next(iter(self._tensors.values())).device
 
 
-def put_back(dense: Tensor, pruned: Tensor, cuts: Sequence[Cut]) -> Tensor:
+def put_back(dense: Tensor, pruned: Tensor, cuts: Sequence[TensorCut]) -> Tensor:
     """A pruned tensor at its places in a dense one, whose other numbers stay; the inverse of cuts.
 
     Args:
@@ -173,19 +170,19 @@ def put_back(dense: Tensor, pruned: Tensor, cuts: Sequence[Cut]) -> Tensor:
     return _filled(whole, put_back(_kept(whole, first), pruned, later), first)
 
 
-def _kept(tensor: Tensor, cut: Cut) -> Tensor:
+def _kept(tensor: Tensor, cut: TensorCut) -> Tensor:
     blocks, keep = _blocks(tensor, cut)
     parts = zip(blocks, keep, strict=True)
     return torch.cat([block.index_select(cut.dim, chosen) for block, chosen in parts])
 
 
-def _filled(whole: Tensor, left: Tensor, cut: Cut) -> Tensor:
+def _filled(whole: Tensor, left: Tensor, cut: TensorCut) -> Tensor:
     blocks, keep = _blocks(whole, cut)
     parts = zip(blocks, keep, left.chunk(cut.blocks) if cut.blocks > 1 else [left], strict=True)
     return torch.cat([block.index_copy(cut.dim, chosen, part) for block, chosen, part in parts])
 
 
-def _blocks(tensor: Tensor, cut: Cut) -> tuple[Sequence[Tensor], Tensor]:
+def _blocks(tensor: Tensor, cut: TensorCut) -> tuple[Sequence[Tensor], Tensor]:
     """The blocks of rows of a tensor and the indices that each keeps."""
     keep = torch.tensor(cut.keep, device=tensor.device).view(cut.blocks, -1)
     return (tensor.chunk(cut.blocks) if cut.blocks > 1 else [tensor]), keep
@@ -213,16 +210,16 @@ def _new_biases(
         bias = f"{name.removesuffix('weight')}bias"
         if name.endswith("weight") and bias in left and bias not in dense:
             rows = dims.get(name, 0)
-            same = [Cut(bias, 0, cut.keep) for cut in cuts[name] if cut.dim == rows]
+            same = [TensorCut(bias, 0, cut.keep) for cut in cuts[name] if cut.dim == rows]
             value = left[bias].detach()
             width = dense[name].shape[rows] if same else len(value)
             found[name] = put_back(value.new_zeros(width), value, same)
     return found
 
 
-def cuts_of(surgery: Surgery) -> dict[str, list[Cut]]:
+def cuts_of(surgery: Surgery) -> dict[str, list[TensorCut]]:
     """Tensor → what is done to it, in order."""
-    found: dict[str, list[Cut]] = defaultdict(list)
+    found: dict[str, list[TensorCut]] = defaultdict(list)
     for cut in surgery.cuts:
         found[cut.tensor].append(cut)
     return found

@@ -18,7 +18,7 @@ _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
 
 @dataclass(frozen=True)
-class Cut:
+class TensorCut:
     """The indices that stay along one dimension of one parameter or buffer.
 
     Attributes:
@@ -54,7 +54,7 @@ class Surgery:
     ``biases`` names modules without a bias that get one (zeros until a restorer writes it).
     """
 
-    cuts: tuple[Cut, ...]
+    cuts: tuple[TensorCut, ...]
     attributes: tuple[Attribute, ...]
     biases: tuple[str, ...]
 
@@ -119,7 +119,7 @@ def _owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
     return {name: places[key] for name, key in names.items()}
 
 
-def _cut(owners: dict[str, list[tuple[nn.Module, str]]], cut: Cut) -> None:
+def _cut(owners: dict[str, list[tuple[nn.Module, str]]], cut: TensorCut) -> None:
     if cut.tensor not in owners:
         raise ModelError(f"the surgery cuts '{cut.tensor}', which the model does not have")
     module, attribute = owners[cut.tensor][0]
@@ -149,7 +149,7 @@ def laid_out_as(like: Tensor, values: Tensor) -> Tensor:
     return torch.empty_like(values, memory_format=form).copy_(values)
 
 
-def _select(tensor: Tensor, cut: Cut) -> Tensor:
+def _select(tensor: Tensor, cut: TensorCut) -> Tensor:
     keep = torch.tensor(cut.keep, device=tensor.device)
     if cut.blocks == 1:
         return tensor.index_select(cut.dim, keep)

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
@@ -33,7 +32,8 @@ from bequest.graph.trace import (
     trace_shapes,
 )
 from bequest.surgery import operation
-from bequest.surgery.operation import Cut, Surgery
+from bequest.surgery.cut import Cut
+from bequest.surgery.operation import Surgery, TensorCut
 from bequest.surgery.verify import compare
 
 Run = Callable[[nn.Module, Inputs], None]
@@ -64,13 +64,13 @@ def with_training(channels: Channels, model: nn.Module, example_inputs: Any) -> 
     return replace(channels, training=group(read(network)))
 
 
-def training_cuts(channels: Channels, leaving: NDArray[np.bool_]) -> Iterator[Cut]:
+def training_cuts(cut: Cut) -> Iterator[TensorCut]:
     """Cuts of tensors that training alone reads, along what it ties them to.
 
     Args:
-        channels: the network's groups.
-        leaving: for every channel id whether it leaves.
+        cut: who leaves.
     """
+    channels = cut.channels
     if channels.training is None:
         return
     unread = _unread_names(channels.reading.network)
@@ -80,14 +80,14 @@ def training_cuts(channels: Channels, leaving: NDArray[np.bool_]) -> Iterator[Cu
     leaves, stays = np.zeros(count, bool), np.zeros(count, bool)
     for place in here.keys() & there.keys():
         if place[0] not in unread:
-            gone = leaving[channels.channel_of[here[place]]]
+            gone = cut.gone(here[place])
             leaves[channel_of[there[place]][gone]] = True
             stays[channel_of[there[place]][~gone]] = True
     for (tensor, dim), labels in there.items():
         tied = channel_of[labels]
         gone = leaves[tied]
         if tensor in unread and gone.any() and not gone.all() and not (gone & stays[tied]).any():
-            yield Cut(tensor, dim, tuple(np.flatnonzero(~gone).tolist()))
+            yield TensorCut(tensor, dim, tuple(np.flatnonzero(~gone).tolist()))
 
 
 def training_notes(
@@ -197,10 +197,10 @@ def _misfit(
     training = channels.training
     assert training is not None
     slots = training.reading.ledger.slots
-    leaving = np.zeros(int(training.channel_of.max(initial=-1)) + 1, bool)
+    there = Cut.of(training)
     for one in surgery.cuts:
         if one.blocks == 1 and (labels := slots.get((one.tensor, one.dim))) is not None:
-            leaving[training.channel_of[np.delete(labels, one.keep)]] = True
+            there.leaving[training.channel_of[np.delete(labels, one.keep)]] = True
 
     def change(copied: nn.Module) -> None:
         _flag(_owners(cut), copied)
@@ -208,7 +208,7 @@ def _misfit(
 
     try:
         with undisturbed(model):
-            return compare(training, leaving, trace_shapes(model, example_inputs, change))
+            return compare(there, trace_shapes(model, example_inputs, change))
     except Exception as error:  # whatever the model's own code raises at other widths
         return " ".join(str(error).split())[:200]
 

@@ -14,7 +14,6 @@ from math import inf, isfinite
 from typing import Any
 
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -26,6 +25,7 @@ from bequest.graph.inputs import normalise_inputs
 from bequest.graph.trace import Network, named_tensors, operator_of
 from bequest.graph.vocabulary import vocabularies
 from bequest.surgery import operation
+from bequest.surgery.cut import Cut
 from bequest.surgery.cuts import plan_surgery
 from bequest.surgery.masked import Masked
 from bequest.surgery.operation import Surgery
@@ -113,11 +113,11 @@ class Trial:
         more = filled(_made_up(network, leaves, seed=1)) if alone and cheap else None
         return cls(model, channels, (values, tuple(leaves)), more, structure)
 
-    def of(self, leaving: NDArray[Any], surgery: Surgery, pruned: nn.Module) -> Finding:
+    def of(self, cut: Cut, surgery: Surgery, pruned: nn.Module) -> Finding:
         """Compares a pruned network with what the plan says.
 
         Args:
-            leaving: for every channel id whether it leaves.
+            cut: who leaves.
             surgery: what was done to the dense network.
             pruned: the network, a module or a program; it is not changed, and a copy runs.
         """
@@ -128,7 +128,7 @@ class Trial:
             return Finding(unchecked="its tensors have no data")
         finding = Finding()
         for inputs in self.inputs:
-            pair = _Pair(self, leaving, surgery, pruned, inputs)
+            pair = _Pair(self, cut, surgery, pruned, inputs)
             try:
                 distance = pair.distance(working_precision(self.model))
                 return Finding() if distance <= CLOSE else pair.judged(distance)
@@ -138,12 +138,12 @@ class Trial:
                 finding = Finding(unchecked=str(reason))
         return finding
 
-    def without(self, leaving: NDArray[Any]) -> Finding:
+    def without(self, cut: Cut) -> Finding:
         """The same of the network that channels have left plainly, in its own class."""
-        surgery = plan_surgery(self.channels, leaving, self.model)
+        surgery = plan_surgery(cut, self.model)
         pruned = private_copy(self.model)
         operation.apply(pruned, surgery)
-        return self.of(leaving, surgery, pruned)
+        return self.of(cut, surgery, pruned)
 
 
 class _DifferentError(Exception):
@@ -159,7 +159,7 @@ class _Pair:
     """The dense network without the channels that leave, and the pruned one, on the same inputs."""
 
     trial: Trial
-    leaving: NDArray[Any]
+    cut: Cut
     surgery: Surgery
     pruned: nn.Module
     inputs: Sequence[Any]
@@ -200,9 +200,7 @@ class _Pair:
 
     def _wanted(self, inputs: Sequence[Any], precision: torch.dtype) -> list[Any]:
         dense = named_tensors(self.trial.model)
-        masked = Masked(
-            self.trial.channels, self.leaving, self.surgery, dense, self.pruned, precision
-        )
+        masked = Masked(self.cut, self.surgery, dense, self.pruned, precision)
         try:
             return masked.run([value for value in inputs if isinstance(value, Tensor)])
         except Exception as error:  # whatever an operator says to values that were made up

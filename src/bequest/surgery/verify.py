@@ -6,29 +6,20 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from bequest.errors import BequestError
-from bequest.graph.groups import Channels
 from bequest.graph.ledger import Layout
 from bequest.graph.numbers import difference, same_operators
 from bequest.graph.trace import Network, operator_of, place_of, run_shapes, trace_shapes
 from bequest.graph.twins import kind, without_copies
 from bequest.surgery import operation
+from bequest.surgery.cut import Cut
 from bequest.surgery.operation import Surgery
-from bequest.surgery.shrunk import Shrunk
 
 
-def mismatch(
-    model: nn.Module,
-    example_inputs: Any,
-    channels: Channels,
-    leaving: NDArray[np.bool_],
-    surgery: Surgery,
-) -> str | None:
+def mismatch(model: nn.Module, example_inputs: Any, cut: Cut, surgery: Surgery) -> str | None:
     """Tries ``surgery`` on a copy without data.
 
     Where no channel that leaves passes a view, slice or split, every operator on its way follows
@@ -39,33 +30,33 @@ def mismatch(
     Returns:
         None where the pruned network runs as the plan foresees; else what differs, in words.
     """
-    literals = [labels for labels, _ in channels.reading.ledger.literals]
-    cut = partial(operation.apply, surgery=surgery)
+    reading = cut.channels.reading
+    literals = [labels for labels, _ in reading.ledger.literals]
+    change = partial(operation.apply, surgery=surgery)
     try:
-        if not any(leaving[channels.channel_of[labels]].any() for labels in literals):
-            before = channels.reading.network.calls
-            after = run_shapes(model, example_inputs, cut)
+        if not any(cut.gone(labels).any() for labels in literals):
+            before = reading.network.calls
+            after = run_shapes(model, example_inputs, change)
             if same_operators(before, after):
                 return difference(before, after)
-        return compare(channels, leaving, trace_shapes(model, example_inputs, cut))
+        return compare(cut, trace_shapes(model, example_inputs, change))
     except BequestError:
         raise
     except Exception as error:  # whatever the model's own code raises at other widths
         return " ".join(str(error).split())[:200]
 
 
-def compare(channels: Channels, leaving: NDArray[np.bool_], pruned: Network) -> str | None:
+def compare(cut: Cut, pruned: Network) -> str | None:
     """Operators, their operands and constants, and the shapes of their results.
 
     Args:
-        channels: the groups of the dense network's trace.
-        leaving: for every channel id whether it leaves.
+        cut: who leaves, by the groups of the dense network's trace.
         pruned: the pruned network's trace.
 
     Returns:
         None where that is what the plan foresees; else the first difference, in words.
     """
-    dense, shrunk = channels.reading.network, Shrunk(channels, leaving)
+    dense, layouts = cut.channels.reading.network, cut.channels.reading.layouts
     kept, sources = without_copies(dense)
     left, origins = without_copies(pruned)
     if [kind(node) for node in kept] != [kind(node) for node in left]:
@@ -76,15 +67,15 @@ def compare(channels: Channels, leaving: NDArray[np.bool_], pruned: Network) -> 
     for before, after in twins.items():
         if before.op != "call_function":
             continue
-        rewritten = shrunk.literals(before)
+        rewritten = cut.literals(before)
         operands = fx.map_arg(_constants(before, rewritten), lambda one: twins[sources[one]])
         if operands != fx.map_arg(_constants(after, rewritten), lambda one: origins[one]):
             return f"{place_of(before)} has other constants at other widths"
         if operator_of(before) == "slice" and rewritten and _bounds(after) != rewritten:
             return f"{place_of(before)} takes other positions than planned"
         value = after.meta.get("val")
-        if isinstance(channels.reading.layouts[before], Layout) and isinstance(value, Tensor):
-            planned = tuple(shrunk.shape(before))
+        if isinstance(layouts[before], Layout) and isinstance(value, Tensor):
+            planned = tuple(cut.shape(before))
             if tuple(value.shape) != planned:
                 return f"{place_of(before)} has the shape {tuple(value.shape)}, planned {planned}"
     return None
@@ -100,7 +91,7 @@ def _same_constants(dense: Network, pruned: Network) -> bool:
 
 
 def _bounds(node: fx.Node) -> dict[int, int]:
-    """Dimension, start and end of a slice, as :meth:`Shrunk.literals` has them."""
+    """Dimension, start and end of a slice, as :meth:`Cut.literals` has them."""
     source: Any
     dim: Any
     source, dim, first, last = (*node.args, None, None, None)[:4]

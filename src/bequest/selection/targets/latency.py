@@ -18,7 +18,8 @@ from bequest.execution.progress import tracked
 from bequest.measure.latency import Latency, latencies
 from bequest.selection.allocation import Target
 from bequest.selection.choosing import Choice
-from bequest.selection.planning import Chosen, Wish, chosen_from
+from bequest.selection.planning import Wish, chosen_from
+from bequest.surgery.cut import Chosen
 
 TOLERANCE = 0.03
 """How far the share of the dense network's time may be above the target, or stay below it."""

@@ -17,11 +17,11 @@ from bequest.graph.inputs import mapped, normalise_inputs
 from bequest.graph.trace import meta_copy, named_tensors, to_meta
 from bequest.measure.cost import Cost, cost, count_macs, stored_size
 from bequest.selection.allocation import Allocation, largest, within_budget
-from bequest.selection.choosing import Choice, Mask
-from bequest.selection.planning import Chosen, Wish, chosen_from, leaving_channels
+from bequest.selection.choosing import Choice
+from bequest.selection.planning import Wish, chosen_from
 from bequest.surgery import operation
+from bequest.surgery.cut import Chosen, Cut
 from bequest.surgery.cuts import plan_surgery
-from bequest.surgery.shrunk import Shrunk
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,11 @@ def meet(
 
         return largest(allocation, agrees)
     kind = wish.target.kind
-    before = _cost_after(subject, leaving_channels(subject.channels, []), kind)
+    before = _cost_after(subject.model, Cut.of(subject.channels), kind)
 
     def share(asked: Sequence[Choice]) -> float:
-        leaving = leaving_channels(subject.channels, chosen_from(asked, wish))
-        return _cost_after(subject, leaving, kind) / before
+        cut = Cut.of(subject.channels, chosen_from(asked, wish))
+        return _cost_after(subject.model, cut, kind) / before
 
     return within_budget(allocation, share, value)
 
@@ -125,22 +125,21 @@ def _answer(model: nn.Module, inputs: Any) -> Tensor:
     return output.argmax(1)
 
 
-def _cost_after(subject: Subject, leaving: Mask, kind: str) -> int:
+def _cost_after(dense: nn.Module, cut: Cut, kind: str) -> int:
     """Parameters or multiply-accumulates that are left; counted on tensors without data.
 
     Multiply-accumulates are those of the graph: the model's code may not bear other widths.
     """
-    model = meta_copy(subject.model)
-    operation.apply(model, plan_surgery(subject.channels, leaving, subject.model))
+    model = meta_copy(dense)
+    operation.apply(model, plan_surgery(cut, dense))
     if kind == "params":
         return sum(parameter.numel() for parameter in model.parameters())
-    shrunk = Shrunk(subject.channels, leaving)
-    return count_macs(lambda: _run_operators(subject.channels, shrunk, named_tensors(model)))
+    return count_macs(lambda: _run_operators(cut, named_tensors(model)))
 
 
-def _run_operators(channels: Channels, shrunk: Shrunk, tensors: Mapping[str, Tensor]) -> None:
+def _run_operators(cut: Cut, tensors: Mapping[str, Tensor]) -> None:
     """The operators of the graph at their new widths, on tensors without data."""
-    network, values = channels.reading.network, dict[fx.Node, Any]()
+    network, values = cut.channels.reading.network, dict[fx.Node, Any]()
     for node in network.nodes:
         if node.op == "placeholder":
             held = tensors.get(network.tensors.get(node.name, ""), node.meta.get("val"))
@@ -150,4 +149,4 @@ def _run_operators(channels: Channels, shrunk: Shrunk, tensors: Mapping[str, Ten
             kwargs = dict(fx.map_arg(node.kwargs, values.__getitem__))
             if kwargs.get("device") is not None:
                 kwargs["device"] = "meta"
-            values[node] = node.target(*shrunk.arguments(node, args), **kwargs)  # type: ignore[operator]
+            values[node] = node.target(*cut.arguments(node, args), **kwargs)  # type: ignore[operator]

@@ -1,14 +1,21 @@
-"""Runs single operators of the traced graph at the widths that are left after pruning."""
+"""The network without some of its channels: what follows from who leaves.
+
+The traced graph holds the dense network's sizes as constants. Operators whose arguments are sizes
+or positions along channels get those that the layouts foresee; all others take what they meet.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
-from bequest.graph.groups import Channels
+from bequest.graph.groups import Channels, Group
 from bequest.graph.ledger import Labels, Layout
 from bequest.graph.trace import operator_of
 
@@ -17,21 +24,50 @@ _VIEWS = frozenset({"view", "_unsafe_view", "reshape", "expand"})
 _NORMS = frozenset({"layer_norm", "native_layer_norm", "rms_norm"})
 
 
-class Shrunk:
-    """The traced graph without the channels that leave.
+Mask = NDArray[np.bool_]
 
-    The graph holds the dense network's sizes as constants. Operators whose arguments are sizes or
-    positions along channels get those that the layouts foresee; all others take what they meet.
+
+@dataclass(frozen=True)
+class Chosen:
+    """A group that loses channels.
+
+    Attributes:
+        group: the group.
+        keep: which of its channels stay, bool (n,).
+        notes: what should be reported of the choice.
+        predicted_error: what it was predicted to bring, relative; None = nobody asked.
     """
 
-    def __init__(self, channels: Channels, leaving: NDArray[Any]) -> None:
-        self._layouts = channels.reading.layouts
-        self._channel_of = channels.channel_of
-        self._leaving = leaving
+    group: Group
+    keep: Mask
+    notes: tuple[str, ...] = ()
+    predicted_error: float | None = None
 
-    def gone(self, labels: Labels) -> NDArray[Any]:
+
+class Cut:
+    """A network's channels, and which of them leave.
+
+    Args:
+        channels: the dense network's groups.
+        leaving: for every channel id whether it leaves.
+    """
+
+    def __init__(self, channels: Channels, leaving: Mask) -> None:
+        self.channels = channels
+        self.leaving = leaving
+        self._layouts = channels.reading.layouts
+
+    @classmethod
+    def of(cls, channels: Channels, chosen: Iterable[Chosen] = ()) -> Cut:
+        """The cut that a selection makes; with none nobody leaves."""
+        leaving = np.zeros(int(channels.channel_of.max(initial=0)) + 1, bool)
+        for one in chosen:
+            leaving[one.group.channels[~one.keep]] = True
+        return cls(channels, leaving)
+
+    def gone(self, labels: Labels) -> Mask:
         """Which of ``labels`` leave, bool of their shape."""
-        gone: NDArray[Any] = self._leaving[self._channel_of[labels]]
+        gone: Mask = self.leaving[self.channels.channel_of[labels]]
         return gone
 
     def kept(self, labels: Labels) -> Tensor:
@@ -92,9 +128,6 @@ class Shrunk:
             found = self._native_group_norm(node)
         elif name == "group_norm" and args[1] == node.meta["val"].shape[1]:
             found = {1: self.shape(node)[1]}
-        elif name == "native_group_norm":
-            width = self.shape(node)[1]
-            found = {4: width, 6: width if args[4] == args[6] else args[6]}
         elif name in _CONVOLUTIONS and _is_depthwise(node):
             data: Any = args[0]
             found = {6: self.shape(data)[1 - len(data.meta["val"].shape)]}
