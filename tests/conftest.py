@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bequest.restorers import regression
+from bequest.calibration.inputs import base
 
 
 @pytest.fixture
@@ -23,9 +23,9 @@ def shared() -> Path:
 
 @pytest.fixture(autouse=True)
 def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a test doesn't say how many images a regression looks at, a few will do."""
-    monkeypatch.setattr(regression, "FEWEST", 64)
-    monkeypatch.setattr(regression, "MOST", 64)
+    """Where a test doesn't say how many inputs are looked at, a few will do."""
+    monkeypatch.setattr(base, "FEWEST", 64)
+    monkeypatch.setattr(base, "MOST", 64)
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.lineage import continued, remember
 from bequest.artifact.plan import Form, GroupPlan, Plan, Refusal, versions
 from bequest.artifact.store import save
+from bequest.calibration.inputs import Source, Synthetic
+from bequest.calibration.inputs.asked import Data, resolved, samples_from
 from bequest.calibration.samples import Samples
 from bequest.criteria.base import Criterion
 from bequest.errors import UsageError
@@ -100,7 +101,7 @@ def prune(
     criterion: str | Criterion = "l2",
     scope: Scope = "group",
     restorer: str | Restorer | Regression = "regression",
-    data: Samples | Iterable[Any] | None = None,
+    data: Data = None,
     round_to: int = 8,
     seed: int = 0,
     progress: bool = True,
@@ -127,9 +128,11 @@ def prune(
         criterion: who leaves; a name or a config object.
         scope: channels are ranked within their "group", or over all groups ("global").
         restorer: what they leave behind; a name or a config object.
-        data: batches of real, unlabelled inputs for what looks at inputs: the restorer
-            "regression", the criteria "obs" and "mutual-information", a target; None = no data. The
-            ``Samples`` that :meth:`Regression.samples` made can be given to several calls.
+        data: inputs for what looks at inputs: the restorer "regression", the criteria "obs" and
+            "mutual-information", a target. Batches of real, unlabelled ones; or what makes them, a
+            name or a config object of :mod:`bequest.calibration.inputs`, such as
+            ``Synthetic(images=1024)``; or the ``Samples`` that :meth:`Regression.samples` made, for
+            several calls. None = no data: they are made up.
         round_to: widths become multiples of this in groups of at least twice as many channels.
         seed: of everything random.
         progress: show a progress bar on a terminal.
@@ -156,6 +159,7 @@ def prune(
         seed=seed,
         progress=progress,
     )
+    data = resolved(data)
     admit(model)
     model, forgotten = as_plain(model)
     with undisturbed(model):
@@ -174,7 +178,8 @@ def prune(
         outcome = attempt.sound(chosen, form)
         restored, refused = outcome.restored, (*refused, *outcome.refused)
         before, after = (cost_without_data(one, example_inputs) for one in (dense, restored.model))
-    seen = {} if samples is None else {"inputs": samples.to_json()}
+    named = data.to_json() if isinstance(data, Source) else {}
+    seen = {} if samples is None else {"inputs": {**samples.to_json(), **named}}
     plan = Plan(
         architecture=fingerprint(model),
         recipe={**wish.to_json(), **timed, **seen},
@@ -219,14 +224,15 @@ def _allocated(
 
 
 def _samples(
-    wish: Wish, model: nn.Module, example_inputs: Any, data: Samples | Iterable[Any] | None
+    wish: Wish, model: nn.Module, example_inputs: Any, data: Samples | Source | None
 ) -> Samples | None:
     """What layers are observed with; None where weights alone are read."""
     if wish.needs_inputs:
         require_used(wish.restorer, data)
         require_runnable(model, example_inputs)
-        method = wish.restorer if isinstance(wish.restorer, Regression) else Regression()
-        return method.samples(model, example_inputs, data, wish.seed, show=wish.progress)
+        method = wish.restorer
+        made_up = method.inputs() if isinstance(method, Regression) else Synthetic()
+        return samples_from(data, made_up, model, example_inputs, wish.seed, show=wish.progress)
     if data is not None:
         raise UsageError(
             f"data: the criterion '{wish.criterion.name}' and the restorer "

@@ -8,7 +8,7 @@ from torch import nn
 
 import bequest
 from bequest.calibration.inputs.batching import Batching
-from bequest.calibration.inputs.making import synthesise
+from bequest.calibration.inputs.synthetic import synthesise
 from bequest.errors import UsageError
 from bequest.restorers import Regression
 

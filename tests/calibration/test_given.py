@@ -89,7 +89,7 @@ def test_the_plan_says_how_many_were_used():
         ([images(4, 1, 8, 8)], r"expected inputs of shape \(3, 8, 8\)"),
         ([np.zeros((4, 3, 8, 8), np.float32)], "found ndarray; use torch.from_numpy"),
         ([{"x": images(4)}], r"found a mapping with \['x'\]; give example_inputs as a dict"),
-        ("abc", "expected 1 input tensors in a tuple or list.*found str"),
+        ("abc", "unknown source of inputs 'abc'. Known: .*synthetic"),
         (5, "an iterable of batches, such as a DataLoader.*found int"),
         ([], "expected batches of inputs, found none"),
         ([torch.full((4, 3, 8, 8), torch.inf)], "finite"),

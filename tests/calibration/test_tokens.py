@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 import bequest
-from bequest.calibration.inputs.making import synthesise
+from bequest.calibration.inputs.synthetic import synthesise
 from bequest.errors import UsageError
 from bequest.graph.trace import trace
 from bequest.graph.vocabulary import vocabularies

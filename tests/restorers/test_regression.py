@@ -10,10 +10,11 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 import bequest
-from bequest.calibration.inputs.synthetic import SOURCES
+from bequest.calibration.inputs import synthetic
+from bequest.calibration.inputs.synthetic import DRAWINGS
 from bequest.calibration.samples import Samples
 from bequest.errors import BequestError, UsageError
-from bequest.restorers import Regression, regression
+from bequest.restorers import Regression
 from tests.architectures.planting import PlantedFirst
 from tests.networks import NETWORKS, Decoder, DepthwiseTail, Plain, Residual, randomise
 
@@ -149,10 +150,10 @@ def test_costly_networks_take_fewer_steps_of_inversion(effort, fields, expected,
     model, x = randomise(Plain()).eval(), torch.zeros(2, 3, 8, 8)
     if effort == "seven steps":
         effort = 7 * 3 * 64 * bequest.cost(model, x[:1]).macs
-    monkeypatch.setattr(regression, "EFFORT", effort)
+    monkeypatch.setattr(synthetic, "EFFORT", effort)
     seen = []
     monkeypatch.setattr(
-        regression, "inverted", lambda _, made, __, steps, *___, **____: seen.append(steps) or made
+        synthetic, "inverted", lambda _, made, __, steps, *___, **____: seen.append(steps) or made
     )
     Regression(**fields).samples(model, x, None, 0)
     assert seen == [expected]
@@ -167,15 +168,15 @@ def test_too_few_samples_are_reported():
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1), (3, 1, 1), (2, 50), (3, 32, 32), (1, 6, 6, 6)])
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", DRAWINGS)
 def test_sources_have_the_moments_or_the_range_that_is_asked_for(source, shape):
     generator = torch.Generator().manual_seed(0)
-    images = SOURCES[source](32, shape, generator, None)
+    images = DRAWINGS[source](32, shape, generator, None)
     assert images.shape == (32, *shape)
     dims = [d for d in range(images.ndim) if d != 1]
     torch.testing.assert_close(images.mean(dims), torch.zeros(shape[0]), rtol=0, atol=1e-4)
     torch.testing.assert_close(images.std(dims), torch.ones(shape[0]), rtol=1e-2, atol=1e-2)
-    placed = SOURCES[source](32, shape, generator, (-1.0, 3.0))
+    placed = DRAWINGS[source](32, shape, generator, (-1.0, 3.0))
     assert placed.min() >= -1
     assert placed.max() <= 3
     assert placed.std() > 0.3

@@ -15,6 +15,7 @@ from torch import nn
 
 import bequest
 from bequest.artifact import save
+from bequest.calibration.inputs.base import FEWEST
 from bequest.calibration.samples import Samples
 from bequest.cli.inputs import InputForm
 from bequest.data import ImageLoader
@@ -25,7 +26,6 @@ from bequest.measure.latency import latencies
 from bequest.pruning import Pruned
 from bequest.report import Measured
 from bequest.restorers import Regression
-from bequest.restorers.regression import FEWEST
 from bequest.selection.choosing import Ratio, Scope
 from bequest.selection.planning import Kinds, Wish
 

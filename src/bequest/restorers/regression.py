@@ -14,28 +14,16 @@ Gram of x. Centring the ridge on W₀ makes it harmless: nothing pruned upstream
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
-from bequest.calibration.inputs.batching import Batching
-from bequest.calibration.inputs.given import collect
-from bequest.calibration.inputs.making import inverted, synthesise
-from bequest.calibration.inputs.scale import noted
-from bequest.calibration.inputs.synthetic import SOURCES
-from bequest.calibration.samples import CHUNK, Samples
+from bequest.calibration.inputs import Source, Synthetic
+from bequest.calibration.inputs.asked import Data, samples_from
+from bequest.calibration.samples import Samples
 from bequest.config import register
-from bequest.errors import UnknownNameError, UsageError
-from bequest.execution.copies import private_copy
-from bequest.execution.devices import device_of
-from bequest.execution.modes import in_plain_mode
-from bequest.execution.precision import at_least_single, working_dtype
-from bequest.execution.running import placed
-from bequest.graph.inputs import mapped, normalise_inputs
-from bequest.graph.trace import inputs_for
-from bequest.measure.cost import cost
+from bequest.errors import UsageError
 
 
 @register("restorer", "regression")
@@ -44,16 +32,12 @@ class Regression:
     """Refits every layer behind a removal, over synthetic inputs or, with ``data=``, real ones.
 
     Attributes:
-        images: number of inputs; None = 256, and up to 4,096 for networks so small that all of them
-            together take no more than :data:`BUDGET` multiply-accumulates.
-        source: synthetic inputs: "leaves", "pink" or "white"
-            (:mod:`bequest.calibration.inputs.synthetic`).
-        value_range: lowest and highest value of real inputs, where known; matters to networks
-            without batch norm. None = zero mean and unit variance per channel.
-        inversion: steps by which images are fitted to the statistics of the network's batch norms,
-            or, where it has none, to its classes (:mod:`bequest.calibration.inputs.inverted`); each
-            takes a forward and a backward pass. None = 12, and down to 3 where all of them together
-            take more than :data:`EFFORT` multiply-accumulates.
+        images: of the synthetic inputs, as are the next three:
+            :class:`~bequest.calibration.inputs.synthetic.Synthetic` says what they mean. Of real
+            ones as many are taken at most.
+        source: "leaves", "pink" or "white".
+        value_range: lowest and highest value of real inputs, where known.
+        inversion: steps by which images are fitted to what the network has learnt.
         ridge: penalty on the change of the weights, relative to the mean variance of the inputs;
             :data:`MADE_UP` times that where tokens are made up.
     """
@@ -67,27 +51,19 @@ class Regression:
     ridge: float = 1e-2
 
     def __post_init__(self) -> None:
-        for name, least in (("images", 1), ("inversion", 0)):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise UsageError(f"regression: expected {name} ≥ {least}, found {value!r}")
-        if self.source not in SOURCES:
-            raise UnknownNameError("source", str(self.source), SOURCES)
+        self.inputs()  # which checks its fields
         if not 0 <= self.ridge < float("inf"):
             raise UsageError(f"regression: expected ridge ≥ 0, found {self.ridge!r}")
-        if self.value_range is not None:
-            low, high = self.value_range
-            if not -float("inf") < low < high < float("inf"):
-                raise UsageError(f"regression: expected a range low < high, found {low}, {high}")
 
-    @in_plain_mode
+    def inputs(self) -> Source:
+        """What makes the inputs up where no data is given."""
+        return Synthetic(self.images, self.source, self.value_range, self.inversion)
+
     def samples(
         self,
         model: nn.Module,
         example_inputs: Any,
-        data: Samples | Iterable[Any] | None,
+        data: Data,
         seed: int,
         *,
         show: bool = False,
@@ -97,59 +73,14 @@ class Regression:
         Args:
             model: the dense network; a copy of it is run.
             example_inputs: whose shapes and types they get.
-            data: batches of real inputs, or the samples of an earlier call, which are all taken;
-                None = they are made up.
+            data: batches of real inputs, or the samples of an earlier call, which are all taken,
+                or a source of inputs; None = they are made up.
             seed: of the draws.
             show: a progress bar on a terminal.
         """
-        model = private_copy(at_least_single(model))
-        args, kwargs = inputs_for(model, example_inputs)
-        example_inputs = mapped(kwargs or args, lambda one: one.to(working_dtype(one.dtype)))
-        if isinstance(data, Samples):
-            return data.placed_like(example_inputs, device_of(model))
-        if data is not None:
-            most = self.images or _affordable(_macs_of_one(model, example_inputs))
-            return noted(collect(model, data, example_inputs, most), model, example_inputs)
-        count, steps = self.images, self.inversion
-        if count is None or steps is None:
-            each = _macs_of_one(model, example_inputs)
-            count = count or _affordable(each)
-            if steps is None:
-                bearable = EFFORT // (PASSES * count * each)
-                steps = min(MOST_STEPS, max(FEWEST_STEPS, bearable))
-        made = synthesise(model, example_inputs, count, self.source, self.value_range, seed)
-        made = inverted(model, made, example_inputs, steps, self.value_range, seed, show=show)
-        return noted(made, model, example_inputs)
+        return samples_from(data, self.inputs(), model, example_inputs, seed, show=show)
 
-
-FEWEST, MOST = 256, 4096
-"""Inputs that are looked at where nobody says how many."""
-
-FEWEST_STEPS, MOST_STEPS = 3, 12
-"""Steps of inversion where nobody says how many."""
-
-EFFORT = 10**13
-"""Multiply-accumulates up to which there are more than the fewest steps: minutes on a CPU."""
-
-PASSES = 3
-"""What a step takes, in forward passes: one, and backwards two."""
-
-BUDGET = 4 * 10**9
-"""Multiply-accumulates of a pass of all inputs up to which there are more than the fewest."""
 
 MADE_UP = 100
 """Times the ridge where tokens are made up: layers see so little of texts in them that following
 them closely does more harm than nothing handed on."""
-
-
-def _affordable(each: int) -> int:
-    """How many inputs, in whole chunks, are looked at where nobody says it; each costs MACs."""
-    chunks = -(-max(FEWEST, BUDGET // each) // CHUNK)
-    return min(MOST, chunks * CHUNK)
-
-
-def _macs_of_one(model: nn.Module, example_inputs: Any) -> int:
-    """Multiply-accumulates of one input, at least 1."""
-    args, kwargs = normalise_inputs(example_inputs)
-    macs = cost(model, mapped(placed(kwargs or args, model), Tensor.clone)).macs
-    return max(1, macs // Batching.of(example_inputs).size)

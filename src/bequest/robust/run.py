@@ -256,8 +256,8 @@ def _samples(wish: Wish, model: nn.Module, example: Any, input_range: InputRange
     """What a regression is fed: inputs within the range, where that is one for all of them."""
     if not isinstance(wish.restorer, Regression):
         return None
-    restorer = wish.restorer
-    if restorer.value_range is None and not any(isinstance(e, Tensor) for e in input_range):
+    source = wish.restorer.inputs()
+    if not any(isinstance(end, Tensor) for end in input_range):
         low, high = (float(end) for end in input_range)
-        restorer = replace(restorer, value_range=(low, high))
-    return restorer.samples(model, example, None, wish.seed)
+        source = source.within((low, high))
+    return source.make(model, example, wish.seed)

@@ -13,6 +13,8 @@ import numpy as np
 from torch import fx
 
 from bequest.artifact.plan import GroupPlan, Refusal
+from bequest.calibration.inputs import Source
+from bequest.calibration.inputs.given import Given
 from bequest.calibration.samples import Samples
 from bequest.errors import NothingPrunedWarning, UsageError
 from bequest.graph.groups import Channels, Group
@@ -205,23 +207,33 @@ def require_rivals(candidates: Sequence[tuple[Group, float]], ratio: Ratio | Non
         )
 
 
-def require_used(method: object, data: object) -> None:
-    """Refuses what a regression says of made-up inputs where real ones are given.
+def require_used(method: object, data: Samples | Source | None) -> None:
+    """Refuses what a regression says of made-up inputs where the call's data says otherwise.
 
     Raises:
-        UsageError: ``source`` or ``value_range`` is given beside data.
+        UsageError: ``source`` or ``value_range`` is given beside real data, or fields that the
+            source of inputs has other values of.
     """
-    if not isinstance(method, Regression) or data is None or isinstance(data, Samples):
+    if not isinstance(method, Regression) or not isinstance(data, Source):
         return
-    given = [
-        field.name
+    told = {
+        field.name: getattr(method, field.name)
         for field in dataclasses.fields(method)
-        if field.name in ("source", "value_range") and getattr(method, field.name) != field.default
-    ]
-    if given:
+        if getattr(method, field.name) != field.default and hasattr(method.inputs(), field.name)
+    }
+    if isinstance(data, Given):
+        idle = [name for name in ("source", "value_range") if name in told]
+        if idle:
+            raise UsageError(
+                f"data: real inputs take the place of made-up ones, for which {' and '.join(idle)} "
+                "would be; leave that out of Regression(...), or leave data out"
+            )
+        return
+    other = [f"{name}={told[name]!r}" for name in told if getattr(data, name, None) != told[name]]
+    if other:
         raise UsageError(
-            f"data: real inputs take the place of made-up ones, for which {' and '.join(given)} "
-            "would be; leave that out of Regression(...), or leave data out"
+            f"data: {data} makes the inputs, and Regression({', '.join(other)}) asks for others; "
+            "say it in one of them, or leave data out"
         )
 
 

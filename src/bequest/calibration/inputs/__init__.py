@@ -1,1 +1,9 @@
-"""Where inputs come from: made up, written, or given."""
+"""Where the inputs that layers are observed and refitted with come from: one file a source."""
+
+from bequest.calibration.inputs.base import Source
+from bequest.calibration.inputs.synthetic import Synthetic
+from bequest.config import discover
+
+__all__ = ["Source", "Synthetic"]
+
+discover(__name__, __path__)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from bequest.calibration.inputs.base import Source, affordable, macs_of_one
 from bequest.calibration.inputs.batching import Batching
 from bequest.calibration.samples import Samples, dividing, kind_of
 from bequest.errors import UsageError
@@ -16,6 +18,29 @@ from bequest.execution.precision import working_dtype
 from bequest.graph.inputs import normalise_inputs, require_dense, tensors_of
 from bequest.graph.trace import trace
 from bequest.graph.vocabulary import tables
+
+
+@dataclass(frozen=True)
+class Given(Source):
+    """The user's own inputs.
+
+    Attributes:
+        batches: as :func:`collect` takes them.
+        images: how many inputs at most; None = as many as are affordable.
+    """
+
+    name: ClassVar[str] = "given"
+
+    batches: Iterable[Any]
+    images: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Nothing: that they are real is said of the inputs."""
+        return {}
+
+    def _make(self, model: nn.Module, example_inputs: Any, seed: int, show: bool) -> Samples:
+        most = self.images or affordable(macs_of_one(model, example_inputs))
+        return collect(model, self.batches, example_inputs, most)
 
 
 def collect(model: nn.Module, data: Iterable[Any], example_inputs: Any, most: int) -> Samples:

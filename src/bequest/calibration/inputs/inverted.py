@@ -25,10 +25,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from bequest.calibration.inputs.batching import Batching
+from bequest.calibration.inputs.images import Range
+from bequest.calibration.samples import Samples
 from bequest.execution.copies import private_copy
 from bequest.execution.progress import tracked
 from bequest.execution.randomness import stream
 from bequest.execution.running import Inputs, run
+from bequest.graph.inputs import with_tensors
 
 RATE = 0.1
 """Adam's first rate, in standard deviations of a pixel; falls to zero in a straight line."""
@@ -42,11 +46,43 @@ INDEPENDENT = 64
 Objective = Callable[[Tensor], Tensor]
 
 
+def inverted(
+    model: nn.Module,
+    made: Samples,
+    example_inputs: Any,
+    steps: int,
+    value_range: Range,
+    seed: int,
+    *,
+    show: bool = False,
+) -> Samples:
+    """The same images, fitted to what the model has learnt: see :func:`invert`.
+
+    Networks that take anything else than one batch of images or sequences are left as they are.
+    """
+    columns = list(zip(*made.chunks, strict=True))
+    if len(columns) != 1 or columns[0][0].ndim < 3 or not columns[0][0].is_floating_point():
+        return made
+    size = made.chunk_size
+    fixed = Batching.of(example_inputs).size == size  # it may run with so many alone
+    fitted = invert(
+        model,
+        torch.cat(columns[0]),
+        steps,
+        value_range,
+        seed,
+        call=lambda images: with_tensors(example_inputs, [images]),
+        at_once=size if fixed else None,
+        show=show,
+    )
+    return Samples(tuple((part,) for part in torch.split(fitted, size)), real=False)
+
+
 def invert(
     model: nn.Module,
     images: Tensor,
     steps: int,
-    value_range: tuple[float, float] | None = None,
+    value_range: Range = None,
     seed: int = 0,
     *,
     call: Callable[[Tensor], Inputs] = lambda images: (images,),
@@ -112,7 +148,7 @@ def _fit(
     batch: Tensor,
     steps: int,
     rate: float,
-    value_range: tuple[float, float] | None,
+    value_range: Range,
     bar: Iterator[int],
 ) -> Tensor:
     x = batch.clone().requires_grad_(True)

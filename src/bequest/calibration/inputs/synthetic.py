@@ -1,142 +1,186 @@
-"""Images made of nothing: noise and dead leaves.
-
-Natural images have a power spectrum near 1/f² and are made of things that hide each other; dead
-leaves (random shapes with power-law sizes, one over the other) have both, and edges. What matters
-to a network behind batch norms is only how neighbouring pixels and channels correlate.
-
-Every source takes (count, shape, generator, value_range): the number of images, their shape
-(channels, *space), a CPU generator, and the lowest and highest value of real images, or None where
-that is unknown. It returns float32 (count, *shape): within the range, or with zero mean and unit
-variance per channel. Plain vectors, without space, are white noise from every source.
-"""
+"""Made-up inputs: each tensor by what it is; images are fitted to what a network knows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-Range = tuple[float, float] | None
-Source = Callable[[int, tuple[int, ...], torch.Generator, Range], Tensor]
+from bequest.calibration import samples
+from bequest.calibration.inputs.base import Source, affordable, macs_of_one
+from bequest.calibration.inputs.batching import Batching
+from bequest.calibration.inputs.images import Drawing, Range
+from bequest.calibration.inputs.inverted import inverted
+from bequest.calibration.inputs.leaves import dead_leaves
+from bequest.calibration.inputs.noise import pink_noise, white_noise
+from bequest.calibration.samples import Samples
+from bequest.config import register
+from bequest.errors import UnknownNameError, UsageError
+from bequest.execution.devices import device_of
+from bequest.execution.precision import working_dtype
+from bequest.execution.randomness import stream
+from bequest.graph.inputs import normalise_inputs, tensors_of
+from bequest.graph.trace import trace
+from bequest.graph.vocabulary import vocabularies
 
-CPU: dict[str, Any] = {"device": "cpu", "dtype": torch.float32}
-"""Where and what is drawn, whatever the defaults are."""
+DRAWINGS: dict[str, Drawing] = {"leaves": dead_leaves, "pink": pink_noise, "white": white_noise}
+"""What real numbers are drawn from, by name."""
 
-LEAVES = 50
-"""Shapes per image; they cover it several times over."""
+FEWEST_STEPS, MOST_STEPS = 3, 12
+"""Steps of inversion where nobody says how many."""
+
+EFFORT = 10**13
+"""Multiply-accumulates up to which there are more than the fewest steps: minutes on a CPU."""
+
+PASSES = 3
+"""What a step takes, in forward passes: one, and backwards two."""
 
 
-def dead_leaves(
-    count: int, shape: tuple[int, ...], generator: torch.Generator, value_range: Range = None
-) -> Tensor:
-    """Random ellipses and boxes, each hiding those before it, as things in a scene do.
+@register("inputs", "synthetic")
+@dataclass(frozen=True)
+class Synthetic(Source):
+    """Inputs made of nothing: drawn images and numbers, random tokens, masks of ones.
 
-    They are turned and stretched at random; their edges are soft, their faces shaded and grained
-    with 1/f noise, and the colours of an image gather around its own. Radii follow the power law
-    p(r) ∝ r⁻² (Lee, Mumford & Huang, "Occlusion models for natural images", 2001, have r⁻³ before
-    occlusion: with so few pixels the larger shapes come nearer to what batch norms have stored).
+    Attributes:
+        images: number of inputs; None = 256, and up to 4,096 for networks so small that all of them
+            together take no more than :data:`~bequest.calibration.inputs.base.BUDGET`
+            multiply-accumulates.
+        source: of real numbers: "leaves", "pink" or "white".
+        value_range: lowest and highest value of real inputs, where known; matters to networks
+            without batch norm. None = zero mean and unit variance per channel.
+        inversion: steps by which images are fitted to the statistics of the network's batch norms,
+            or, where it has none, to its classes (:mod:`bequest.calibration.inputs.inverted`); each
+            takes a forward and a backward pass. None = 12, and down to 3 where all of them together
+            take more than :data:`EFFORT` multiply-accumulates.
     """
-    channels, *space = shape
-    if not space:
-        return white_noise(count, shape, generator, value_range)
-    grids = torch.meshgrid(*(torch.arange(size, **CPU) + 0.5 for size in space), indexing="ij")
-    column = (-1, *(1 for _ in space))
 
-    def uniform(*size: int) -> Tensor:
-        return torch.rand(*size, generator=generator, **CPU)
+    images: int | None = None
+    source: str = "leaves"
+    value_range: Range = None
+    inversion: int | None = None
 
-    def colours() -> Tensor:
-        return _coloured(torch.randn(count, channels, generator=generator, **CPU))
+    def __post_init__(self) -> None:
+        for name, least in (("images", 1), ("inversion", 0)):
+            value = getattr(self, name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise UsageError(f"made-up inputs: expected {name} ≥ {least}, found {value!r}")
+        if not isinstance(self.source, str) or self.source not in DRAWINGS:
+            raise UnknownNameError("source", str(self.source), DRAWINGS)
+        if self.value_range is not None and not _is_range(self.value_range):
+            raise UsageError(
+                f"made-up inputs: expected a range (low, high), low < high, found "
+                f"{self.value_range!r}"
+            )
 
-    smallest, largest = 1.5, max(2.0, max(space) / 2)
-    grain = _pink(count, (1, *space), generator)
-    theme = colours()
-    images = torch.zeros(count, channels, *space, **CPU)
-    for _ in range(LEAVES):
-        radius = (1 / smallest + uniform(count) * (1 / largest - 1 / smallest)).reciprocal()
-        offsets = [
-            grid - (uniform(count) * size).view(column)
-            for grid, size in zip(grids, space, strict=True)
-        ]
-        if len(space) > 1:
-            angle = (uniform(count) * torch.pi).view(column)
-            first, second = offsets[:2]
-            offsets[0] = angle.cos() * first - angle.sin() * second
-            offsets[1] = angle.sin() * first + angle.cos() * second
-        stretch = 0.4 + 0.6 * uniform(count)
-        reach = [radius, *(radius * stretch for _ in space[1:])]
-        scaled = torch.stack(
-            [offset / size.view(column) for offset, size in zip(offsets, reach, strict=True)]
+    def within(self, value_range: Range) -> Source:
+        """In this range where none is said."""
+        return replace(self, value_range=value_range) if self.value_range is None else self
+
+    def _make(self, model: nn.Module, example_inputs: Any, seed: int, show: bool) -> Samples:
+        count, steps = self.images, self.inversion
+        if count is None or steps is None:
+            each = macs_of_one(model, example_inputs)
+            count = count or affordable(each)
+            if steps is None:
+                bearable = EFFORT // (PASSES * count * each)
+                steps = min(MOST_STEPS, max(FEWEST_STEPS, bearable))
+        made = synthesise(model, example_inputs, count, self.source, self.value_range, seed)
+        return inverted(model, made, example_inputs, steps, self.value_range, seed, show=show)
+
+
+def _is_range(value: Any) -> bool:
+    """Whether it is two finite numbers, the lower one first."""
+    try:
+        low, high = value
+        return bool(-inf < low < high < inf)
+    except (TypeError, ValueError, RuntimeError):  # not two, not numbers, tensors of several
+        return False
+
+
+def synthesise(
+    model: nn.Module,
+    example_inputs: Any,
+    count: int,
+    source: str,
+    value_range: Range,
+    seed: int,
+) -> Samples:
+    """Synthetic inputs shaped like the example.
+
+    * Floating-point inputs, each, come from ``source``.
+    * Integers that are looked up in a table of the network (:func:`vocabularies`), such as tokens,
+      are drawn uniformly from its rows.
+    * All other integers and booleans, such as attention masks, are ones.
+    * Single numbers (tensors without dimensions) are those of the example.
+
+    Args:
+        model: the dense network, in at least single precision.
+        example_inputs: the network's example inputs.
+        count: how many inputs at least: what fills chunks of one size.
+        source: a name in :data:`DRAWINGS`.
+        value_range: lowest and highest value that real inputs take; None = unknown: zero mean and
+            unit variance per channel.
+        seed: of the draws.
+
+    Raises:
+        UsageError: an input can't be made up: there's no batch, its numbers are neither real nor
+            integers, or it is a single number that is not finite.
+    """
+    examples = tensors_of(normalise_inputs(example_inputs))
+    _refuse_others(examples)
+    batching = Batching.of(example_inputs)
+    rows: list[int | None] = [None] * len(examples)
+    if not all(example.is_floating_point() for example in examples):
+        rows = vocabularies(trace(model, example_inputs))
+    generator = stream(seed)
+    chunk = batching.samples_at_once(model, example_inputs, samples.chunk_of(count))
+    chunks = -(-count // chunk)
+    columns = []
+    for position, (example, vocabulary) in enumerate(zip(examples, rows, strict=True)):
+        each = len(example) if example.ndim and position in batching.whole else chunk
+        if example.ndim:
+            shape = (chunks * each, *example.shape[1:])
+            values = _made_up(example, shape, vocabulary, source, value_range, generator)
+            parts = torch.split(values, each)
+        else:
+            parts = (example.detach(),) * chunks
+        place = device_of(model), working_dtype(example.dtype)
+        columns.append([part.to(*place) for part in parts])
+    return Samples(tuple(zip(*columns, strict=True)), real=False, whole=batching.whole)
+
+
+def _made_up(
+    example: Tensor,
+    shape: tuple[int, ...],
+    vocabulary: int | None,
+    source: str,
+    value_range: Range,
+    generator: torch.Generator,
+) -> Tensor:
+    """Values of one input on the CPU, of the example's kind."""
+    if vocabulary is not None:
+        drawn = torch.randint(vocabulary, shape, generator=generator, device="cpu")
+        return drawn.to(example.dtype)
+    if not example.is_floating_point():
+        return torch.ones(shape, dtype=example.dtype, device="cpu")
+    draw = DRAWINGS[source] if len(shape) > 1 else white_noise
+    return draw(shape[0], shape[1:], generator, value_range)
+
+
+def _refuse_others(examples: list[Tensor]) -> None:
+    """Raises UsageError where an input can't be made up."""
+    batches = [e for e in examples if e.ndim > (1 if e.is_floating_point() else 0)]
+    numbers = [e for e in examples if e.ndim == 0 and e.is_floating_point()]
+    lost = any(e.is_complex() for e in examples) or any(not e.isfinite() for e in numbers)
+    if lost or not batches:
+        raise UsageError(
+            "inputs can be made up for networks that take batches of real numbers, tokens or "
+            "masks, with samples in dimension 0, beside single finite numbers; found inputs of "
+            f"{[f'{tuple(one.shape)} {one.dtype}' for one in examples]}. Give real inputs "
+            "with data=, or a weight-space restorer such as 'lbyl'"
         )
-        ellipse, box = scaled.square().sum(0).sqrt(), scaled.abs().amax(0)
-        distance = torch.where(uniform(count).view(column) < 0.5, ellipse, box)
-        blur = (0.5 + 2 * uniform(count)).view(column)  # pixels
-        covered = ((1 - distance) * radius.view(column) / blur + 0.5).clamp(0, 1)[:, None]
-        shade = (uniform(count) - 0.5).view(column) * scaled[0].clamp(-2, 2)
-        face = shade[:, None] + (0.2 * uniform(count)).view(column)[:, None] * grain
-        colour = (0.7 * theme + 0.7 * colours()).view(count, channels, *column[1:])
-        images = torch.lerp(images, colour + face, covered)
-    mean = images.mean(list(range(2, images.ndim)), keepdim=True)
-    contrast = torch.exp(2 * uniform(count) - 1).view(column)[:, None]
-    return _placed(mean + contrast * (images - mean), value_range)
-
-
-def pink_noise(
-    count: int, shape: tuple[int, ...], generator: torch.Generator, value_range: Range = None
-) -> Tensor:
-    """Noise with amplitude 1/f in space and channels that correlate as colours do."""
-    if len(shape) == 1:
-        return white_noise(count, shape, generator, value_range)
-    images = _pink(count, shape, generator)
-    return _placed(_coloured(images.movedim(1, -1)).movedim(-1, 1), value_range)
-
-
-def white_noise(
-    count: int, shape: tuple[int, ...], generator: torch.Generator, value_range: Range = None
-) -> Tensor:
-    """Independent normal numbers."""
-    return _placed(torch.randn(count, *shape, generator=generator, **CPU), value_range)
-
-
-SOURCES: dict[str, Source] = {"leaves": dead_leaves, "pink": pink_noise, "white": white_noise}
-"""The sources by name."""
-
-
-def _pink(count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Noise with amplitude 1/f in space, independent over channels, of unit variance."""
-    space = shape[1:]
-    white = torch.randn(count, *shape, generator=generator, **CPU)
-    dims = list(range(2, 2 + len(space)))
-    axes = torch.meshgrid(*(torch.fft.fftfreq(size, **CPU) for size in space), indexing="ij")
-    frequency = torch.stack([axis.square() for axis in axes]).sum(0).sqrt()
-    amplitude = 1 / frequency.clamp(min=1 / max(space))
-    images: Tensor = torch.fft.ifftn(torch.fft.fftn(white, dim=dims) * amplitude, dim=dims).real
-    return images / _deviation(images, dims)
-
-
-def _coloured(values: Tensor) -> Tensor:
-    """Correlates independent channels (last dimension) as colours are: mostly brightness."""
-    brightness: Tensor = values.mean(-1, keepdim=True)
-    loudness: float = values.shape[-1] ** 0.5  # the mean of n has 1/√n of their deviation
-    return loudness * brightness + 0.4 * (values - brightness)
-
-
-def _deviation(images: Tensor, dims: list[int]) -> Tensor:
-    """Standard deviation over dimensions; 1 where they hold a single value, which has none."""
-    if all(images.shape[d] == 1 for d in dims):
-        return torch.ones_like(images)
-    return images.std(dims, keepdim=True).clamp(min=1e-12)
-
-
-def _placed(images: Tensor, value_range: Range) -> Tensor:
-    """Zero mean and unit variance per channel, or between the lowest and the highest value."""
-    dims = [d for d in range(images.ndim) if d != 1]
-    standard = images
-    if any(images.shape[d] > 1 for d in dims):  # a single value would be nothing but its mean
-        standard = (images - images.mean(dims, keepdim=True)) / _deviation(images, dims)
-    if value_range is None:
-        return standard
-    low, high = value_range
-    return (low + (high - low) * (0.5 + standard / 4)).clamp(low, high)

@@ -1,0 +1,64 @@
+"""What ``data=`` of a call stands for: a source, inputs of an earlier call, or batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from torch import nn
+
+from bequest import config
+from bequest.calibration.inputs.base import Source
+from bequest.calibration.inputs.given import Given
+from bequest.calibration.samples import Samples
+from bequest.errors import UnknownNameError
+from bequest.execution.devices import device_of
+
+Data = Samples | Source | str | Iterable[Any] | None
+
+
+def resolved(data: Data) -> Samples | Source | None:
+    """A name becomes the source of that name; what is no source and no samples, batches.
+
+    Raises:
+        UsageError: no source has the name, or a class is given in place of an object.
+    """
+    if data is None or isinstance(data, Samples | Source):
+        return data
+    if isinstance(data, str) and data not in config.names("inputs"):
+        raise UnknownNameError("source of inputs", data, config.names("inputs"))
+    if isinstance(data, str) or (isinstance(data, type) and issubclass(data, Source)):
+        source: Source = config.resolve("inputs", data, Source)
+        return source
+    return Given(data)
+
+
+def samples_from(
+    data: Data,
+    otherwise: Source,
+    model: nn.Module,
+    example_inputs: Any,
+    seed: int,
+    *,
+    show: bool = False,
+) -> Samples:
+    """The inputs that a call looks at.
+
+    Args:
+        data: as the call has it.
+        otherwise: makes them where there is no data, and says how many batches give at most.
+        model: the dense network; a copy of it is run.
+        example_inputs: the network's example inputs.
+        seed: of the draws.
+        show: a progress bar on a terminal.
+
+    Raises:
+        UsageError: ``data`` is no such thing, or doesn't fit the network.
+    """
+    source = resolved(data)
+    if isinstance(source, Samples):
+        return source.placed_like(example_inputs, device_of(model))
+    if isinstance(source, Given) and source.images is None:
+        source = replace(source, images=otherwise.images)
+    return (source or otherwise).make(model, example_inputs, seed, show=show)

@@ -1,0 +1,90 @@
+"""What every source of inputs is: inputs in the shapes of the example, made for one network."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from bequest import config
+from bequest.calibration.inputs.batching import Batching
+from bequest.calibration.inputs.images import Range
+from bequest.calibration.inputs.scale import noted
+from bequest.calibration.samples import CHUNK, Samples
+from bequest.execution.copies import private_copy
+from bequest.execution.devices import device_of
+from bequest.execution.modes import in_plain_mode
+from bequest.execution.precision import at_least_single, working_dtype
+from bequest.execution.running import placed
+from bequest.graph.inputs import mapped, normalise_inputs
+from bequest.graph.trace import inputs_for
+from bequest.measure.cost import cost
+
+FEWEST, MOST = 256, 4096
+"""Inputs that are looked at where nobody says how many."""
+
+BUDGET = 4 * 10**9
+"""Multiply-accumulates of a pass of all inputs up to which there are more than the fewest."""
+
+
+class Source(ABC):
+    """Makes the inputs that layers are observed and refitted with; a frozen dataclass.
+
+    Attributes:
+        images: number of inputs; None = as many as :func:`affordable` says.
+    """
+
+    name: ClassVar[str]
+    images: int | None = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A class that says nothing else goes by its own name."""
+        super().__init_subclass__(**kwargs)
+        cls.name = cls.__dict__.get("name", cls.__name__)
+
+    @in_plain_mode
+    def make(
+        self, model: nn.Module, example_inputs: Any, seed: int, *, show: bool = False
+    ) -> Samples:
+        """The inputs, on the network's device, with a note where their scale is not its own.
+
+        Args:
+            model: the dense network; a copy of it is run.
+            example_inputs: whose shapes and types they get.
+            seed: of the draws.
+            show: a progress bar on a terminal.
+
+        Raises:
+            UsageError: there can be no such inputs for this network.
+        """
+        model = private_copy(at_least_single(model))
+        args, kwargs = inputs_for(model, example_inputs)
+        example_inputs = mapped(kwargs or args, lambda one: one.to(working_dtype(one.dtype)))
+        made = self._make(model, example_inputs, seed, show)
+        return noted(made.placed_like(example_inputs, device_of(model)), model, example_inputs)
+
+    @abstractmethod
+    def _make(self, model: nn.Module, example_inputs: Any, seed: int, show: bool) -> Samples:
+        """The inputs of a network in at least single precision that may be run as it is."""
+
+    def within(self, value_range: Range) -> Source:
+        """The same where inputs have a range, if it makes values up and none is said."""
+        return self
+
+    def to_json(self) -> dict[str, Any]:
+        """What a plan says of the source beside its inputs, where the call named it."""
+        return {"source": config.to_json(self)}
+
+
+def affordable(each: int) -> int:
+    """How many inputs, in whole chunks, are looked at where nobody says it; each costs MACs."""
+    chunks = -(-max(FEWEST, BUDGET // each) // CHUNK)
+    return min(MOST, chunks * CHUNK)
+
+
+def macs_of_one(model: nn.Module, example_inputs: Any) -> int:
+    """Multiply-accumulates of one input, at least 1."""
+    args, kwargs = normalise_inputs(example_inputs)
+    macs = cost(model, mapped(placed(kwargs or args, model), Tensor.clone)).macs
+    return max(1, macs // Batching.of(example_inputs).size)
