@@ -55,7 +55,7 @@ def main() -> None:
     with (
         patch.object(Walk, "run", walk.around(Walk.run)),
         patch.object(Moments, "add", sums.around(Moments.add)),
-        patch("bequest.restorers.refit.solve", solves.around(solve)),
+        patch("bequest.restorers.regression.solve", solves.around(solve)),
     ):
         restorer = Regression(images=256)
         pruned = bequest.prune(model, x, 0.5, criterion="l1", restorer=restorer, round_to=1)

@@ -17,7 +17,7 @@ from bequest.criteria.base import Criterion
 from bequest.criteria.norm import L2
 from bequest.errors import UsageError
 from bequest.graph.units import Unit
-from bequest.restorers.base import Delivery, Restorer
+from bequest.restorers.weight_space import Delivery, WeightSpace
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Plain(Criterion):
         return torch.arange(unit.size).double()
 
 
-class ToTheFirst(Restorer):
+class ToTheFirst(WeightSpace):
     """No dataclass, no name, no fields: everything goes to the first channel that stays."""
 
     def _deliver(self, unit: Unit, kept: Tensor, removed: Tensor, seed: int) -> Delivery:

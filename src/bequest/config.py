@@ -60,6 +60,18 @@ def names(kind: str) -> list[str]:
     return sorted(_REGISTRY.get(kind, {}))
 
 
+def named(kind: str, name: str) -> type:
+    """The class that is registered under ``kind`` and ``name``.
+
+    Raises:
+        UnknownNameError: there is none; the message suggests the nearest.
+    """
+    known = _REGISTRY.get(kind, {})
+    if name not in known:
+        raise UnknownNameError(kind, name, known)
+    return known[name]
+
+
 def resolve(kind: str, given: object, base: type | tuple[type, ...] = ()) -> Any:
     """Turns a name into its config object with defaults; a config object passes through.
 
@@ -74,9 +86,7 @@ def resolve(kind: str, given: object, base: type | tuple[type, ...] = ()) -> Any
     """
     known = _REGISTRY.get(kind, {})
     if isinstance(given, str):
-        if given not in known:
-            raise UnknownNameError(kind, given, known)
-        return known[given]()
+        return named(kind, given)()
     if type(given) in known.values() or isinstance(given, base):
         return given
     bases = base if isinstance(base, tuple) else (base,)

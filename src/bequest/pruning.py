@@ -10,13 +10,13 @@ from torch import nn
 
 from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.lineage import continued, remember
-from bequest.artifact.plan import Form, GroupPlan, Plan, Refusal, versions
+from bequest.artifact.plan import GroupPlan, Plan, Refusal, versions
 from bequest.artifact.store import save
-from bequest.calibration.inputs import Source, Synthetic
-from bequest.calibration.inputs.asked import Data, resolved, samples_from
-from bequest.calibration.samples import Samples
+from bequest.calibration.inputs import Source
+from bequest.calibration.inputs.asked import Data, samples_from
+from bequest.calibration.subject import Subject
+from bequest.call import Call
 from bequest.criteria.base import Criterion
-from bequest.errors import UsageError
 from bequest.execution.copies import private_copy
 from bequest.execution.modes import in_plain_mode
 from bequest.execution.running import undisturbed
@@ -25,16 +25,15 @@ from bequest.graph.groups import group
 from bequest.graph.rules import read
 from bequest.graph.trace import inputs_for, require_runnable, trace
 from bequest.hypersphere.structure import as_plain
-from bequest.measure.cost import Cost
-from bequest.restorers.attempt import Attempt
+from bequest.measure.cost import Cost, cost_without_data
 from bequest.restorers.base import Restorer
-from bequest.restorers.regression import Regression
-from bequest.selection.asking import require_used, warn_of_nothing
-from bequest.selection.choosing import Choice, Ratio, Scope
-from bequest.selection.planning import Kinds, Wish, chosen_from, require_sound, select
-from bequest.selection.targets.latency import meet_latency
-from bequest.selection.targets.meeting import Subject, cost_without_data, meet
-from bequest.surgery.cut import Chosen
+from bequest.restorers.restoration import Restoration
+from bequest.selection.outcome import warn_of_nothing
+from bequest.selection.policy import Kinds
+from bequest.selection.ratio import Ratio
+from bequest.selection.selecting import select
+from bequest.selection.targets.base import Met, Search, met
+from bequest.selection.widths import Scope, chosen_from
 from bequest.surgery.program import Program
 from bequest.surgery.training import training_notes, with_training
 
@@ -100,7 +99,7 @@ def prune(
     groups: Kinds = "inner",
     criterion: str | Criterion = "l2",
     scope: Scope = "group",
-    restorer: str | Restorer | Regression = "regression",
+    restorer: str | Restorer = "regression",
     data: Data = None,
     round_to: int = 8,
     seed: int = 0,
@@ -148,95 +147,81 @@ def prune(
         NothingPrunedWarning: no channel left although the call asked for it; ``report.refused``
             says why of every group and pattern.
     """
-    wish = Wish.checked(
+    call = Call.checked(
         ratio=ratio,
         target=target,
         groups=groups,
         criterion=criterion,
         scope=scope,
         restorer=restorer,
+        data=data,
         round_to=round_to,
         seed=seed,
         progress=progress,
     )
-    data = resolved(data)
     admit(model)
     model, forgotten = as_plain(model)
     with undisturbed(model):
-        dense = private_copy(model)
-        args, kwargs = inputs_for(dense, example_inputs)
-        example_inputs = kwargs or args
-        samples = _samples(wish, dense, example_inputs, data)
-        inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
-        channels = with_training(group(read(trace(dense, inputs))), dense, inputs)
-        choices, refused, form = select(dense, inputs, channels, wish, samples)
-        attempt = Attempt(model, dense, inputs, channels, wish, samples)
-        choices, timed = _allocated(attempt, choices, form, example_inputs)
-        chosen = chosen_from(choices, wish)
-        if wish.target is not None and form == "module":
-            require_sound(dense, inputs, channels, chosen)
-        outcome = attempt.sound(chosen, form)
-        restored, refused = outcome.restored, (*refused, *outcome.refused)
-        before, after = (cost_without_data(one, example_inputs) for one in (dense, restored.model))
-    named = data.to_json() if isinstance(data, Source) else {}
-    seen = {} if samples is None else {"inputs": {**samples.to_json(), **named}}
+        subject = _read(model, example_inputs, call)
+        selection = select(subject, call)
+        restoration = Restoration(subject, call.restorer, selection.form, call.seed, call.progress)
+        found = _allocated(call, Search(selection.choices, restoration, call.round_to))
+        chosen = chosen_from(found.choices, call.scope, call.round_to)
+        outcome = restoration.sound(chosen)
+        pruned = outcome.restored.model
+        before, after = (
+            cost_without_data(one, subject.example_inputs) for one in (subject.dense, pruned)
+        )
     plan = Plan(
         architecture=fingerprint(model),
-        recipe={**wish.to_json(), **timed, **seen},
+        recipe={**call.to_json(), **found.recipe, **_seen(subject, call)},
         versions=versions(),
-        groups=restored.groups,
-        refused=refused,
-        surgery=restored.surgery,
-        form="program" if isinstance(restored.model, Program) else "module",
+        groups=outcome.restored.groups,
+        refused=(*selection.refused, *outcome.refused),
+        surgery=outcome.restored.surgery,
+        form="program" if isinstance(pruned, Program) else "module",
     )
     whole = continued(model, plan)
-    trained: tuple[str, ...] = ()
-    if plan.form == "module":
-        trained = training_notes(channels, plan.surgery, dense, restored.model, inputs)
-    remember(restored.model, whole.plan, whole.dense)
-    idle = warn_of_nothing(wish.ratio, restored.groups, refused)
-    notes = (*idle, *forgotten, *whole.notes, *trained, *outcome.notes)
-    if samples is not None:
-        notes = (*samples.notes, *notes)
-    report = Report(restored.groups, refused, before, after, notes)
-    return Pruned(restored.model, whole.plan, report)
+    remember(pruned, whole.plan, whole.dense)
+    notes = (*forgotten, *whole.notes, *_trained(subject, plan, pruned), *outcome.notes)
+    idle = warn_of_nothing(call.ratio, plan.groups, plan.refused)
+    made = () if subject.samples is None else subject.samples.notes
+    report = Report(plan.groups, plan.refused, before, after, (*made, *idle, *notes))
+    return Pruned(pruned, whole.plan, report)
 
 
-def _allocated(
-    attempt: Attempt, choices: list[Choice], form: Form, example_inputs: Any
-) -> tuple[list[Choice], dict[str, Any]]:
-    """The choices with the ratios by which a target is met; and what was timed for it."""
-    wish = attempt.wish
-    if wish.target is None:
-        return choices, {}
-    if wish.target.kind == "latency":
-
-        def cut(chosen: list[Chosen]) -> nn.Module:
-            if form == "module":
-                require_sound(attempt.dense, attempt.inputs, attempt.channels, chosen)
-            return attempt.plain(chosen, form).model
-
-        choices, timed = meet_latency(wish, choices, attempt.dense, example_inputs, cut)
-        return choices, {"timed": timed.to_json()}
-    assert attempt.samples is not None
-    subject = Subject(attempt.dense, attempt.channels, attempt.samples, attempt.inputs)
-    return meet(wish, choices, subject, lambda chosen: attempt.cut(chosen, form).model), {}
-
-
-def _samples(
-    wish: Wish, model: nn.Module, example_inputs: Any, data: Samples | Source | None
-) -> Samples | None:
-    """What layers are observed with; None where weights alone are read."""
-    if wish.needs_inputs:
-        require_used(wish.restorer, data)
-        require_runnable(model, example_inputs)
-        method = wish.restorer
-        made_up = method.inputs() if isinstance(method, Regression) else Synthetic()
-        return samples_from(data, made_up, model, example_inputs, wish.seed, show=wish.progress)
-    if data is not None:
-        raise UsageError(
-            f"data: the criterion '{wish.criterion.name}' and the restorer "
-            f"'{wish.restorer.name}' read weights alone; use restorer='regression', or leave data "
-            "out"
+def _read(model: nn.Module, example_inputs: Any, call: Call) -> Subject:
+    """Traces a copy of the model, on the inputs that it is looked at with if there are any."""
+    dense = private_copy(model)
+    args, kwargs = inputs_for(dense, example_inputs)
+    example_inputs = kwargs or args
+    samples = None
+    if call.reads_inputs:
+        require_runnable(dense, example_inputs)
+        made_up = call.restorer.inputs()
+        samples = samples_from(
+            call.data, made_up, dense, example_inputs, call.seed, show=call.progress
         )
-    return None
+    inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
+    channels = with_training(group(read(trace(dense, inputs))), dense, inputs)
+    return Subject(model, dense, example_inputs, inputs, channels, samples)
+
+
+def _allocated(call: Call, search: Search) -> Met:
+    """The ratios by which a target is met; without one those of the call."""
+    return Met(search.choices) if call.target is None else met(call.target, search)
+
+
+def _seen(subject: Subject, call: Call) -> dict[str, Any]:
+    """What the recipe says of the inputs."""
+    if subject.samples is None:
+        return {}
+    named = call.data.to_json() if isinstance(call.data, Source) else {}
+    return {"inputs": {**subject.samples.to_json(), **named}}
+
+
+def _trained(subject: Subject, plan: Plan, pruned: nn.Module) -> tuple[str, ...]:
+    """What training the pruned network needs; a program does what evaluation does."""
+    if plan.form == "program":
+        return ()
+    return training_notes(subject.channels, plan.surgery, subject.dense, pruned, subject.inputs)

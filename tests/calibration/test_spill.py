@@ -91,7 +91,7 @@ def test_the_folder_is_removed_when_a_walk_fails(folder, monkeypatch):
         met.extend(folder.glob("bequest-*"))
         raise RuntimeError("no")
 
-    monkeypatch.setattr("bequest.restorers.refit.solve", fail)
+    monkeypatch.setattr("bequest.restorers.regression.solve", fail)
     network = randomise(Residual())
     with pytest.raises(RuntimeError, match="no"):
         bequest.prune(network, torch.zeros(1, 3, 8, 8), 0.5, restorer=Regression(images=8))

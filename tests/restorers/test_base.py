@@ -7,7 +7,7 @@ from torch import nn
 import bequest
 from bequest import config, restorers
 from bequest.errors import ModelError
-from bequest.restorers.base import Delivery, Restorer, reconstruction_error
+from bequest.restorers.weight_space import Delivery, WeightSpace, reconstruction_error
 from tests.architectures.planting import PlantedFirst
 from tests.restorers.units import GELU, IDENTITY, halves, make_unit
 
@@ -70,7 +70,7 @@ def test_kept_and_removed_share_out_the_channels(kept, removed):
 
 def test_an_outcome_that_is_not_finite_is_refused():
     @dataclass(frozen=True)
-    class Diverging(Restorer):
+    class Diverging(WeightSpace):
         name = "diverging"
 
         def _deliver(self, unit, kept, removed, seed):
@@ -82,7 +82,7 @@ def test_an_outcome_that_is_not_finite_is_refused():
 
 def test_a_delivery_of_the_wrong_shape_is_a_programming_error():
     @dataclass(frozen=True)
-    class Wrong(Restorer):
+    class Wrong(WeightSpace):
         name = "wrong"
 
         def _deliver(self, unit, kept, removed, seed):

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from bequest.restorers import LBYL
-from bequest.restorers.base import reconstruction_error
 from bequest.restorers.gaussian import means
+from bequest.restorers.weight_space import reconstruction_error
 from tests.restorers.units import GELU, IDENTITY, RELU, SIGMOID, halves, make_unit
 
 

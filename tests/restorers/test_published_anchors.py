@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from bequest.criteria import L2
 from bequest.graph.units import Consumer, Producer, Unit
 from bequest.restorers import LBYL, Merge
-from bequest.restorers.base import reconstruction_error
+from bequest.restorers.weight_space import reconstruction_error
 from tests.restorers.units import RELU
 
 # ratio, λ2 -> (exact, official, merge) of ip1 and of ip2

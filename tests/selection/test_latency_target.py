@@ -10,7 +10,7 @@ from bequest.errors import UsageError
 from bequest.measure.cost import cost
 from bequest.measure.latency import Latency
 from bequest.selection.targets import latency as latency_target
-from bequest.selection.targets.latency import TOLERANCE, meet_latency
+from bequest.selection.targets.latency import TOLERANCE
 from tests.networks import Plain, randomise
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)
@@ -31,11 +31,7 @@ def clock(fixed=0.0):
 
 def pruned_to(target, timer, monkeypatch, **options):
     """``bequest.prune`` with that clock in place of the real one."""
-
-    def meet(*arguments):
-        return meet_latency(*arguments, timer=timer)
-
-    monkeypatch.setattr("bequest.pruning.meet_latency", meet)
+    monkeypatch.setattr(latency_target, "interleaved", timer)
     model = randomise(Plain())
     return model, bequest.prune(model, EXAMPLE, target=target, **options)
 

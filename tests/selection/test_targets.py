@@ -14,9 +14,10 @@ from bequest.graph.groups import group
 from bequest.graph.rules import read
 from bequest.graph.trace import trace
 from bequest.restorers import Regression
-from bequest.selection.allocation import Allocation, Target, largest, within_budget
-from bequest.selection.choosing import Choice
-from bequest.selection.targets.meeting import agreement
+from bequest.selection.allocation import Allocation, largest, within_budget
+from bequest.selection.targets.agreement import agreement
+from bequest.selection.targets.base import parse
+from bequest.selection.widths import Choice
 from tests.networks import NETWORKS, DepthwiseTail, Plain, randomise
 
 QUICK = Regression(images=64, inversion=0)
@@ -73,8 +74,7 @@ def make_allocation(seed):
         if member.free:
             losses = np.cumsum(np.sort(rng.random(member.size)))
             choices.append(Choice(member, 0.5, np.arange(member.size, dtype=float), losses))
-    sizes = {n: p.numel() for n, p in randomise(Plain()).named_parameters()}
-    return Allocation(choices, channels, sizes, "params")
+    return Allocation(choices, channels, randomise(Plain()), lambda part: part.params)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -131,7 +131,7 @@ def test_agreement_is_met_with_something_pruned():
 )
 def test_wrong_targets(target):
     with pytest.raises(UsageError, match="target: expected KIND:SHARE"):
-        Target.parse(target)
+        parse(target)
 
 
 def test_a_ratio_and_a_target_are_too_much():

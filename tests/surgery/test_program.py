@@ -16,9 +16,9 @@ from bequest.errors import ArtifactError, ModelError
 from bequest.graph.groups import group
 from bequest.graph.rules import read
 from bequest.graph.trace import trace
-from bequest.selection.planning import narrowed
 from bequest.surgery.cut import Cut
 from bequest.surgery.emission import check_emittable, emit
+from bequest.surgery.narrowing import narrowed
 from bequest.surgery.program import PLAIN, Program, resolve
 from tests.graph.masking import masked, plainly
 from tests.graph.test_exactness import flat, outputs, prepared

@@ -296,7 +296,7 @@ def test_three_threads_get_three_equal_networks():
 
 def test_where_the_restored_network_alone_is_wrong_nothing_is_handed_back(monkeypatch):
     monkeypatch.setattr(Trial, "of", lambda *_: Finding(problem="made up"))
-    monkeypatch.setattr("bequest.restorers.attempt.Attempt._plain_problem", lambda *_: None)
+    monkeypatch.setattr("bequest.restorers.restoration.Restoration._plain_problem", lambda *_: None)
     model = Between(lambda h, m: m.b(h)).eval()
     with pytest.raises(ModelError, match="what is planned: made up; prune fewer"):
         bequest.prune(model, torch.zeros(1, 6), 0.5, restorer="lbyl")

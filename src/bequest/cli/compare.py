@@ -59,7 +59,7 @@ def compare(
     from bequest.cli.values import parse_device, parse_names, parse_ratios
     from bequest.errors import ModelError
     from bequest.report import comparison_page
-    from bequest.selection.asking import nothing_pruned
+    from bequest.selection.outcome import nothing_pruned
 
     with Output(json) as output:
         settings = Settings(groups, scope, round_to, seed)

@@ -47,7 +47,7 @@ def compare_all(
         value_range: lowest and highest value of an input, where it is known.
     """
     looking = {
-        (criterion, restorer): settings.check(ratios[0], criterion, restorer).needs_inputs
+        (criterion, restorer): settings.check(ratios[0], criterion, restorer).reads_inputs
         for criterion, restorer in product(criteria, restorers)
     }
     seen = settings.seen(model, example, value_range) if any(looking.values()) else None

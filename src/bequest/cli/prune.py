@@ -109,7 +109,7 @@ def prune(
     from bequest.cli.values import options_given, parse_device, parse_ratio, require_data
     from bequest.errors import ModelError
     from bequest.report import PruningResult
-    from bequest.selection.asking import nothing_pruned
+    from bequest.selection.outcome import nothing_pruned
 
     with Output(json) as output:
         given = options_given(context)
@@ -176,7 +176,7 @@ def _show(
     from bequest.cli.tables import group_table, refusal_tables, table
     from bequest.report import pruning_page, wording
     from bequest.report.pruning import AS_PROGRAM, before_and_after
-    from bequest.selection.asking import NOTHING
+    from bequest.selection.outcome import NOTHING
 
     pruned = [group_table(result.report.groups)] if result.report.groups else []
     output.show(

@@ -24,7 +24,7 @@ from bequest.pruning import Pruned, Report
 from bequest.report import wording
 from bequest.robust import RobustReport, Strategy
 from bequest.robust.annealing import Informed
-from bequest.selection.choosing import Ratio
+from bequest.selection.ratio import Ratio
 
 _REPLACED = ("--target", "--sparsity", "--calibrate", "--criterion", "--scope", "--round-to")
 """What a strategy decides by itself, or can't follow."""

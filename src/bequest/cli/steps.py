@@ -15,8 +15,11 @@ from torch import nn
 
 import bequest
 from bequest.artifact import save
+from bequest.calibration.inputs import Synthetic
+from bequest.calibration.inputs.asked import samples_from
 from bequest.calibration.inputs.base import FEWEST
 from bequest.calibration.samples import Samples
+from bequest.call import Call
 from bequest.cli.inputs import InputForm
 from bequest.data import ImageLoader
 from bequest.errors import InputWarning, NothingPrunedWarning, UsageError
@@ -25,9 +28,9 @@ from bequest.measure import Latency, cost, evaluate
 from bequest.measure.latency import latencies
 from bequest.pruning import Pruned
 from bequest.report import Measured
-from bequest.restorers import Regression
-from bequest.selection.choosing import Ratio, Scope
-from bequest.selection.planning import Kinds, Wish
+from bequest.selection.policy import Kinds
+from bequest.selection.ratio import Ratio
+from bequest.selection.widths import Scope
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,13 @@ class Settings:
         target: str | None = None,
         *,
         calibrate: bool = False,
-    ) -> Wish:
+    ) -> Call:
         """Checks a call before anything is opened for it.
 
         Raises:
             UsageError: an argument is wrong, or images are given to what reads weights alone.
         """
-        wish = Wish.checked(
+        call = Call.checked(
             ratio=ratio,
             target=target,
             criterion=criterion,
@@ -61,12 +64,12 @@ class Settings:
             progress=False,
             **dataclasses.asdict(self),
         )
-        if calibrate and not wish.needs_inputs:
+        if calibrate and not call.reads_inputs:
             raise UsageError(
                 f"--calibrate: the criterion '{criterion}' and the restorer '{restorer}' read "
                 "weights alone; use --restorer regression, or leave it out"
             )
-        return wish
+        return call
 
     def seen(
         self,
@@ -87,10 +90,10 @@ class Settings:
             UsageError: the network does not run on the example.
         """
         require_runnable(model, example)
-        method = Regression() if data is not None else Regression(value_range=value_range)
+        made_up = Synthetic(value_range=value_range)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InputWarning)  # a note of the report says it
-            return method.samples(model, example, data, self.seed, show=True)
+            return samples_from(data, made_up, model, example, self.seed, show=True)
 
     def prune(
         self,
@@ -122,10 +125,12 @@ class Settings:
         start = time.perf_counter()
         if data is not None and not isinstance(data, Samples):
             value_range = None  # that of the images counts
-        wish = self.check(ratio, criterion, restorer, target)
-        if wish.needs_inputs and not isinstance(data, Samples):
+        call = self.check(ratio, criterion, restorer, target)
+        if call.reads_inputs and not isinstance(data, Samples):
             data = self.seen(model, example, value_range, data)
-        method = Regression(value_range=value_range) if restorer == "regression" else restorer
+        method = call.restorer
+        if hasattr(method, "value_range"):  # the plan is to say it
+            method = dataclasses.replace(method, value_range=value_range)  # type: ignore[type-var]
         with warnings.catch_warnings():  # what was not pruned and why is shown
             warnings.simplefilter("ignore", NothingPrunedWarning)
             pruned = bequest.prune(

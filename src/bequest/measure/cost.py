@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Self
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from torch.utils.module_tracker import ModuleTracker
 
 from bequest.artifact.sparse import stored_bytes
 from bequest.execution.running import Inputs, evaluation_mode, run
+from bequest.graph.inputs import normalise_inputs
+from bequest.graph.trace import meta_copy, to_meta
 
 
 @dataclass(frozen=True)
@@ -87,3 +89,13 @@ class _NoModules(ModuleTracker):
 
     def __exit__(self, *_: object) -> None:
         """Nothing was hooked."""
+
+
+def cost_without_data(model: nn.Module, example_inputs: Any) -> Cost:
+    """Counted on a copy without data where the model runs without; bytes are those of the data."""
+    try:
+        args, kwargs = to_meta(normalise_inputs(example_inputs))
+        counted = cost(meta_copy(model), kwargs or args)
+        return replace(counted, bytes=stored_size(model))
+    except Exception:
+        return cost(model, example_inputs)

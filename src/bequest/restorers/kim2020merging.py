@@ -14,9 +14,9 @@ from torch import Tensor, linalg
 from bequest.config import register
 from bequest.errors import UsageError
 from bequest.graph.units import Producer, Unit
-from bequest.restorers.base import Delivery, Restorer
 from bequest.restorers.batch_norm import affine, away_from_zero, guarded
 from bequest.restorers.exact import border_notes, hand_on_exactly
+from bequest.restorers.weight_space import Delivery, WeightSpace
 
 THRESHOLD = {"linear": 0.45, "conv": 0.1}
 """The paper's thresholds on the cosine: LeNet-300-100; VGG-16 and ResNet-56."""
@@ -24,7 +24,7 @@ THRESHOLD = {"linear": 0.45, "conv": 0.1}
 
 @register("restorer", "merge")
 @dataclass(frozen=True)
-class Merge(Restorer):
+class Merge(WeightSpace):
     """Neuron Merging (Kim et al., arXiv 2010.13160, Algorithms 1 and 2).
 
     Linear layers compare the rows [w; b]: removed j goes to the kept k of largest cosine, scaled

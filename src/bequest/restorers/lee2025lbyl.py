@@ -28,12 +28,12 @@ from torch import Tensor
 from bequest.config import register
 from bequest.errors import UsageError
 from bequest.graph.units import Producer, Unit
-from bequest.restorers.base import Delivery, Restorer
 from bequest.restorers.batch_norm import affine
 from bequest.restorers.exact import border_notes, hand_on_exactly
 from bequest.restorers.gaussian import means
 from bequest.restorers.least_squares import BiasTerm, gram, least_norm, ridge
 from bequest.restorers.lee2025official import deliver_as_published
+from bequest.restorers.weight_space import Delivery, WeightSpace
 
 RIDGE = 0.05
 """Default λ2 over the mean squared norm of the kept filters. From 0.03 to 0.1 the accuracy of
@@ -50,7 +50,7 @@ FLOAT32_ROUNDING = 1e-7
 
 @register("restorer", "lbyl")
 @dataclass(frozen=True)
-class LBYL(Restorer):
+class LBYL(WeightSpace):
     """The exact minimiser of LBYL's loss (Lee, Kim & Choi, arXiv 2502.08474) for a whole layer.
 
     A λ that is given means exactly the loss above. A λ that is None is scale-free, one value for

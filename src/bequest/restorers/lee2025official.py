@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from bequest.graph.units import Producer
-from bequest.restorers.base import Delivery
 from bequest.restorers.batch_norm import affine, guarded
 from bequest.restorers.least_squares import gram, least_norm, ridge
+from bequest.restorers.weight_space import Delivery
 
 LAMBDA1, LAMBDA2, LAMBDA2_PLAIN = 1e-5, 1e-2, 0.3
 """Defaults amid the published pairs: with batch norm (λ1, λ2), without (λ2)."""

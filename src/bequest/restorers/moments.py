@@ -25,10 +25,10 @@ from torch import Tensor, linalg
 from bequest.config import register
 from bequest.errors import UsageError
 from bequest.graph.units import Activation, Producer, Unit
-from bequest.restorers.base import Delivery, Restorer
 from bequest.restorers.batch_norm import away_from_zero
 from bequest.restorers.exact import border_notes, hand_on_exactly
 from bequest.restorers.least_squares import least_norm
+from bequest.restorers.weight_space import Delivery, WeightSpace
 
 DEGREE = 24
 """Of the expansion, even. What it leaves of the variance of a channel's even and odd part counts as
@@ -45,7 +45,7 @@ FLOAT32_ROUNDING = 1e-7
 
 @register("restorer", "moments")
 @dataclass(frozen=True)
-class MomentsRegression(Restorer):
+class MomentsRegression(WeightSpace):
     """Ridge regression of removed on kept channels from analytic moments, a factorisation a layer.
 
     Constant channels, duplicates and positive multiples are handed on exactly first. Where nothing

@@ -14,12 +14,12 @@ from bequest.config import register
 from bequest.criteria.base import generator
 from bequest.criteria.mussay2020coreset import check_beta, first_arrivals, sensitivity
 from bequest.graph.units import Unit
-from bequest.restorers.base import Delivery, Restorer
+from bequest.restorers.weight_space import Delivery, WeightSpace
 
 
 @register("restorer", "coreset")
 @dataclass(frozen=True)
-class Coreset(Restorer):
+class Coreset(WeightSpace):
     """The weights of a coreset: kept channel k counts count_k/(q_k·draws) times.
 
     With the criterion ``coreset``, the same seed and ``beta``, this completes one sampling of

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from bequest.config import register
 from bequest.graph.units import Unit
-from bequest.restorers.base import Delivery, Restorer
+from bequest.restorers.weight_space import Delivery, WeightSpace
 
 
 @register("restorer", "none")
 @dataclass(frozen=True)
-class Plain(Restorer):
+class Plain(WeightSpace):
     """Removed channels leave nothing: the baseline that every restorer has to beat."""
 
     def _deliver(self, unit: Unit, kept: Tensor, removed: Tensor, seed: int) -> Delivery:

@@ -1,106 +1,122 @@
-"""Refits each layer that a walk meets, as :mod:`bequest.restorers.regression` says."""
+"""What a restorer by walk is told of a layer, and what it says to do with it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
 
 from torch import Tensor
 
 from bequest.calibration.moments import Moments, sampled_places
-from bequest.calibration.patches import as_weight
 from bequest.calibration.walk import Layer, Walk
-from bequest.restorers.normal_equations import Solution, solve
 from bequest.restorers.wanted import wanted
 
 
-@dataclass(frozen=True)
-class Fit:
-    """How a layer was refitted.
+class Fit(Protocol):
+    """What is reported of a system of equations that was solved.
 
     Attributes:
-        layer: qualified name.
-        solution: of its regression; None where its weight stayed as it was.
-        samples: number of rows that were looked at.
-        unknowns: number of inputs of each row.
-        notes: what should be reported.
+        condition: its condition number.
+        ridge: its ridge, relative.
     """
 
-    layer: str
-    solution: Solution | None
-    samples: int
-    unknowns: int
-    notes: tuple[str, ...]
+    @property
+    def condition(self) -> float: ...  # noqa: D102 -- described above
+
+    @property
+    def ridge(self) -> float: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a layer's weight and biases change by.
+
+    Attributes:
+        weight: float64, of the weight's shape; None = it stays as it is.
+        biases: name of a bias, as in :meth:`Seen.moments` → what it gains, float64 (o,) or of a
+            shape that flattens to it; None stands for a new bias of the layer's own.
+        notes: what should be reported.
+        fit: of the equations that were solved, if any were.
+    """
+
+    weight: Tensor | None = None
+    biases: Mapping[str | None, Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    fit: Fit | None = None
+
+
+class Seen:
+    """A layer that reads something else than in the dense network.
+
+    Attributes:
+        layer: its weight and the operators that apply it.
+        made_up: whether the inputs are tokens without sense, of which little can be learnt.
+    """
+
+    def __init__(self, walk: Walk, layer: Layer, seed: int, made_up: bool) -> None:
+        self.layer = layer
+        self.made_up = made_up
+        self._walk, self._seed = walk, seed
+
+    @property
+    def weight(self) -> Tensor:
+        """As it is now, without the channels that left."""
+        weight = self._walk.tensor(self.layer.weight)
+        assert weight is not None
+        return weight
+
+    @cached_property
+    def owned(self) -> Mapping[str | None, bool]:
+        """Bias → whether nothing but this layer reads it; None: calls that add none."""
+        return {call.bias: self._walk.owns_bias(self.layer, call) for call in self.layer.calls}
+
+    @property
+    def may_have_bias(self) -> bool:
+        """Whether all calls add a bias that can change, or one could be given that they add."""
+        return all(self.owned.values()) or self._walk.can_give_bias(self.layer)
+
+    @cached_property
+    def moments(self) -> dict[str | None, Moments]:
+        """Bias → moments of what the calls that add it read (x) and lack (wanted − written)."""
+        found: dict[str | None, Moments] = {}
+        for call in self.layer.calls:
+            one = found.get(call.bias)
+            if one is None:
+                one = Moments(call.geometry, self.weight, self._walk.tensor(call.bias))
+                found[call.bias] = one
+            places = sampled_places(call, one.unknowns, self._seed)
+            for x, target in zip(call.inputs, wanted(self._walk, call), strict=True):
+                one.add(call.geometry, x, target, places)
+            one.check(self.layer.name)
+        return found
 
 
 class Refit:
-    """Refits each layer that a walk meets; collects how, and who was given a bias.
+    """Changes each layer that a walk meets, and keeps account of it.
 
     Attributes:
-        fits: layer → how it was refitted.
+        changes: layer → what was done to it.
         new_biases: layers that were given a bias.
         former: name → weight or bias that was changed, as it had been.
     """
 
-    def __init__(self, walk: Walk, ridge: float, seed: int) -> None:
-        self.walk = walk
-        self.seed = seed
-        self.ridge = ridge
-        self.fits: dict[str, Fit] = {}
+    def __init__(
+        self, walk: Walk, refit: Callable[[Seen], Change], seed: int, *, made_up: bool
+    ) -> None:
+        self.walk, self.refit, self.seed, self.made_up = walk, refit, seed, made_up
+        self.changes: dict[str, Change] = {}
         self.new_biases: list[str] = []
         self.former: dict[str, Tensor] = {}
 
     def __call__(self, layer: Layer) -> None:
-        """Solves the layer's regression and writes its weight and biases."""
-        biases = {call.bias: self.walk.owns_bias(layer, call) for call in layer.calls}
-        moments = self._moments(layer)
-        rows = sum(one.rows for one in moments.values())
-        unknowns = next(iter(moments.values())).unknowns
-        solution: Solution | None = None
-        gains: dict[str | None, Tensor] = {}
-        notes: list[str] = []
-        if rows == 1:
-            notes.append("a single row tells nothing of others: left as it is")
-        elif not layer.whole:
-            gains = {b: one.means()[1] for b, one in moments.items() if b is not None and biases[b]}
-            notes.append(f"shared by {layer.uses} calls, which read each other: left as it is")
-            notes += [f"corrected by its bias '{name}' alone" for name in gains]
-        else:
-            intercept = all(biases.values()) or self.walk.can_give_bias(layer)
-            solution = solve(list(moments.values()), self.ridge, intercept=intercept)
-            gains = dict(zip(moments, solution.intercepts, strict=False))
-            notes += _solution_notes(solution, rows, unknowns)
-            if not intercept:
-                notes.append("it has no bias of its own: fitted without intercept")
-        self._write(layer, solution, gains)
-        named = tuple(f"{layer.name}: {note}" for note in notes)
-        self.fits[layer.name] = Fit(layer.name, solution, rows, unknowns, named)
-
-    def _moments(self, layer: Layer) -> dict[str | None, Moments]:
-        """Bias → moments of the calls that add it."""
-        weight = self.walk.tensor(layer.weight)
-        assert weight is not None
-        found: dict[str | None, Moments] = {}
-        for call in layer.calls:
-            one = found.get(call.bias)
-            if one is None:
-                one = Moments(call.geometry, weight, self.walk.tensor(call.bias))
-                found[call.bias] = one
-            places = sampled_places(call, one.unknowns, self.seed)
-            for x, target in zip(call.inputs, wanted(self.walk, call), strict=True):
-                one.add(call.geometry, x, target, places)
-            one.check(layer.name)
-        return found
-
-    def _write(
-        self, layer: Layer, solution: Solution | None, gains: Mapping[str | None, Tensor]
-    ) -> None:
-        if solution is not None:
-            weight = self.walk.tensor(layer.weight)
-            assert weight is not None
-            change = as_weight(layer.calls[0].geometry, solution.change, weight.shape)
-            self._raise(layer.weight, change)
-        for bias, gain in gains.items():
+        """Asks what the layer is to change by and writes it."""
+        change = self.refit(Seen(self.walk, layer, self.seed, self.made_up))
+        self.changes[layer.name] = change
+        if change.weight is not None:
+            self._raise(layer.weight, change.weight)
+        for bias, gain in change.biases.items():
             self._raise(bias or self._new_bias(layer), gain.flatten())
 
     def _new_bias(self, layer: Layer) -> str:
@@ -112,17 +128,3 @@ class Refit:
         assert tensor is not None
         self.former[name] = tensor.detach().clone()
         tensor.detach().copy_((tensor.detach().double() + gain).to(tensor.dtype))
-
-
-def _solution_notes(solution: Solution, rows: int, unknowns: int) -> list[str]:
-    notes = []
-    if rows < unknowns:
-        notes.append(
-            f"{rows} samples for {unknowns} unknowns, held by the ridge alone, which was raised to "
-            f"{solution.ridge:.3g}; give more images"
-        )
-    if solution.by_eigenvalues:
-        notes.append("ill-conditioned inputs, solved by eigenvalues")
-    if solution.constant == unknowns:
-        notes.append("none of its inputs varies: only its bias was corrected")
-    return notes

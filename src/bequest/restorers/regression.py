@@ -21,14 +21,18 @@ from torch import nn
 
 from bequest.calibration.inputs import Source, Synthetic
 from bequest.calibration.inputs.asked import Data, samples_from
+from bequest.calibration.patches import as_weight
 from bequest.calibration.samples import Samples
 from bequest.config import register
 from bequest.errors import UsageError
+from bequest.restorers.by_walk import ByWalk
+from bequest.restorers.normal_equations import Solution, solve
+from bequest.restorers.refit import Change, Seen
 
 
 @register("restorer", "regression")
 @dataclass(frozen=True)
-class Regression:
+class Regression(ByWalk):
     """Refits every layer behind a removal, over synthetic inputs or, with ``data=``, real ones.
 
     Attributes:
@@ -59,6 +63,31 @@ class Regression:
         """What makes the inputs up where no data is given."""
         return Synthetic(self.images, self.source, self.value_range, self.inversion)
 
+    def refit(self, seen: Seen) -> Change:
+        """Solves the layer's regression; what can't be solved is corrected by its biases alone."""
+        moments = seen.moments
+        rows = sum(one.rows for one in moments.values())
+        unknowns = next(iter(moments.values())).unknowns
+        if rows == 1:
+            return Change(notes=("a single row tells nothing of others: left as it is",))
+        if not seen.layer.whole:
+            own = {b: one for b, one in moments.items() if b and seen.owned[b]}
+            shared = f"shared by {seen.layer.uses} calls, which read each other: left as it is"
+            alone = (f"corrected by its bias '{bias}' alone" for bias in own)
+            gains = {bias: one.means()[1] for bias, one in own.items()}
+            return Change(biases={**gains}, notes=(shared, *alone))
+        ridge = self.ridge * (MADE_UP if seen.made_up else 1)
+        solution = solve(list(moments.values()), ridge, intercept=seen.may_have_bias)
+        notes = _notes(solution, rows, unknowns)
+        if not seen.may_have_bias:
+            notes.append("it has no bias of its own: fitted without intercept")
+        return Change(
+            as_weight(seen.layer.calls[0].geometry, solution.change, seen.weight.shape),
+            dict(zip(moments, solution.intercepts, strict=False)),
+            tuple(notes),
+            solution,
+        )
+
     def samples(
         self,
         model: nn.Module,
@@ -84,3 +113,17 @@ class Regression:
 MADE_UP = 100
 """Times the ridge where tokens are made up: layers see so little of texts in them that following
 them closely does more harm than nothing handed on."""
+
+
+def _notes(solution: Solution, rows: int, unknowns: int) -> list[str]:
+    notes = []
+    if rows < unknowns:
+        notes.append(
+            f"{rows} samples for {unknowns} unknowns, held by the ridge alone, which was raised to "
+            f"{solution.ridge:.3g}; give more images"
+        )
+    if solution.by_eigenvalues:
+        notes.append("ill-conditioned inputs, solved by eigenvalues")
+    if solution.constant == unknowns:
+        notes.append("none of its inputs varies: only its bias was corrected")
+    return notes

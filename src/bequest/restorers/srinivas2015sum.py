@@ -10,12 +10,12 @@ from torch import Tensor
 from bequest.config import register
 from bequest.criteria.srinivas2015redundancy import greedy_merges
 from bequest.graph.units import Unit
-from bequest.restorers.base import Delivery, Restorer
+from bequest.restorers.weight_space import Delivery, WeightSpace
 
 
 @register("restorer", "sum")
 @dataclass(frozen=True)
-class Sum(Restorer):
+class Sum(WeightSpace):
     """Each removed channel's outgoing weights are added to those of one kept channel.
 
     Replays the greedy merging of Srinivas & Babu (arXiv 1507.06149) with only the removed

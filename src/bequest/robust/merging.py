@@ -15,7 +15,7 @@ from bequest.graph.chains import Bound
 from bequest.graph.groups import Channels, Group, Index
 from bequest.graph.trace import operator_of
 from bequest.graph.units import Unit
-from bequest.restorers.base import Delivery, Restorer
+from bequest.restorers.weight_space import Delivery, WeightSpace
 from bequest.robust.impact import CANDIDATE_MEMORY, Values, propagated
 from bequest.robust.intervals import Interval
 
@@ -208,7 +208,7 @@ def _outgoing(unit: Unit) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Heirs(Restorer):
+class Heirs(WeightSpace):
     """Each removed channel's outgoing weights are added to those of the one that it merged into.
 
     Attributes:

@@ -16,6 +16,7 @@ from bequest import config
 from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.lineage import continued, remember
 from bequest.artifact.plan import Plan, versions
+from bequest.call import Call
 from bequest.errors import UsageError
 from bequest.execution.copies import duplicate
 from bequest.execution.modes import in_plain_mode
@@ -25,14 +26,12 @@ from bequest.graph.admission import admit
 from bequest.hypersphere.structure import as_plain
 from bequest.measure.cost import cost
 from bequest.restorers.base import Restorer
-from bequest.restorers.regression import Regression
 from bequest.robust.annealing import Informed, Strategy
 from bequest.robust.inputs import InputRange, to_json
 from bequest.robust.records import RobustPruned, RobustReport, Step
 from bequest.robust.run import Pace, Run
-from bequest.selection.asking import warn_of_nothing
-from bequest.selection.choosing import Ratio
-from bequest.selection.planning import Wish
+from bequest.selection.outcome import warn_of_nothing
+from bequest.selection.ratio import Ratio
 from bequest.surgery.training import training_notes
 
 ALPHA = 0.75
@@ -51,7 +50,7 @@ def prune(
     step: float = 1 / 64,
     strategy: str | Strategy = "stochastic",
     alpha: float = ALPHA,
-    restorer: str | Restorer | Regression = "sum",
+    restorer: str | Restorer = "sum",
     seed: int = 0,
     callback: Callback | None = None,
     *,
@@ -135,7 +134,8 @@ def prune(
     )
     whole = continued(model, plan)
     remember(restored.model, whole.plan, whole.dense)
-    trained = training_notes(run.channels, plan.surgery, model, restored.model, example_inputs)
+    channels = run.subject.channels
+    trained = training_notes(channels, plan.surgery, model, restored.model, example_inputs)
     idle = warn_of_nothing(wish.ratio, restored.groups, run.refused)
     report = RobustReport(
         groups=restored.groups,
@@ -150,13 +150,13 @@ def prune(
     return RobustPruned(restored.model, whole.plan, report)
 
 
-def checked_wish(ratio: Any, restorer: Any, seed: Any) -> Wish:
+def checked_wish(ratio: Any, restorer: Any, seed: Any) -> Call:
     """The arguments that progressive pruning shares with :func:`bequest.prune`.
 
     Raises:
         UsageError: one of them is wrong.
     """
-    return Wish.checked(
+    return Call.checked(
         ratio=ratio,
         target=None,
         groups="inner",

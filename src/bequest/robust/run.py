@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from bequest.artifact.plan import Refusal
 from bequest.calibration.samples import Samples
+from bequest.calibration.subject import Subject
+from bequest.call import Call
 from bequest.execution.copies import duplicate, private_copy
 from bequest.graph.chains import bind
 from bequest.graph.groups import Channels, Group, group
 from bequest.graph.rules import read
 from bequest.graph.trace import named_tensors, trace
-from bequest.restorers.regression import Regression
-from bequest.restorers.restoration import Restored, by_walk, in_weight_space
+from bequest.restorers.base import Attempt, Restored
 from bequest.restorers.srinivas2015sum import Sum
 from bequest.robust.annealing import Informed, Strategy, scores
 from bequest.robust.impact import Values, certified_change, folded, output_of, values
@@ -28,9 +29,9 @@ from bequest.robust.intervals import Interval
 from bequest.robust.merging import Heirs, Layer
 from bequest.robust.records import Decision
 from bequest.robust.shapes import as_replaced, dense_shaped
-from bequest.selection.asking import asked_for, held_by_output, is_classifier
-from bequest.selection.choosing import Ratio, kept_count
-from bequest.selection.planning import Wish, try_out
+from bequest.selection.bearing import try_out
+from bequest.selection.candidates import asked_for, held_by_output, is_classifier
+from bequest.selection.ratio import Ratio, kept_count
 from bequest.surgery import operation
 from bequest.surgery.cut import Chosen, Cut
 from bequest.surgery.cuts import plan_surgery
@@ -73,16 +74,17 @@ class Run:
         example_inputs: Any,
         input_range: InputRange,
         pace: Pace,
-        wish: Wish,
+        wish: Call,
     ) -> None:
         example = one_input(example_inputs)
         self.model, self.pace, self.wish = model, pace, wish
         self.dense_model = private_copy(model)
         self.random = np.random.default_rng(wish.seed)
         self.inputs = intervals_of(example, input_range)
-        self.samples = _samples(wish, self.dense_model, example, input_range)
-        fed = example if self.samples is None else self.samples.shaped_like(example)
-        self.channels = group(read(trace(model, fed)))
+        samples = _samples(wish, self.dense_model, example, input_range)
+        fed = example if samples is None else samples.shaped_like(example)
+        channels = group(read(trace(model, fed)))
+        self.subject = Subject(model, self.dense_model, example_inputs, fed, channels, samples)
         self.biased = _with_biases(model)
         self.analysed = group(read(trace(self.biased, example)))
         output_of(self.analysed.reading.network)
@@ -198,19 +200,16 @@ class Run:
 
     def restored(self) -> Restored:
         """The pruned network as it is now, restored from the dense one."""
-        originals = {member.name: member for member in self.channels.groups}
+        originals = {member.name: member for member in self.subject.channels.groups}
         chosen = [
             Chosen(originals[layer.group.name], layer.alive)
             for layer in self.layers
             if layer.removed
         ]
-        pruned = duplicate(self.model)
-        if self.samples is not None:
-            return by_walk(self.channels, chosen, self.dense_model, pruned, self.wish, self.samples)
-        wish = self.wish
-        if isinstance(wish.restorer, Sum):
-            wish = replace(wish, restorer=Heirs({one.group.name: one.heir for one in self.layers}))
-        return in_weight_space(self.channels, chosen, self.dense_model, pruned, wish)
+        restorer = self.wish.restorer
+        if isinstance(restorer, Sum):  # not to the nearest channel, but to the one it merged into
+            restorer = Heirs({one.group.name: one.heir for one in self.layers})
+        return restorer.restore(Attempt(self.subject, chosen, self.wish.seed))
 
     def certified(self, restored: Restored) -> tuple[Interval, tuple[str, ...]]:
         """What pruning changes at the output, and the operators at which no bound is known."""
@@ -252,9 +251,9 @@ def _with_biases(model: nn.Module) -> nn.Module:
     return biased
 
 
-def _samples(wish: Wish, model: nn.Module, example: Any, input_range: InputRange) -> Samples | None:
+def _samples(wish: Call, model: nn.Module, example: Any, input_range: InputRange) -> Samples | None:
     """What a regression is fed: inputs within the range, where that is one for all of them."""
-    if not isinstance(wish.restorer, Regression):
+    if not wish.restorer.reads_inputs:
         return None
     source = wish.restorer.inputs()
     if not any(isinstance(end, Tensor) for end in input_range):

@@ -10,59 +10,37 @@ last step to the budget goes group by group, then channel by channel.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import nn
 
 from bequest.errors import UsageError
 from bequest.graph.groups import Channels, Group
 from bequest.graph.trace import operator_of
-from bequest.selection.choosing import Choice
+from bequest.selection.widths import Choice
 
-KINDS = ("params", "macs", "agreement", "latency")
 Counts = NDArray[np.int64]
 """How many channels each group loses."""
 
 
-@dataclass(frozen=True)
-class Target:
-    """What the pruned network as a whole is to reach.
+class Part(NamedTuple):
+    """What a channel carries of a network, as shares of all of it.
 
     Attributes:
-        kind: "params" or "macs": ``value`` is the share of the dense network's that may stay;
-            "agreement": the share of inputs to which the pruned network must give the dense
-            network's answer, and as much as possible is pruned; "latency": the share of the dense
-            network's time on the example inputs, measured.
-        value: in (0, 1).
+        params: of its parameters.
+        macs: of its multiply-accumulates.
     """
 
-    kind: str
-    value: float
+    params: float
+    macs: float
 
-    @classmethod
-    def parse(cls, text: Any) -> Target:
-        """Reads "macs:0.5" and the like.
 
-        Raises:
-            UsageError: it is of another form.
-        """
-        expected = f"target: expected KIND:SHARE with KIND one of {', '.join(KINDS)} and SHARE in "
-        expected += f"(0, 1), such as 'macs:0.5'; found {text!r}"
-        kind, colon, share = text.partition(":") if isinstance(text, str) else ("", "", "")
-        if not colon or kind not in KINDS:
-            raise UsageError(expected)
-        try:
-            value = float(share)
-        except ValueError as error:
-            raise UsageError(expected) from error
-        if not 0 < value < 1:
-            raise UsageError(expected)
-        return cls(kind, value)
-
-    def __str__(self) -> str:
-        return f"{self.kind}:{self.value:g}"
+def mean_part(part: Part) -> float:
+    """Parameters and multiply-accumulates count alike."""
+    return (part.params + part.macs) / 2
 
 
 class Allocation:
@@ -71,22 +49,26 @@ class Allocation:
     Args:
         choices: groups with their scores and predicted losses.
         channels: the network's groups.
-        sizes: qualified name → number of elements of every parameter.
-        kind: what is saved: "params", "macs", or the mean of the two for "agreement".
+        model: the dense network; only the sizes of its parameters are read.
+        saved: what of a channel's part counts.
     """
 
     def __init__(
-        self, choices: Sequence[Choice], channels: Channels, sizes: Mapping[str, int], kind: str
+        self,
+        choices: Sequence[Choice],
+        channels: Channels,
+        model: nn.Module,
+        saved: Callable[[Part], float],
     ) -> None:
         self.choices = choices
         self.most: Counts = np.array([choice.group.free - 1 for choice in choices])
         self._losses = [_curve(choice) for choice in choices]
+        sizes = {name: value.numel() for name, value in model.named_parameters()}
         uses = _uses(channels)
         prices = {name: (size, size * uses.get(name, 0)) for name, size in sizes.items()}
         totals = np.array(list(prices.values()), float).sum(0).clip(min=1)
         parts = np.array([_savings(channels, choice.group, prices) for choice in choices]) / totals
-        column = {"params": parts[:, 0], "macs": parts[:, 1]}
-        self._saved = column.get(kind, parts.mean(1))
+        self._saved = np.array([saved(Part(*map(float, part))) for part in parts])
 
     def at(self, price: float) -> Counts:
         """How many channels each group loses at a price λ; grows with it."""

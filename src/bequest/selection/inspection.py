@@ -11,7 +11,7 @@ from bequest.graph.chains import bind
 from bequest.graph.groups import Channels, Group, group
 from bequest.graph.rules import read
 from bequest.graph.trace import named_tensors, trace
-from bequest.selection.asking import held_by_output
+from bequest.selection.candidates import held_by_output
 
 
 @dataclass(frozen=True)

@@ -6,60 +6,49 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from torch import nn
 
 from bequest.artifact.plan import Refusal
 from bequest.calibration.observed import calibrate
-from bequest.calibration.samples import Samples
+from bequest.calibration.subject import Subject
 from bequest.criteria import OBS
 from bequest.criteria.base import Criterion, Unscorable
+from bequest.execution.precision import at_least_single
 from bequest.execution.progress import tracked
 from bequest.graph.chains import bind
-from bequest.graph.groups import Channels, Group
+from bequest.graph.groups import Group
 from bequest.graph.trace import named_tensors
 from bequest.graph.units import Reader, Unit
-from bequest.selection.choosing import Choice
+from bequest.selection.policy import Policy
+from bequest.selection.widths import Choice
 
 Candidate = tuple[Group, float]
 """A group and the ratio that it is asked to lose."""
 
 
 def rank(
-    channels: Channels,
-    candidates: Sequence[Candidate],
-    model: nn.Module,
-    criterion: Criterion,
-    *,
-    seed: int,
-    progress: bool,
+    subject: Subject, candidates: Sequence[Candidate], policy: Policy
 ) -> tuple[list[Choice], list[Refusal]]:
     """Scores from the dense weights; a group's float64 copy is gone when the next one is read."""
-    tensors = named_tensors(model)
+    tensors = named_tensors(subject.dense)
     choices: list[Choice] = []
     refused: list[Refusal] = []
-    for member, share in tracked(candidates, "ranking channels", candidates, progress):
-        unit = bind(channels, member, tensors).unit
+    for member, share in tracked(candidates, "ranking channels", candidates, policy.progress):
+        unit = bind(subject.channels, member, tensors).unit
         try:
-            choices.append(Choice(member, share, _scores(criterion, unit, seed)))
+            scores = _scores(policy.criterion, unit, policy.seed)
+            choices.append(Choice(member, share, scores))
         except Unscorable as finding:
             refused.append(Refusal(member.name, member.size, finding.reason))
     return choices, refused
 
 
 def rank_observed(
-    channels: Channels,
-    candidates: Sequence[Candidate],
-    model: nn.Module,
-    criterion: Criterion,
-    samples: Samples,
-    *,
-    seed: int,
-    progress: bool,
+    subject: Subject, candidates: Sequence[Candidate], policy: Policy
 ) -> tuple[list[Choice], list[Refusal]]:
-    """Scores, and predicted losses, with what the layers behind each group see over samples.
-
-    The model is one in at least single precision, in evaluation mode.
-    """
+    """Scores, and predicted losses, with what the layers behind each group see over samples."""
+    assert subject.samples is not None
+    model, channels = at_least_single(subject.dense), subject.channels
+    criterion, seed = policy.criterion, policy.seed
     tensors = named_tensors(model)
     shares = {member.name: share for member, share in candidates}
     choices: dict[str, Choice] = {}
@@ -76,7 +65,7 @@ def rank_observed(
             choices[member.name] = Choice(member, shares[member.name], scores, losses)
 
     groups = [member for member, _ in candidates]
-    calibrate(channels, groups, model, samples, score, seed=seed, show=progress)
+    calibrate(channels, groups, model, subject.samples, score, seed=seed, show=policy.progress)
     return [choices[member.name] for member in groups if member.name in choices], refused
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -12,7 +12,7 @@ from bequest import config
 from bequest.calibration.inputs.base import Source
 from bequest.calibration.inputs.given import Given
 from bequest.calibration.samples import Samples
-from bequest.errors import UnknownNameError
+from bequest.errors import UnknownNameError, UsageError
 from bequest.execution.devices import device_of
 
 Data = Samples | Source | str | Iterable[Any] | None
@@ -60,5 +60,41 @@ def samples_from(
     if isinstance(source, Samples):
         return source.placed_like(example_inputs, device_of(model))
     if isinstance(source, Given) and source.images is None:
-        source = replace(source, images=otherwise.images)
+        source = dataclasses.replace(source, images=otherwise.images)
     return (source or otherwise).make(model, example_inputs, seed, show=show)
+
+
+def require_agreed(method: Any, made_up: Source, data: Samples | Source | None) -> None:
+    """Refuses what a method says of made-up inputs where the call's data says otherwise.
+
+    Args:
+        method: a config object that may have fields of its source of inputs.
+        made_up: that source.
+        data: the call's.
+
+    Raises:
+        UsageError: such a field is given beside real data that takes the place of it, or has
+            another value in the call's source.
+    """
+    if not isinstance(data, Source) or not dataclasses.is_dataclass(method):
+        return
+    told = {
+        field.name: getattr(method, field.name)
+        for field in dataclasses.fields(method)
+        if hasattr(made_up, field.name) and getattr(method, field.name) != field.default
+    }
+    own = type(method).__name__
+    if isinstance(data, Given):
+        idle = [name for name in told if name in ("source", "value_range")]
+        if idle:
+            raise UsageError(
+                f"data: real inputs take the place of made-up ones, for which {' and '.join(idle)} "
+                f"would be; leave that out of {own}(...), or leave data out"
+            )
+        return
+    other = [f"{name}={told[name]!r}" for name in told if getattr(data, name, None) != told[name]]
+    if other:
+        raise UsageError(
+            f"data: {data} makes the inputs, and {own}({', '.join(other)}) asks for others; "
+            "say it in one of them, or leave data out"
+        )

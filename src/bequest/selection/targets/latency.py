@@ -7,19 +7,20 @@ network on the example inputs, on the device where they are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import nn
 
+from bequest.config import register
 from bequest.errors import UsageError
 from bequest.execution.progress import tracked
-from bequest.measure.latency import Latency, latencies
-from bequest.selection.allocation import Target
-from bequest.selection.choosing import Choice
-from bequest.selection.planning import Wish, chosen_from
-from bequest.surgery.cut import Chosen
+from bequest.measure.latency import Latency as Passes
+from bequest.measure.latency import latencies
+from bequest.selection.bearing import require_sound
+from bequest.selection.targets.base import Met, Search, Target
+from bequest.selection.widths import Choice
 
 TOLERANCE = 0.03
 """How far the share of the dense network's time may be above the target, or stay below it."""
@@ -29,8 +30,6 @@ STEPS = 9
 
 NARROWEST = 1 - 1e-6
 """A ratio at which every group keeps as little as rounding lets it."""
-
-Timer = Callable[[Sequence[nn.Module], Any], list[Latency]]
 
 
 @dataclass(frozen=True)
@@ -62,62 +61,53 @@ class Timed:
         return asdict(self)
 
 
-def interleaved(models: Sequence[nn.Module], example_inputs: Any) -> list[Latency]:
+def interleaved(models: Sequence[nn.Module], example_inputs: Any) -> list[Passes]:
     """Passes in turn, after a warm-up."""
     return latencies(models, example_inputs, repeats=21, warmup=3)
 
 
-def meet_latency(
-    wish: Wish,
-    choices: Sequence[Choice],
-    model: nn.Module,
-    example_inputs: Any,
-    cut: Callable[[list[Chosen]], nn.Module],
-    timer: Timer = interleaved,
-) -> tuple[list[Choice], Timed]:
-    """The choices with the ratio by which the target is met, and what was measured at it.
+@register("target", "latency")
+@dataclass(frozen=True)
+class Latency(Target):
+    """At most ``value`` times the dense network's time on the example inputs, measured.
 
-    The search ends at a share within :data:`TOLERANCE` of the target; where widths come in steps
-    that skip it, at the slowest candidate below.
-
-    Args:
-        wish: the checked call, with a target of latency.
-        choices: groups with scores.
-        model: the dense network.
-        example_inputs: what both are timed on.
-        cut: gives the pruned network of a selection; nothing needs to be restored.
-        timer: times networks in turn.
-
-    Raises:
-        UsageError: it can't be met; the message says what was reached.
+    The search ends at a share within :data:`TOLERANCE` of that; where widths come in steps that
+    skip it, at the slowest candidate below. All groups lose the same share.
     """
-    assert wish.target is not None
-    if not choices:
-        raise UsageError(f"target {wish.target}: no group of this network can lose channels")
-    wanted = wish.target.value
 
-    def timed(ratio: float) -> Timed:
-        candidate = cut(chosen_from(_at(choices, ratio), wish))
-        dense, pruned = timer([model, candidate], example_inputs)
-        return Timed(ratio, dense.p10, pruned.p10, dense.device, dense.threads)
+    observes = False
 
-    best: Timed | None = None
-    low, high = 0.0, NARROWEST
-    for _ in tracked(range(STEPS), "timing cuts", range(STEPS), wish.progress):
-        found = timed(NARROWEST if best is None else (low + high) / 2)
-        if found.share <= wanted + TOLERANCE:
-            high, best = found.ratio, found
-        elif best is None:
-            raise UsageError(_out_of_reach(wish.target, found))
-        else:
-            low = found.ratio
-        if best.share >= wanted - TOLERANCE:
-            break
-    assert best is not None
-    return _at(choices, best.ratio), best
+    def meet(self, search: Search) -> Met:
+        """Bisects the ratio over real cuts, of which nothing needs to be restored."""
+        best: Timed | None = None
+        low, high = 0.0, NARROWEST
+        shown = search.restoration.progress
+        for _ in tracked(range(STEPS), "timing cuts", range(STEPS), shown):
+            found = _timed(search, NARROWEST if best is None else (low + high) / 2)
+            if found.share <= self.value + TOLERANCE:
+                high, best = found.ratio, found
+            elif best is None:
+                raise UsageError(_out_of_reach(self, found))
+            else:
+                low = found.ratio
+            if best.share >= self.value - TOLERANCE:
+                break
+        assert best is not None
+        return Met(_at(search.choices, best.ratio), {"timed": best.to_json()})
 
 
-def _out_of_reach(target: Target, narrowest: Timed) -> str:
+def _timed(search: Search, ratio: float) -> Timed:
+    """The dense network and the one without that share, timed in turn."""
+    subject, restoration = search.subject, search.restoration
+    chosen = search.chosen(_at(search.choices, ratio))
+    if restoration.form == "module":
+        require_sound(subject, chosen)
+    candidate = restoration.plain(chosen).model
+    dense, pruned = interleaved([subject.dense, candidate], subject.example_inputs)
+    return Timed(ratio, dense.p10, pruned.p10, dense.device, dense.threads)
+
+
+def _out_of_reach(target: Latency, narrowest: Timed) -> str:
     return (
         f"target {target}: expected a share of the dense network's time that pruning can reach, "
         f"found {narrowest.share:.2f} at best: {narrowest.pruned_ms:.3g} of "

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import bequest
 from bequest.errors import UsageError
-from bequest.selection.choosing import check_ratio, kept_count
+from bequest.selection.ratio import check_ratio, kept_count
 from tests.networks import Plain, Residual, randomise
 
 X = torch.randn(1, 3, 8, 8)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bequest.errors import UsageError
+from bequest.artifact.plan import Refusal
 from bequest.graph.groups import Group
+from bequest.selection.ratio import kept_count
+from bequest.surgery.cut import Chosen, Mask
 
-Ratio = float | Mapping[str, float]
 Scope = Literal["group", "global"]
-Mask = NDArray[np.bool_]
-_SLACK = 1e-6  # a product such as 10·(1 − 0.7) must not fall just short of an integer
 
 
 @dataclass(frozen=True)
@@ -34,60 +31,6 @@ class Choice:
     ratio: float
     scores: NDArray[np.float64]
     losses: NDArray[np.float64] | None = None
-
-
-def check_ratio(ratio: Any) -> Ratio:
-    """A number in [0, 1), or shell patterns on producers' names → such numbers.
-
-    Raises:
-        UsageError: it is neither.
-    """
-    if isinstance(ratio, Mapping):
-        if not ratio:
-            raise UsageError("ratio: expected at least one pattern, found an empty dict")
-        return {
-            str(pattern): _check_number(value, f" of '{pattern}'")
-            for pattern, value in ratio.items()
-        }
-    return _check_number(ratio, "")
-
-
-def _check_number(value: Any, whose: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.floating | np.integer):
-        raise UsageError(f"ratio{whose}: expected a number in [0, 1), found {value!r}")
-    if not 0 <= value < 1:
-        raise UsageError(
-            f"ratio{whose}: expected a number in [0, 1), found {value}; 0 keeps every channel, and "
-            "a layer can't lose all of its channels"
-        )
-    return float(value)
-
-
-def ratio_of(group: Group, ratio: Ratio) -> tuple[float | None, str | None]:
-    """The ratio asked of a group, and the pattern that asked; (None, None) where none matches.
-
-    The first pattern that matches any of the group's producers counts.
-    """
-    if not isinstance(ratio, Mapping):
-        return ratio, None
-    for pattern, value in ratio.items():
-        if any(fnmatchcase(name, pattern) for name in group.layers):
-            return value, pattern
-    return None, None
-
-
-def kept_count(size: int, ratio: float, round_to: int) -> int:
-    """How many of ``size`` channels that can leave stay.
-
-    max(1, ⌊size·(1 − ratio)⌋) with ``round_to`` 1 or in groups under 2·``round_to`` channels; else
-    the nearest multiple of ``round_to``, at least ``round_to`` and at most ``size``.
-    """
-    if ratio == 0:
-        return size
-    wanted = size * (1 - ratio)
-    if round_to > 1 and size >= 2 * round_to:
-        return min(size, max(round_to, round_to * math.floor(wanted / round_to + 0.5)))
-    return max(1, math.floor(wanted + _SLACK))
 
 
 def choose(choices: Sequence[Choice], scope: Scope, round_to: int) -> list[Mask]:
@@ -147,3 +90,51 @@ def _keep(choice: Choice, count: int) -> Mask:
         if not keep[part].any():
             keep[part[np.argmax(ranking[part])]] = True
     return keep
+
+
+def chosen_from(choices: Sequence[Choice], scope: Scope, round_to: int) -> list[Chosen]:
+    """Which channels stay of every group that loses any."""
+    chosen = []
+    for choice, keep in zip(choices, choose(choices, scope, round_to), strict=True):
+        notes = []
+        if choice.group.fixed.any():
+            number, why = int(choice.group.fixed.sum()), "; ".join(choice.group.reasons)
+            notes.append(f"{number} channels can't leave: {why}")
+        if choice.group.blocks is not None:
+            number = int(choice.group.blocks.max()) + 1
+            notes.append(f"{number} blocks keep equal numbers of channels")
+        if choice.group.normalised:
+            places = ", ".join(choice.group.normalised)
+            notes.append(
+                f"normalised over its channels ({places}): the statistics are those of the "
+                "channels that stay"
+            )
+        lost = int((~keep).sum())
+        predicted = None
+        if choice.losses is not None and lost:
+            predicted = float(choice.losses[lost - 1]) ** 0.5  # of variances, as errors are
+        chosen.append(Chosen(choice.group, keep, tuple(notes), predicted))
+    return [one for one in chosen if not one.keep.all()]
+
+
+def left_whole(
+    choices: Iterable[Choice], masks: Iterable[Mask], scope: str, round_to: int
+) -> list[Refusal]:
+    """Groups of which a share was asked that comes to no channel, and why."""
+    found = []
+    for choice, keep in zip(choices, masks, strict=True):
+        if not choice.ratio or not keep.all():
+            continue
+        free = choice.group.free
+        if scope == "group" and kept_count(free, choice.ratio, round_to) == free:
+            reason = (
+                f"{choice.ratio:g} of its {free} channels rounds to none at round_to={round_to}"
+            )
+            if kept_count(free, choice.ratio, 1) < free:
+                reason += f"; round_to=1 takes {free - kept_count(free, choice.ratio, 1)}"
+        elif scope == "global":
+            reason = "its channels rank above those of other groups (scope 'global')"
+        else:
+            reason = "what can't leave it leaves nothing to take: blocks keep equal numbers"
+        found.append(Refusal(choice.group.name, choice.group.size, reason))
+    return found

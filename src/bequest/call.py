@@ -1,0 +1,65 @@
+"""The checked arguments of a call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from bequest import config
+from bequest.calibration.inputs import Source
+from bequest.calibration.inputs.asked import require_agreed, resolved
+from bequest.calibration.samples import Samples
+from bequest.errors import UsageError
+from bequest.restorers.base import Restorer
+from bequest.selection.policy import Policy, checked
+
+
+@dataclass(frozen=True)
+class Call(Policy):
+    """Who leaves, and what is made of it.
+
+    Attributes:
+        restorer: what the removed channels leave behind.
+        data: inputs to look at; None = they are made up where something looks at them.
+    """
+
+    restorer: Restorer
+    data: Samples | Source | None
+
+    @classmethod
+    def checked(cls, *, restorer: Any, data: Any = None, **policy: Any) -> Call:
+        """Checks the arguments of :func:`bequest.prune` and resolves names to config objects.
+
+        Raises:
+            UsageError: one of them is wrong.
+        """
+        arguments = checked(**policy)
+        method = config.resolve("restorer", restorer, Restorer)
+        call = cls(**arguments, restorer=method, data=resolved(data))
+        if call.reads_inputs:
+            require_agreed(method, method.inputs(), call.data)
+        elif data is not None:
+            raise UsageError(
+                f"data: the criterion '{call.criterion.name}' and the restorer "
+                f"'{method.name}' read weights alone; use restorer='regression', or leave data out"
+            )
+        return call
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as plan.json holds it."""
+        return {
+            "ratio": dict(self.ratio) if isinstance(self.ratio, Mapping) else self.ratio,
+            "target": None if self.target is None else str(self.target),
+            "groups": self.groups,
+            "criterion": config.to_json(self.criterion),
+            "scope": self.scope,
+            "restorer": config.to_json(self.restorer),
+            "round_to": self.round_to,
+            "seed": self.seed,
+        }
+
+    @property
+    def reads_inputs(self) -> bool:
+        """Whether the network is run over inputs: to know what layers see, or to refit them."""
+        return self.observes or self.restorer.reads_inputs

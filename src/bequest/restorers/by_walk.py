@@ -1,0 +1,121 @@
+"""Restorers by walk: every layer behind a removal is refitted, as both networks see inputs."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from bequest.artifact.plan import GroupPlan
+from bequest.calibration.walk import Walk
+from bequest.execution.precision import rounded, working_precision
+from bequest.graph.trace import named_tensors
+from bequest.restorers.base import Attempt, Restored, Restorer, group_plan
+from bequest.restorers.held_back import Errors, Measure, split
+from bequest.restorers.refit import Change, Refit, Seen
+from bequest.surgery import operation
+from bequest.surgery.cut import Chosen
+from bequest.surgery.cuts import plan_surgery
+
+SEEN = "errors are those on the inputs that were fitted to: there are too few to hold any back"
+
+WORSE = 1.05
+"""Times the error without the refit, above which it is said to have made things worse."""
+
+
+class ByWalk(Restorer):
+    """Removes channels, then changes every layer behind them in one walk over the network.
+
+    The dense and the pruned network walk in lock step over the same inputs
+    (:class:`~bequest.calibration.walk.Walk`). A tenth of the inputs is held back: errors in the
+    report are those of the finished network on them.
+    """
+
+    reads_inputs: ClassVar[bool] = True
+
+    @abstractmethod
+    def refit(self, seen: Seen) -> Change:
+        """What a layer's weight and biases are to change by.
+
+        Args:
+            seen: the layer, what it reads in the pruned network and what it should write.
+        """
+
+    def restore(self, attempt: Attempt) -> Restored:
+        """Walks over the inputs twice: to refit layers, and to measure the outcome.
+
+        Raises:
+            ModelError: a layer meets values that are not finite, or its new weights don't fit into
+                the model's half precision.
+        """
+        model, samples, pruned = attempt.subject.dense, attempt.subject.samples, attempt.copy()
+        assert samples is not None
+        surgery = plan_surgery(attempt.cut, model)
+        operation.apply(pruned, surgery)
+        types = {name: tensor.dtype for name, tensor in named_tensors(pruned).items()}
+        precision = working_precision(model)
+        for tensor in _floating(pruned).values():
+            tensor.data = tensor.data.to(precision)
+        walk = Walk(attempt.cut, model, pruned)
+        refit = Refit(walk, self.refit, attempt.seed, made_up=samples.tokens_alone)
+        fitted, held_back = split(samples)
+        show = attempt.progress
+        walk.run(fitted.chunks, refit, self_calibrate=not samples.real, show=show)
+        for name in refit.new_biases:
+            types[f"{name}.bias"] = types[f"{name}.weight"]
+        for name, tensor in _floating(pruned).items():
+            tensor.data = rounded(name, tensor.data, types[name], f"the {self.name}").to(precision)
+        measure = Measure(walk, refit.former, refit.new_biases)
+        walk.run(held_back.chunks, measure, self_calibrate=False, title="measuring", show=show)
+        for name, tensor in _floating(pruned).items():
+            tensor.data = tensor.data.to(types[name])
+        surgery = replace(surgery, biases=tuple(refit.new_biases))
+        errors = measure.errors()
+        groups = (self._plan(one, refit, errors, walk.constant) for one in attempt.chosen)
+        if held_back is fitted:
+            groups = (replace(one, notes=(*one.notes, SEEN)) for one in groups)
+        return Restored(pruned, surgery, tuple(groups))
+
+    def _plan(
+        self,
+        one: Chosen,
+        refit: Refit,
+        errors: Mapping[str, Errors],
+        constant: Mapping[str, int],
+    ) -> GroupPlan:
+        """A group's part in a walk: how well the layers that read it could be refitted."""
+        changes = refit.changes
+        met = [name for name in one.group.readers if name in changes]
+        lost = [name for name in one.group.readers if name not in changes]
+        notes = [f"not refitted: {', '.join(lost)}"] if lost else []
+        notes += [
+            f"{name}: {constant[name]} of its channels are constant over the inputs"
+            for name in one.group.layers
+            if name in constant
+        ]
+        notes += [f"{name}: {note}" for name in met for note in changes[name].notes]
+        notes += [
+            f"{name}: further from the dense network than without the refit, on inputs held back "
+            f"({errors[name].before:.3g} → {errors[name].after:.3g}); give real inputs, or more of "
+            "them"
+            for name in met
+            if errors[name].after > WORSE * errors[name].before
+        ]
+        if not met:
+            return group_plan(one, "none", None, tuple(notes))
+        worst = max((errors[name] for name in met), key=lambda error: error.after)
+        fits = [fit for fit in (changes[name].fit for name in met) if fit is not None]
+        return replace(
+            group_plan(one, self.name, worst.after, tuple(notes)),
+            unrestored_error=worst.before,
+            condition=max((fit.condition for fit in fits), default=None),
+            ridge=max((fit.ridge for fit in fits), default=None),
+        )
+
+
+def _floating(model: nn.Module) -> dict[str, Tensor]:
+    tensors = named_tensors(model)
+    return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}

@@ -1,0 +1,182 @@
+"""Restorers in weight space: removed channels are written in terms of the kept ones."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor, linalg, nn
+
+from bequest.artifact.plan import GroupPlan
+from bequest.errors import ModelError
+from bequest.execution.progress import tracked
+from bequest.graph.chains import Bound, bind
+from bequest.graph.trace import named_tensors
+from bequest.graph.units import Unit
+from bequest.restorers.base import Attempt, Restored, Restorer, group_plan
+from bequest.restorers.exact import constants
+from bequest.restorers.handing import Gain, Hand, hand_on, raise_biases, without_bias
+from bequest.surgery import operation
+from bequest.surgery.cut import Chosen
+from bequest.surgery.cuts import plan_surgery
+from bequest.surgery.operation import can_hold_bias
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What r removed channels leave to p kept ones; every tensor is float64.
+
+    A consumer's weight W (o, n, q) becomes
+    ``W'[:, k] = gain_k·W[:, k] + Σ_j matrix[j, k]·W[:, j]`` and its bias grows by
+    ``Σ_j offset_j·Σ_q W[:, j, q]``, j over the removed and k over the kept channels.
+
+    Attributes:
+        matrix: (r, p); row j writes removed channel j in terms of the kept ones.
+        offset: (r,), the constant that each removed channel leaves to the consumers' biases;
+            None = nothing.
+        gain: (p,), the factor on each kept channel's own weights; None = 1.
+        notes: what the caller should report: fallbacks, guarded values, places of inexactness.
+    """
+
+    matrix: Tensor
+    offset: Tensor | None = None
+    gain: Tensor | None = None
+    notes: tuple[str, ...] = ()
+
+
+class WeightSpace(Restorer):
+    """Writes removed channels in terms of kept ones, group by group.
+
+    Every number that is read is a dense one: the outcome doesn't depend on the order of groups.
+    """
+
+    def restore(self, attempt: Attempt) -> Restored:
+        """Hands removed channels on and removes them."""
+        model, pruned = attempt.subject.dense, attempt.copy()
+        dense, tensors = named_tensors(model), named_tensors(pruned)
+        plans: list[GroupPlan] = []
+        gains: list[Gain] = []
+        for one in tracked(attempt.chosen, "handing on", attempt.chosen, attempt.progress):
+            bound = bind(attempt.subject.channels, one.group, dense)
+            plan, gained = self._hand_on(bound, one, tensors, model, attempt.seed)
+            plans.append(plan)
+            gains.extend(gained)
+        surgery = plan_surgery(attempt.cut, model)
+        surgery = replace(surgery, biases=without_bias(model, gains))
+        operation.apply(pruned, surgery)
+        raise_biases(pruned, surgery, gains)
+        return Restored(pruned, surgery, tuple(plans))
+
+    def _hand_on(
+        self, bound: Bound, one: Chosen, tensors: Mapping[str, Tensor], model: nn.Module, seed: int
+    ) -> tuple[GroupPlan, list[Gain]]:
+        """One group; its float64 weights are gone when the next group is read."""
+        unit = bound.unit
+        if unit.obstacle is not None:
+            asked = self.name != "none"
+            notes = (f"pruned plainly: {unit.obstacle}",) if asked else ()
+            return group_plan(one, "none", None, notes), []
+        device = unit.producer.weight.device
+        kept = torch.from_numpy(np.flatnonzero(one.keep)).to(device)
+        removed = torch.from_numpy(np.flatnonzero(~one.keep)).to(device)
+        delivery = _affordable(bound, self.deliver(unit, kept, removed, seed), model)
+        hand = Hand(kept, removed, delivery.matrix, delivery.offset, delivery.gain)
+        gained = hand_on(bound, hand, tensors)
+        error = float(reconstruction_error(unit, kept, removed, delivery).mean())
+        return group_plan(one, self.name, error, delivery.notes), gained
+
+    def deliver(self, unit: Unit, kept: Tensor, removed: Tensor, seed: int) -> Delivery:
+        """Hands the removed channels on.
+
+        Args:
+            unit: a group of n channels without ``obstacle``.
+            kept: int64 (p,), ascending, p ≥ 1.
+            removed: int64 (r,), ascending; every channel is either kept or removed.
+            seed: of every draw that the restorer makes; the global generators are left alone.
+
+        Returns:
+            The delivery, finite, on the unit's device.
+
+        Raises:
+            ModelError: the outcome is not finite, as from weights that are not.
+        """
+        _check_partition(unit, kept, removed)
+        if len(removed) == 0:
+            return Delivery(unit.producer.weight.new_zeros(0, len(kept)))
+        delivery = self._deliver(unit, kept, removed, seed)
+        self._check(unit, delivery, len(kept), len(removed))
+        return delivery
+
+    @abstractmethod
+    def _deliver(self, unit: Unit, kept: Tensor, removed: Tensor, seed: int) -> Delivery:
+        """The delivery of at least one removed channel, not yet checked."""
+
+    def _check(self, unit: Unit, delivery: Delivery, p: int, r: int) -> None:
+        expected = {"matrix": (r, p), "offset": (r,), "gain": (p,)}
+        for field, shape in expected.items():
+            tensor = getattr(delivery, field)
+            if tensor is None:
+                continue
+            if tensor.shape != shape:
+                raise ValueError(
+                    f"restorer '{self.name}': expected {field} of shape {shape} for {unit.name}, "
+                    f"found {tuple(tensor.shape)}"
+                )
+            if not tensor.isfinite().all():
+                raise ModelError(
+                    f"restorer '{self.name}': expected a finite {field} for {unit.name}, found "
+                    "NaN or infinity; look for such values in its weights"
+                )
+
+
+def _check_partition(unit: Unit, kept: Tensor, removed: Tensor) -> None:
+    everyone = torch.arange(unit.size, device=kept.device)
+    ascending = all(bool((index.diff() > 0).all()) for index in (kept, removed))
+    whole = torch.equal(torch.cat([kept, removed]).sort().values, everyone)
+    if len(kept) == 0 or not ascending or not whole:
+        raise ValueError(
+            f"{unit.name}: expected kept and removed to be ascending and to share out channels "
+            f"0 to {unit.size - 1}, with at least one kept; found {kept.tolist()} and "
+            f"{removed.tolist()}"
+        )
+
+
+def reconstruction_error(unit: Unit, kept: Tensor, removed: Tensor, delivery: Delivery) -> Tensor:
+    """How far each removed channel is from what was handed on for it.
+
+    ‖r̃_j − Σ_k S_jk·r̃_k − [0; c_j]‖ / ‖r̃_j‖ on the rows r̃ = [W̃; b̃]: the filter and bias with
+    the batch norm folded. A constant channel has the row [0; v], v its value behind the
+    activation, for which alone it counts. Offsets count where they are in the same units: for
+    constant channels and without activation. Rows under a millionth of the largest are measured
+    against that millionth, so that a channel worth nothing counts 0 when nothing is handed on.
+
+    Returns:
+        float64 (r,): 0 where exact, 1 where nothing was handed on.
+    """
+    filters, biases = unit.producer.folded()
+    constant, value = constants(unit)
+    rows = torch.cat([filters, biases[:, None]], dim=1)
+    rows[constant] = 0
+    rows[constant, -1] = value[constant]
+    left = rows[removed] - delivery.matrix @ rows[kept]
+    if delivery.offset is not None:
+        unbent = unit.activation is not None and unit.activation.is_identity
+        comparable = constant[removed] | unbent
+        left[:, -1] -= torch.where(comparable, delivery.offset, 0.0)
+    norms = linalg.vector_norm(rows, dim=1)
+    scale = norms[removed].clamp(min=1e-6 * float(norms.max()))
+    return torch.where(scale > 0, linalg.vector_norm(left, dim=1) / scale, 0.0)
+
+
+def _affordable(bound: Bound, delivery: Delivery, model: nn.Module) -> Delivery:
+    """Without its offset where a consumer can hold no bias."""
+    if delivery.offset is None:
+        return delivery
+    for consumer in bound.unit.consumers:
+        if not can_hold_bias(model, consumer.name):
+            note = f"'{consumer.name}' can hold no bias: the constants of removed channels are lost"
+            return replace(delivery, offset=None, notes=(*delivery.notes, note))
+    return delivery

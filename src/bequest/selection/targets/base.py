@@ -1,0 +1,116 @@
+"""What every target is: it finds the ratios by which the whole network meets it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from bequest import config
+from bequest.calibration.subject import Subject
+from bequest.errors import UsageError
+from bequest.restorers.restoration import Restoration
+from bequest.selection.bearing import require_sound
+from bequest.selection.widths import Choice, chosen_from
+from bequest.surgery.cut import Chosen
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search for ratios goes over.
+
+    Attributes:
+        choices: groups with their scores and, where the target observes, predicted losses.
+        restoration: cuts and restores the network.
+        round_to: widths become multiples of it.
+    """
+
+    choices: Sequence[Choice]
+    restoration: Restoration
+    round_to: int
+
+    @property
+    def subject(self) -> Subject:
+        """The network."""
+        return self.restoration.subject
+
+    def chosen(self, choices: Sequence[Choice]) -> list[Chosen]:
+        """Which channels stay at the ratios of the choices."""
+        return chosen_from(choices, "group", self.round_to)
+
+
+@dataclass(frozen=True)
+class Met:
+    """The outcome of a search.
+
+    Attributes:
+        choices: with the ratios by which the target is met.
+        recipe: what plan.json is to say of it.
+    """
+
+    choices: Sequence[Choice]
+    recipe: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Target(ABC):
+    """What the pruned network as a whole is to reach; "NAME:VALUE" in a call.
+
+    Attributes:
+        value: in (0, 1).
+    """
+
+    name: ClassVar[str]
+    observes: ClassVar[bool] = True
+    """Whether choices are to predict what each channel's loss costs."""
+
+    value: float
+
+    @abstractmethod
+    def meet(self, search: Search) -> Met:
+        """The choices with the ratios by which the target is met.
+
+        Raises:
+            UsageError: it can't be met; the message says what can.
+        """
+
+    def __str__(self) -> str:
+        return f"{self.name}:{self.value:g}"
+
+
+def parse(text: Any) -> Target:
+    """Reads "macs:0.5" and the like.
+
+    Raises:
+        UsageError: it is of another form.
+    """
+    names = config.names("target")
+    expected = f"target: expected KIND:SHARE with KIND one of {', '.join(names)} and SHARE in "
+    expected += f"(0, 1), such as 'macs:0.5'; found {text!r}"
+    kind, colon, share = text.partition(":") if isinstance(text, str) else ("", "", "")
+    if not colon or kind not in names:
+        raise UsageError(expected)
+    try:
+        value = float(share)
+    except ValueError as error:
+        raise UsageError(expected) from error
+    if not 0 < value < 1:
+        raise UsageError(expected)
+    target: Target = config.named("target", kind)(value)
+    return target
+
+
+def met(target: Target, search: Search) -> Met:
+    """The target met, by a network that runs.
+
+    Raises:
+        UsageError: it can't be met.
+        ModelError: the network doesn't run at the widths that were found.
+    """
+    if not search.choices:
+        raise UsageError(f"target {target}: no group of this network can lose channels")
+    found = target.meet(search)
+    if search.restoration.form == "module":
+        require_sound(search.subject, search.chosen(found.choices))
+    return found
