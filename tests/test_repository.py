@@ -50,10 +50,11 @@ def test_the_licence_is_apache_2(project):
     assert "\nlicense: Apache-2.0\n" in read("CITATION.cff")
 
 
-@pytest.mark.parametrize("kind", ["criterion", "restorer", "strategy"])
+@pytest.mark.parametrize("kind", ["criterion", "restorer", "inputs", "strategy"])
 def test_every_method_is_documented_with_its_parameters(kind):
     chapters = re.split(r"^## ", read("docs/methods.md"), flags=re.MULTILINE)
-    title = {"criterion": "Criteria", "restorer": "Restorers", "strategy": "Strategies"}[kind]
+    titles = {"criterion": "Criteria", "restorer": "Restorers", "strategy": "Strategies"}
+    title = titles.get(kind, kind.capitalize())
     (chapter,) = [text for text in chapters if text.startswith(f"{title}\n")]
     sections = dict(re.findall(r"^### `([^`]+)`\n(.+?)(?=^### |\Z)", chapter, re.M | re.S))
 

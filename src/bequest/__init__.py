@@ -3,9 +3,9 @@
 The table of contents. Prune and restore: :func:`prune`, :func:`inspect`, :func:`load`,
 :func:`export`, :class:`Pruned`. Measure: :func:`evaluate`, :func:`robustness`, :func:`cost`,
 :func:`latency`. Methods: :mod:`bequest.criteria`, :mod:`bequest.restorers`,
-:mod:`bequest.robust`; for those who train: :mod:`bequest.hypersphere`. Networks and images:
-:mod:`bequest.zoo`, :mod:`bequest.data`. Everything is imported on first use, so that
-``bequest --help`` needs no torch.
+:mod:`bequest.calibration.inputs`, :mod:`bequest.robust`; for those who train:
+:mod:`bequest.hypersphere`. Networks and images: :mod:`bequest.zoo`, :mod:`bequest.data`. Everything
+is imported on first use, so that ``bequest --help`` needs no torch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from bequest._version import __version__
 
 if TYPE_CHECKING:
-    from bequest import criteria, data, hypersphere, restorers, robust, zoo
+    from bequest import calibration, criteria, data, hypersphere, restorers, robust, zoo
     from bequest.artifact import Plan, load, load_plan
     from bequest.artifact.export import export
     from bequest.errors import BequestError
@@ -39,7 +39,9 @@ _HOMES = {
     "prune": "bequest.pruning",
     "robustness": "bequest.measure",
 }
-_MODULES = frozenset({"criteria", "data", "hypersphere", "restorers", "robust", "zoo"})
+_MODULES = frozenset(
+    {"calibration", "criteria", "data", "hypersphere", "restorers", "robust", "zoo"}
+)
 
 __all__ = [
     "BequestError",
@@ -47,6 +49,7 @@ __all__ = [
     "Pruned",
     "Report",
     "__version__",
+    "calibration",
     "cost",
     "criteria",
     "data",

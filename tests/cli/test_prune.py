@@ -140,7 +140,7 @@ def test_evaluate_times_a_pass(run, net, images, form):
         (("--data", "gone.npz"), 2, "found nothing at gone.npz"),
         (("--limit", "3"), 2, "--limit says something of the images of --data; give --data PATH"),
         (("--calibrate",), 2, "--calibrate says something of the images of --data"),
-        (("--calibrate", "--data", "x", "--restorer", "lbyl"), 2, "read weights alone; use"),
+        (("--calibrate", "--data", ".", "--restorer", "lbyl"), 2, "read weights alone; use"),
         (
             ("--strategy", "baseline", "--alpha", "0.1", "--input-range", "0,1"),
             2,
@@ -164,3 +164,50 @@ def test_an_unknown_input_is_asked_for(run, net, images):
     assert "--mean and --std" in sized.err
     flat = run("evaluate", f"{net}:make", "--size", "3x8", "--data", images)
     assert "expected CxHxW of one image with --data, found 3x8" in flat.err
+
+
+def test_a_source_of_inputs_takes_the_place_of_the_default(run, net, form, tmp_path, monkeypatch):
+    call = ("prune", f"{net}:make", *form, "--round-to", 1, "--json", "-o")
+    plainly = run(*call, tmp_path / "plainly")
+    named = run(*call, tmp_path / "named", "--data", "synthetic")
+    assert named.code == 0, named.err
+    assert "--data PATH" in named.err
+    states = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("plainly", "named")]
+    assert states[0] == states[1]
+    (low, high), fields = (-2.0, 2.0), named.json["recipe"]["inputs"]["source"]
+    assert fields["value_range"] == [low, high]  # of --mean and --std
+    assert "source" not in plainly.json["recipe"]["inputs"]
+    few = ("--data", "synthetic(images=16, source=pink, value_range=(0, 1))")
+    seen = run(*call, tmp_path / "few", *few).json["recipe"]["inputs"]
+    assert seen["count"] == 16
+    assert (seen["source"]["source"], seen["source"]["value_range"]) == ("pink", [0, 1])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "synthetic").mkdir()  # what exists is a path
+    assert "expected images, found an empty folder" in run(*call[:-1], "--data", "synthetic").err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("synthetik",), "(synthetic), found nothing at synthetik and no source of that name"),
+        (("synthetic(imgs=3)",), "inputs 'synthetic' has no field ['imgs']"),
+        (("synthetic(3)",), "expected NAME or NAME(FIELD=VALUE, ...), found 'synthetic(3)'"),
+        (("synthetic(images=",), "expected NAME or NAME(FIELD=VALUE, ...)"),
+        (("synthetic(images=2)(3)",), "expected NAME or NAME(FIELD=VALUE, ...)"),
+        (("synthetic(images=f(3))",), "expected NAME or NAME(FIELD=VALUE, ...)"),
+        (("synthetic(images=0)",), "expected images ≥ 1, found 0"),
+        (("synthetic", "--restorer", "lbyl"), "--data: the criterion 'l2' and the restorer 'lbyl'"),
+        (("synthetic", "--limit", "3"), "--limit says something of the images of --data"),
+        (("synthetic", "--calibrate"), "--calibrate says something of the images of --data"),
+        (
+            ("synthetic", "--strategy", "greedy"),
+            "--data synthetic and --strategy don't go together",
+        ),
+        (("synthetic", "--sparsity", "0.5"), "--data synthetic and --sparsity don't go together"),
+    ],
+)
+def test_sources_that_cannot_be_had(run, net, form, words, message):
+    result = run("prune", f"{net}:make", *form, "--data", *words)
+    assert result.code == 2
+    assert message in result.err.replace("\n", " ")
+    assert "Traceback" not in result.err

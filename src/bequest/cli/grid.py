@@ -46,11 +46,16 @@ def compare_all(
         settings: what all cells share.
         value_range: lowest and highest value of an input, where it is known.
     """
-    looking = {
-        (criterion, restorer): settings.check(ratios[0], criterion, restorer).reads_inputs
+    calls = {
+        (criterion, restorer): settings.check(ratios[0], criterion, restorer)
         for criterion, restorer in product(criteria, restorers)
     }
-    seen = settings.seen(model, example, value_range) if any(looking.values()) else None
+    sources = {pair: call.restorer.inputs() for pair, call in calls.items() if call.reads_inputs}
+    made = {
+        source: settings.seen(model, example, source.within(value_range))
+        for source in dict.fromkeys(sources.values())
+    }
+    seen = {pair: made[source] for pair, source in sources.items()}
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         runs = 1 + len(criteria) * len(restorers) * len(ratios)
@@ -72,7 +77,7 @@ def compare_all(
                 criterion,
                 restorer,
                 value_range=value_range,
-                data=seen if looking[criterion, restorer] else None,
+                data=seen.get((criterion, restorer)),
             )
             cell = Cell(
                 criterion=criterion,

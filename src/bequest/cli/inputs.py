@@ -10,8 +10,10 @@ from typing import Any
 
 import torch
 
+from bequest import config
 from bequest.artifact import fields
-from bequest.cli.values import parse_channel_values, parse_size
+from bequest.calibration.inputs import Source
+from bequest.cli.values import parse_channel_values, parse_config, parse_size, require_data
 from bequest.data import ImageLoader, Preprocessing, open_images
 from bequest.errors import UsageError
 
@@ -145,3 +147,32 @@ class InputForm:
             limit=limit,
             offset=offset,
         )
+
+
+def parse_data(text: str | None, given: frozenset[str]) -> tuple[Path | None, Source | None]:
+    """The images that ``--data`` names, or what makes the inputs; what exists is a path.
+
+    Args:
+        text: a path, or a source of inputs as :func:`parse_config` reads it.
+        given: the options on the command line.
+
+    Raises:
+        UsageError: there is no such file or folder, and no such source of inputs; or options stand
+            beside it that ask for something else.
+    """
+    path, source = None, None
+    if text is not None and Path(text).exists():
+        path = Path(text)
+    elif text is not None:
+        known = config.names("inputs")
+        if text.partition("(")[0].strip() not in known:
+            raise UsageError(
+                "--data: expected a file or folder of images, or a source of inputs "
+                f"({', '.join(known)}), found nothing at {text} and no source of that name"
+            )
+        for option in ("--strategy", "--sparsity"):
+            if option in given:
+                raise UsageError(f"--data {text} and {option} don't go together; leave one out")
+        source = parse_config(text, "inputs", "--data")
+    require_data(path, given)
+    return path, source

@@ -82,12 +82,13 @@ Calibrate = Annotated[
         "ones; the others measure the accuracy.",
     ),
 ]
-OptionalData = Annotated[
-    Path | None,
+DataOrSource = Annotated[
+    str | None,
     typer.Option(
         rich_help_panel=_IMAGES,
-        metavar="PATH",
-        help=f"{_DATA_HELP} Measures the accuracy before and after; pruning needs no data.",
+        metavar="PATH|NAME",
+        help=f"{_DATA_HELP} Measures the accuracy before and after; pruning needs no data. Or what "
+        "makes the inputs that pruning looks at: synthetic, 'synthetic(images=1024)', ...",
     ),
 ]
 Limit = Annotated[

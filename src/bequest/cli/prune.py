@@ -77,7 +77,7 @@ def prune(
     scope: options.Scope = "group",
     round_to: options.RoundTo = 8,
     seed: options.Seed = 0,
-    data: options.OptionalData = None,
+    data: options.DataOrSource = None,
     calibrate: options.Calibrate = False,
     size: options.Size = None,
     mean: options.Mean = None,
@@ -102,11 +102,12 @@ def prune(
     """
     from bequest.artifact.folder import require_empty
     from bequest.cli.files import require_file
+    from bequest.cli.inputs import parse_data
     from bequest.cli.models import open_model
     from bequest.cli.robust import Progressive
     from bequest.cli.sparse import prune_weights, single_weights
     from bequest.cli.steps import Settings, measure, save_with_origin, set_apart
-    from bequest.cli.values import options_given, parse_device, parse_ratio, require_data
+    from bequest.cli.values import options_given, parse_device, parse_ratio
     from bequest.errors import ModelError
     from bequest.report import PruningResult
     from bequest.selection.outcome import nothing_pruned
@@ -117,8 +118,9 @@ def prune(
         settings = Settings(groups, scope, round_to, seed)
         shares = None if ratio is None else parse_ratio(ratio)
         restorer = restorer or ("regression" if strategy is None else "sum")
-        settings.check(shares, criterion, restorer, target, calibrate=calibrate)
-        require_data(data, given)
+        path, source = parse_data(data, given)
+        looking = "--calibrate" if calibrate else "--data" if source else None
+        settings.check(shares, criterion, restorer, target, looking=looking)
         progressive = Progressive.parse(strategy, input_range, step, alpha, groups, given)
         if out is not None:
             require_empty(out)
@@ -127,11 +129,10 @@ def prune(
         opened = open_model(model, weights=weights, base=base, device=place)
         form = opened.form.overridden(size, mean, std)
         example = form.example(place)
-        images = apart = None
-        if data is not None:
-            images = form.images(data, limit=limit, offset=offset, batch_size=batch_size)
-        if calibrate:
-            images, apart = set_apart(images)
+        images = (
+            form.images(path, limit=limit, offset=offset, batch_size=batch_size) if path else None
+        )
+        images, seen = set_apart(images) if calibrate else (images, source)
 
         if single is not None:
             prune_weights(opened, form, single, output, model, images, out, html)
@@ -151,7 +152,7 @@ def prune(
                 restorer,
                 target=target,
                 value_range=form.value_range(),
-                data=apart,
+                data=seen,
                 progress=True,
             )
         before, after = measure((opened.model, pruned.model), example, images)
@@ -162,7 +163,7 @@ def prune(
         if saved is not None:
             save_with_origin(pruned, saved, opened.spec, form)
         needed = "" if opened.base is None else f"--model {opened.base} "
-        _show(output, result, html, saved, f"{needed}--data {data or 'PATH'}")
+        _show(output, result, html, saved, f"{needed}--data {path or 'PATH'}")
         if idle:
             raise ModelError(idle)
 

@@ -15,7 +15,7 @@ from torch import nn
 
 import bequest
 from bequest.artifact import save
-from bequest.calibration.inputs import Synthetic
+from bequest.calibration.inputs import Source
 from bequest.calibration.inputs.asked import samples_from
 from bequest.calibration.inputs.base import FEWEST
 from bequest.calibration.samples import Samples
@@ -49,12 +49,14 @@ class Settings:
         restorer: str,
         target: str | None = None,
         *,
-        calibrate: bool = False,
+        looking: str | None = None,
     ) -> Call:
         """Checks a call before anything is opened for it.
 
+        ``looking`` is the option that says what inputs are looked at, where one does.
+
         Raises:
-            UsageError: an argument is wrong, or images are given to what reads weights alone.
+            UsageError: an argument is wrong, or inputs are given to what reads weights alone.
         """
         call = Call.checked(
             ratio=ratio,
@@ -64,9 +66,9 @@ class Settings:
             progress=False,
             **dataclasses.asdict(self),
         )
-        if calibrate and not call.reads_inputs:
+        if looking is not None and not call.reads_inputs:
             raise UsageError(
-                f"--calibrate: the criterion '{criterion}' and the restorer '{restorer}' read "
+                f"{looking}: the criterion '{criterion}' and the restorer '{restorer}' read "
                 "weights alone; use --restorer regression, or leave it out"
             )
         return call
@@ -75,7 +77,7 @@ class Settings:
         self,
         model: nn.Module,
         example: torch.Tensor,
-        value_range: tuple[float, float] | None,
+        made_up: Source,
         data: Iterable[Any] | None = None,
     ) -> Samples:
         """What layers are observed and refitted with, the same for every command.
@@ -83,14 +85,13 @@ class Settings:
         Args:
             model: the dense network.
             example: one input.
-            value_range: lowest and highest value of an input, where the network's own form tells.
-            data: images to look at; None = synthetic ones within the range.
+            made_up: what makes inputs.
+            data: images to look at in their place; None = there are none.
 
         Raises:
             UsageError: the network does not run on the example.
         """
         require_runnable(model, example)
-        made_up = Synthetic(value_range=value_range)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", InputWarning)  # a note of the report says it
             return samples_from(data, made_up, model, example, self.seed, show=True)
@@ -105,7 +106,7 @@ class Settings:
         *,
         target: str | None = None,
         value_range: tuple[float, float] | None = None,
-        data: Samples | Iterable[Any] | None = None,
+        data: Samples | Source | Iterable[Any] | None = None,
         progress: bool = False,
     ) -> tuple[Pruned, float]:
         """The pruned network, and the seconds that it took.
@@ -118,21 +119,24 @@ class Settings:
             restorer: what they leave behind.
             target: as in :func:`bequest.prune`.
             value_range: lowest and highest value of an input, where the network's own form tells.
-            data: what is looked at, where the call looks at inputs: images, or what :meth:`seen`
-                made; None = synthetic images within the range.
+            data: what is looked at, where the call looks at inputs: images, what makes inputs, or
+                what :meth:`seen` made; None = what the restorer asks for, within the range.
             progress: a progress bar on a terminal.
         """
         start = time.perf_counter()
+        if isinstance(data, Source):
+            data = data.within(value_range)
         if data is not None and not isinstance(data, Samples):
-            value_range = None  # that of the images counts
+            value_range = None  # that of the images, or of the source, counts
         call = self.check(ratio, criterion, restorer, target)
-        if call.reads_inputs and not isinstance(data, Samples):
-            data = self.seen(model, example, value_range, data)
+        if call.reads_inputs and not isinstance(data, Samples | Source):
+            data = self.seen(model, example, call.restorer.inputs().within(value_range), data)
         method = call.restorer
         if hasattr(method, "value_range"):  # the plan is to say it
             method = dataclasses.replace(method, value_range=value_range)  # type: ignore[type-var]
-        with warnings.catch_warnings():  # what was not pruned and why is shown
+        with warnings.catch_warnings():  # notes of the report say it
             warnings.simplefilter("ignore", NothingPrunedWarning)
+            warnings.simplefilter("ignore", InputWarning)
             pruned = bequest.prune(
                 model,
                 example,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import typer
 
+from bequest import config
 from bequest.errors import UsageError
 
 
@@ -100,6 +103,36 @@ def parse_names(text: str, option: str) -> tuple[str, ...]:
     if "" in names:
         raise UsageError(f"{option}: expected names separated by commas, found {text!r}")
     return names
+
+
+def parse_config(text: str, kind: str, option: str) -> Any:
+    """``synthetic``, or ``synthetic(images=64, source=pink)`` → the config object of that name.
+
+    Raises:
+        UsageError: it can't be read, or there is no such name, field or value.
+    """
+    name, opened, rest = text.strip().partition("(")
+    fields = {}
+    if opened:
+        try:
+            match ast.parse(f"_({rest}", mode="eval").body:
+                case ast.Call(func=ast.Name(), args=[], keywords=named):
+                    fields = {str(one.arg): _literal(one.value) for one in named}
+                case _:
+                    raise ValueError("something else than one call with names")
+        except (SyntaxError, ValueError, TypeError, MemoryError, RecursionError) as error:
+            raise UsageError(
+                f"{option}: expected NAME or NAME(FIELD=VALUE, ...), found {text!r}"
+            ) from error
+    try:
+        return config.from_json(kind, {**fields, "name": name, "version": config.VERSION})
+    except TypeError as error:  # a field without a default is missing
+        raise UsageError(f"{option}: {name}: {error}") from error
+
+
+def _literal(node: ast.expr) -> Any:
+    """A number, text, tuple or the like; a bare word is a text."""
+    return node.id if isinstance(node, ast.Name) else ast.literal_eval(node)
 
 
 def parse_size(text: str, channels: int = 3) -> tuple[int, ...]:
