@@ -15,7 +15,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from torch import Tensor
 
@@ -30,6 +30,26 @@ _DEEPEST = 8
 _REGISTRY: dict[str, dict[str, type]] = {}
 
 T = TypeVar("T", bound=type)
+
+
+class Method:
+    """What is named and configured: its fields are its hyper-parameters, checked where it is made.
+
+    A class that isn't registered goes by its own name.
+    """
+
+    name: ClassVar[str]
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Gives the class its name; registering it gives it another."""
+        super().__init_subclass__(**kwargs)
+        cls.name = cls.__dict__.get("name", cls.__name__)
+
+    def require_positive(self, field: str) -> None:
+        """Raises UsageError unless a field is a positive and finite number."""
+        value = getattr(self, field)
+        if not 0 < value < math.inf:
+            raise UsageError(f"{self.name}: expected {field} > 0, found {value!r}")
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:

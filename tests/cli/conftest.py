@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from bequest.cli import main
+from bequest.execution.threads import threads_of_torch
 
 NETWORK = """
 from pathlib import Path
@@ -63,10 +63,8 @@ class Outcome:
 
 @pytest.fixture(autouse=True)
 def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    with threads_of_torch(1):
+        yield
 
 
 @pytest.fixture

@@ -64,7 +64,7 @@ def test_a_producer_of_zeros_adds_nothing_to_a_stream():
 def test_scores_that_are_not_finite_are_refused_by_name(name):
     unit = make_unit(name="layer7")
     unit.producer.weight[3, 2] = torch.nan
-    with pytest.raises(ModelError, match="finite scores for layer7"):
+    with pytest.raises(ModelError, match="finite values in the scores for layer7"):
         config.resolve("criterion", name).score(unit, seed=0)
 
 
@@ -76,7 +76,7 @@ def test_a_wrong_number_of_scores_is_a_programming_error():
         def _scores(self, unit, seed):
             return torch.zeros(unit.size - 1)
 
-    with pytest.raises(ValueError, match="expected 10 scores"):
+    with pytest.raises(ValueError, match=r"expected scores of shape \(10,\)"):
         Short().score(make_unit(), seed=0)
 
 

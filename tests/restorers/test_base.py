@@ -76,7 +76,7 @@ def test_an_outcome_that_is_not_finite_is_refused():
         def _deliver(self, unit, kept, removed, seed):
             return Delivery(torch.full((2, 2), torch.inf))
 
-    with pytest.raises(ModelError, match="expected a finite matrix for layer7"):
+    with pytest.raises(ModelError, match="finite values in the matrix for layer7"):
         Diverging().deliver(make_unit(n=4, name="layer7"), index(0, 1), index(2, 3), seed=0)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import io
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +24,7 @@ from bequest.cli.inputs import InputForm
 from bequest.cli.output import Output
 from bequest.cli.steps import Settings, save_with_origin
 from bequest.errors import BequestError, UsageError
+from bequest.execution.threads import threads_of_torch
 from bequest.measure import Accuracy, evaluate
 from bequest.report import Cell, Comparison, comparison_page
 
@@ -85,7 +84,8 @@ def demonstrate(out: Path, output: Output) -> Outcome:
         MissingExtraError: scikit-learn is not installed.
         BequestError: a file can't be written.
     """
-    with _one_thread():
+    # One thread is as fast on a network that small, and not slowed down by a busy machine.
+    with threads_of_torch(1):
         training = Training()
         digits = load_digits(training)
         network = trained_network(digits, training, output)
@@ -112,17 +112,6 @@ def demonstrate(out: Path, output: Output) -> Outcome:
         reloaded = evaluate(bequest.load(out / _PRUNED, zoo.create(NETWORK)), images)
         saved = comparison.cell(_CRITERION, _RESTORER, _RATIO)
         return Outcome(comparison, saved, reloaded)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread: as fast on a network that small, and not slowed down by a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _restorers() -> list[str]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from bequest.errors import BequestError, ModelError
+from bequest.config import Method
+from bequest.errors import BequestError
 from bequest.graph.units import Producer, Unit
 
 
@@ -21,20 +22,14 @@ class Unscorable(BequestError):  # noqa: N818 -- a finding about one unit, caugh
         self.reason = reason
 
 
-class Criterion(ABC):
+class Criterion(Method, ABC):
     """Decides which channels of a unit are worth keeping; a frozen dataclass of its parameters.
 
     A criterion with ``observes`` set finds ``unit.readers`` filled: what the layers behind the
     unit see over samples, synthetic or real.
     """
 
-    name: ClassVar[str]
     observes: ClassVar[bool] = False
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """A class that says nothing else goes by its own name."""
-        super().__init_subclass__(**kwargs)
-        cls.name = cls.__dict__.get("name", cls.__name__)
 
     def score(self, unit: Unit, seed: int) -> Tensor:
         """Scores the channels of ``unit``; a higher score means keep.
@@ -51,16 +46,7 @@ class Criterion(ABC):
             ModelError: the scores are not finite, as from weights that are not.
         """
         scores = self._scores(unit, seed)
-        if scores.shape != (unit.size,):
-            raise ValueError(
-                f"criterion '{self.name}': expected {unit.size} scores for {unit.name}, "
-                f"found shape {tuple(scores.shape)}"
-            )
-        if not scores.isfinite().all():
-            raise ModelError(
-                f"criterion '{self.name}': expected finite scores for {unit.name}, found NaN or "
-                "infinity; look for such values in its weights"
-            )
+        unit.require_finite(scores, (unit.size,), f"criterion '{self.name}'", "scores")
         return scores.double()
 
     @abstractmethod

@@ -16,7 +16,6 @@ from torch import Tensor, linalg
 from bequest.config import register
 from bequest.criteria.base import Criterion
 from bequest.criteria.elimination import System, downdate, eliminate
-from bequest.errors import UsageError
 from bequest.graph.units import Reader, Unit
 
 
@@ -38,8 +37,7 @@ class OBS(Criterion):
     ridge: float = 1e-2
 
     def __post_init__(self) -> None:
-        if not 0 < self.ridge < float("inf"):
-            raise UsageError(f"obs: expected ridge > 0, found {self.ridge!r}")
+        self.require_positive("ridge")
 
     def _scores(self, unit: Unit, seed: int) -> Tensor:
         return self.losses(unit)

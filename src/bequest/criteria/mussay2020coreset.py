@@ -13,7 +13,6 @@ from torch import Tensor, linalg
 
 from bequest.config import register
 from bequest.criteria.base import Criterion, generator, outgoing
-from bequest.errors import UsageError
 from bequest.graph.units import Unit
 
 
@@ -30,7 +29,7 @@ class Coreset(Criterion):
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        check_beta(self.beta)
+        self.require_positive("beta")
 
     def _scores(self, unit: Unit, seed: int) -> Tensor:
         probability = sensitivity(self.name, unit, self.beta)
@@ -38,12 +37,6 @@ class Coreset(Criterion):
         scores = torch.empty_like(probability)
         scores[order] = torch.arange(unit.size, 0, -1, device=scores.device).to(scores)
         return scores
-
-
-def check_beta(beta: float) -> None:
-    """Raises UsageError unless ``beta`` is a positive number."""
-    if not 0 < beta < float("inf"):
-        raise UsageError(f"coreset: expected beta > 0, found {beta!r}")
 
 
 def sensitivity(method: str, unit: Unit, beta: float) -> Tensor:

@@ -14,7 +14,6 @@ from torch import Tensor, linalg
 from bequest.config import register
 from bequest.criteria.base import Criterion
 from bequest.criteria.elimination import System, downdate, eliminate
-from bequest.errors import UsageError
 from bequest.graph.units import Reader, Unit
 
 
@@ -37,8 +36,7 @@ class MutualInformation(Criterion):
     noise: float = 1e-2
 
     def __post_init__(self) -> None:
-        if not 0 < self.noise < float("inf"):
-            raise UsageError(f"mutual-information: expected noise > 0, found {self.noise!r}")
+        self.require_positive("noise")
 
     def _scores(self, unit: Unit, seed: int) -> Tensor:
         systems = [_Channel(reader, unit.size, self.noise) for reader in unit.readers]

@@ -13,6 +13,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from bequest.errors import ModelError
+
 
 @dataclass(frozen=True)
 class Activation:
@@ -147,3 +149,23 @@ class Unit:
         """The only producer of a restorable unit."""
         (only,) = self.producers
         return only
+
+    def require_finite(
+        self, tensor: Tensor, shape: tuple[int, ...], method: str, what: str
+    ) -> None:
+        """Checks what a method makes of this unit; ``method`` and ``what`` name it in the message.
+
+        Raises:
+            ValueError: another shape than ``shape``.
+            ModelError: NaN or infinity.
+        """
+        if tensor.shape != shape:
+            raise ValueError(
+                f"{method}: expected {what} of shape {shape} for {self.name}, "
+                f"found {tuple(tensor.shape)}"
+            )
+        if not tensor.isfinite().all():
+            raise ModelError(
+                f"{method}: expected finite values in the {what} for {self.name}, found NaN or "
+                "infinity; look for such values in its weights"
+            )

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from bequest.errors import UsageError
 from bequest.execution.devices import device_of
 from bequest.execution.modules import require_module
 from bequest.execution.running import Inputs, evaluation_mode, run
+from bequest.execution.threads import threads_of_torch
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def latencies(
         require_module(model)
     device = device_of(models[0])
     timed_pass = _timed_on_cuda if device.type == "cuda" else _timed_by_clock
-    with ExitStack() as modes, _fixed_threads(threads):
+    with ExitStack() as modes, threads_of_torch(threads):
         for model in models:
             modes.enter_context(evaluation_mode(model))
         for _ in range(warmup):
@@ -105,16 +106,6 @@ def latencies(
         times = [[timed_pass(model, example_inputs) for model in models] for _ in range(repeats)]
     found = np.percentile(times, (10, 50, 90), axis=0).T.tolist()
     return [Latency(median, p10, p90, repeats, threads, str(device)) for p10, median, p90 in found]
-
-
-@contextmanager
-def _fixed_threads(threads: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _timed_by_clock(model: nn.Module, inputs: Inputs) -> float:

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from torch import nn
@@ -15,6 +15,7 @@ from bequest.artifact.plan import GroupPlan
 from bequest.calibration.inputs.base import Source
 from bequest.calibration.inputs.synthetic import Synthetic
 from bequest.calibration.subject import Subject
+from bequest.config import Method
 from bequest.execution.copies import duplicate
 from bequest.surgery.cut import Chosen, Cut
 from bequest.surgery.operation import Surgery
@@ -55,7 +56,7 @@ class Restored:
     groups: tuple[GroupPlan, ...]
 
 
-class Restorer(ABC):
+class Restorer(Method, ABC):
     """Makes the pruned network of an attempt; a frozen dataclass of its parameters.
 
     Two kinds have a base of their own: :class:`~bequest.restorers.weight_space.WeightSpace`, which
@@ -63,14 +64,8 @@ class Restorer(ABC):
     what both networks see over inputs.
     """
 
-    name: ClassVar[str]
     reads_inputs: ClassVar[bool] = False
     """Whether ``attempt.subject.samples`` are needed."""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """A class that says nothing else goes by its own name."""
-        super().__init_subclass__(**kwargs)
-        cls.name = cls.__dict__.get("name", cls.__name__)
 
     def inputs(self) -> Source:
         """Where inputs come from if nobody gives any."""

@@ -17,13 +17,11 @@ and a ridge regression with intercept of removed on kept channels gives what is 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, linalg
 
 from bequest.config import register
-from bequest.errors import UsageError
 from bequest.graph.units import Activation, Producer, Unit
 from bequest.restorers.batch_norm import away_from_zero
 from bequest.restorers.exact import border_notes, hand_on_exactly
@@ -55,13 +53,10 @@ class MomentsRegression(WeightSpace):
         ridge: penalty on the coefficients, relative to the mean variance of the kept channels.
     """
 
-    name: ClassVar[str]
-
     ridge: float = 0.02
 
     def __post_init__(self) -> None:
-        if not 0 < self.ridge < float("inf"):
-            raise UsageError(f"moments: expected ridge > 0, found {self.ridge!r}")
+        self.require_positive("ridge")
 
     def _deliver(self, unit: Unit, kept: Tensor, removed: Tensor, seed: int) -> Delivery:
         matrix, offset, rest, basis = hand_on_exactly(unit, kept, removed, repeats=True)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bequest.config import register
 from bequest.criteria.base import generator
-from bequest.criteria.mussay2020coreset import check_beta, first_arrivals, sensitivity
+from bequest.criteria.mussay2020coreset import first_arrivals, sensitivity
 from bequest.graph.units import Unit
 from bequest.restorers.weight_space import Delivery, WeightSpace
 
@@ -38,7 +38,7 @@ class Coreset(WeightSpace):
     beta: float = 1.0
 
     def __post_init__(self) -> None:
-        check_beta(self.beta)
+        self.require_positive("beta")
 
     def _deliver(self, unit: Unit, kept: Tensor, removed: Tensor, seed: int) -> Delivery:
         probability = sensitivity(self.name, unit, self.beta)

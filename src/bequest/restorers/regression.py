@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from bequest.calibration.inputs import Source, Synthetic
 from bequest.calibration.inputs.asked import Data, samples_from
@@ -74,8 +74,8 @@ class Regression(ByWalk):
             own = {b: one for b, one in moments.items() if b and seen.owned[b]}
             shared = f"shared by {seen.layer.uses} calls, which read each other: left as it is"
             alone = (f"corrected by its bias '{bias}' alone" for bias in own)
-            gains = {bias: one.means()[1] for bias, one in own.items()}
-            return Change(biases={**gains}, notes=(shared, *alone))
+            gains: dict[str | None, Tensor] = {b: one.means()[1] for b, one in own.items()}
+            return Change(biases=gains, notes=(shared, *alone))
         ridge = self.ridge * (MADE_UP if seen.made_up else 1)
         solution = solve(list(moments.values()), ridge, intercept=seen.may_have_bias)
         notes = _notes(solution, rows, unknowns)

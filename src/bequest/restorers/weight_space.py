@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, linalg, nn
 
 from bequest.artifact.plan import GroupPlan
-from bequest.errors import ModelError
 from bequest.execution.progress import tracked
 from bequest.graph.chains import Bound, bind
 from bequest.graph.trace import named_tensors
@@ -118,18 +117,8 @@ class WeightSpace(Restorer):
         expected = {"matrix": (r, p), "offset": (r,), "gain": (p,)}
         for field, shape in expected.items():
             tensor = getattr(delivery, field)
-            if tensor is None:
-                continue
-            if tensor.shape != shape:
-                raise ValueError(
-                    f"restorer '{self.name}': expected {field} of shape {shape} for {unit.name}, "
-                    f"found {tuple(tensor.shape)}"
-                )
-            if not tensor.isfinite().all():
-                raise ModelError(
-                    f"restorer '{self.name}': expected a finite {field} for {unit.name}, found "
-                    "NaN or infinity; look for such values in its weights"
-                )
+            if tensor is not None:
+                unit.require_finite(tensor, shape, f"restorer '{self.name}'", field)
 
 
 def _check_partition(unit: Unit, kept: Tensor, removed: Tensor) -> None:

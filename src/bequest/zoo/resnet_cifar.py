@@ -101,7 +101,18 @@ class PostActivationBlock(_TwoConvolutions):
         return relu(self.branch(x) + self.shortcut(x))
 
 
-class ReluFirstResNet(nn.Module):
+class _ThreeStages(nn.Module):
+    """All of a CIFAR ResNet but for its classifier, whose name is the subclass's."""
+
+    def __init__(self, block: Callable[[int, int, int], nn.Module], depth: int) -> None:
+        super().__init__()
+        self.conv1 = _conv3x3(3, WIDTHS[0])
+        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
+        self.layer1, self.layer2, self.layer3 = _stages(block, depth)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+
+
+class ReluFirstResNet(_ThreeStages):
     """A CIFAR ResNet of :class:`ReluFirstBlock`; a last ReLU stands before the pooling.
 
     This is the ResNet-56 of Kim et al., "Neuron merging", NeurIPS 2020, and its state-dict names.
@@ -111,11 +122,7 @@ class ReluFirstResNet(nn.Module):
     """
 
     def __init__(self, depth: int, num_classes: int = 10) -> None:
-        super().__init__()
-        self.conv1 = _conv3x3(3, WIDTHS[0])
-        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
-        self.layer1, self.layer2, self.layer3 = _stages(ReluFirstBlock, depth)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        super().__init__(ReluFirstBlock, depth)
         self.fc = nn.Linear(WIDTHS[-1], num_classes)
         initialise(self)
 
@@ -128,7 +135,7 @@ class ReluFirstResNet(nn.Module):
         return logits
 
 
-class PostActivationResNet(nn.Module):
+class PostActivationResNet(_ThreeStages):
     """The CIFAR ResNet of the paper, with weightless shortcuts (option A).
 
     State-dict names are those of the widely used weights by Idelbayev
@@ -139,11 +146,7 @@ class PostActivationResNet(nn.Module):
     """
 
     def __init__(self, depth: int, num_classes: int = 10) -> None:
-        super().__init__()
-        self.conv1 = _conv3x3(3, WIDTHS[0])
-        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
-        self.layer1, self.layer2, self.layer3 = _stages(PostActivationBlock, depth)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        super().__init__(PostActivationBlock, depth)
         self.linear = nn.Linear(WIDTHS[-1], num_classes)
         initialise(self)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -28,20 +28,14 @@ BUDGET = 4 * 10**9
 """Multiply-accumulates of a pass of all inputs up to which there are more than the fewest."""
 
 
-class Source(ABC):
+class Source(config.Method, ABC):
     """Makes the inputs that layers are observed and refitted with; a frozen dataclass.
 
     Attributes:
         images: number of inputs; None = as many as :func:`affordable` says.
     """
 
-    name: ClassVar[str]
     images: int | None = None
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """A class that says nothing else goes by its own name."""
-        super().__init_subclass__(**kwargs)
-        cls.name = cls.__dict__.get("name", cls.__name__)
 
     @in_plain_mode
     def make(
