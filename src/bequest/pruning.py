@@ -24,7 +24,7 @@ from bequest.graph.admission import admit
 from bequest.graph.groups import group
 from bequest.graph.rules import read
 from bequest.graph.trace import inputs_for, require_runnable, trace
-from bequest.hypersphere.structure import as_plain
+from bequest.hypersphere.convert import as_plain
 from bequest.measure.cost import Cost, cost_without_data
 from bequest.restorers.base import Restorer
 from bequest.restorers.restoration import Restoration

@@ -55,7 +55,7 @@ def test_another_network_and_a_forged_form_are_refused(tmp_path):
     save(tmp_path / "out", recover(prune(Net(), 0.5)))
     with pytest.raises(ArtifactError, match="does not fit fresh_model"):
         bequest.load(tmp_path / "out", nn.Linear(3, 3))
-    from bequest.hypersphere.structure import rebuild
+    from bequest.sparse.forms import rebuild
 
     with pytest.raises(ModelError, match="expected a form of a pruned layer, found 'shell'"):
         rebuild(Net(), {"first": "shell"})

@@ -8,30 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
-from torch import Tensor
-
 from bequest.artifact import fields
 from bequest.artifact.parse import PLAN_FIELDS, parse_plan, require_version
 from bequest.artifact.plan import Plan
 from bequest.errors import ArtifactError, UsageError
+from bequest.sparse.encoding import TensorSpec
 
 _FILE_FIELDS = ("checksum", "size", "tensors", "program")
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """Dtype (``float32``) and shape of one tensor."""
-
-    dtype: str
-    shape: tuple[int, ...]
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> TensorSpec:
-        """What ``tensor`` is."""
-        return cls(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-
-    def __str__(self) -> str:
-        return f"{self.dtype} {self.shape}"
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from bequest.artifact.fingerprint import stored_tensors
 from bequest.artifact.lineage import recall
-from bequest.artifact.manifest import Manifest, TensorSpec
+from bequest.artifact.manifest import Manifest
+from bequest.sparse.encoding import TensorSpec
 
 _LISTED = 3
 

@@ -15,8 +15,8 @@ from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from bequest.artifact import fields
-from bequest.artifact.manifest import TensorSpec
 from bequest.errors import ArtifactError
+from bequest.sparse.encoding import TensorSpec
 from bequest.surgery.program import Document, Program, build, resolve
 
 FIELDS = ("inputs", "tensors", "parameters", "steps", "returns", "any_batch")

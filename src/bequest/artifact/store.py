@@ -32,13 +32,14 @@ from bequest.artifact.folder import (
     verified_tensors,
 )
 from bequest.artifact.lineage import continued, recall, remember
-from bequest.artifact.manifest import Manifest, TensorSpec
+from bequest.artifact.manifest import Manifest
 from bequest.artifact.misfit import advice, differences, specs
 from bequest.artifact.plan import Plan
 from bequest.artifact.program import load_program
-from bequest.artifact.sparse import decode, encode
 from bequest.errors import ArtifactError, ModelError, UsageError
 from bequest.execution.modules import require_module
+from bequest.sparse.encoding import TensorSpec, decode, encode
+from bequest.sparse.forms import rebuild
 from bequest.surgery import operation
 from bequest.surgery.program import Document, Program
 
@@ -277,8 +278,6 @@ def _with_forms(model: Model, recipe: Mapping[str, Any]) -> Model:
     """The model with layers of the forms that its recipe names; see :func:`rebuild`."""
     if "forms" not in recipe:
         return model
-    from bequest.hypersphere.structure import rebuild  # which reads this package
-
     names = fields.mapping(recipe["forms"], "recipe.forms")
     forms = {name: fields.text(form, f"recipe.forms.{name}") for name, form in names.items()}
     return cast(Model, rebuild(model, forms))

@@ -22,11 +22,11 @@ from bequest.cli.values import parse_names, refuse_beside
 from bequest.data import ImageLoader
 from bequest.errors import UsageError
 from bequest.hypersphere.masks import check_mask, check_sparsity
-from bequest.hypersphere.pruned import check_scope
 from bequest.hypersphere.spectrum import SpectralChange
 from bequest.hypersphere.storage import LayerStorage
 from bequest.measure import Accuracy, evaluate
 from bequest.report import wording
+from bequest.sparse.remains import check_scope
 
 _OF_CHANNELS = (
     *("--ratio", "--target", "--criterion", "--restorer", "--groups", "--scope", "--round-to"),

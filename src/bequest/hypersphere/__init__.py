@@ -11,13 +11,13 @@ from bequest.hypersphere.convert import convert, deconvert
 from bequest.hypersphere.layers import CosineClassifier, Hyperspherical, orthogonality
 from bequest.hypersphere.penalty import HypersphericalPenalty, penalty
 from bequest.hypersphere.recipe import Recipe
-from bequest.hypersphere.recovered import Recovered
 from bequest.hypersphere.recovery import prune, recover
 from bequest.hypersphere.run import Trained
 from bequest.hypersphere.saving import save
 from bequest.hypersphere.spectrum import spectral_report
 from bequest.hypersphere.storage import storage
 from bequest.hypersphere.training import train
+from bequest.sparse.recovered import Recovered
 
 __all__ = [
     "CosineClassifier",

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 from torch import nn
 
 from bequest.errors import UsageError
-from bequest.execution.copies import duplicate
 from bequest.execution.modules import require_module
-from bequest.hypersphere.geometry import KINDS, Geometry
 from bequest.hypersphere.layers import CosineClassifier, Hyperspherical, Operator
 from bequest.hypersphere.prunable import prunable
-from bequest.hypersphere.pruned import has_remains
-from bequest.hypersphere.recovered import Recovered
+from bequest.sparse.forms import forms_of
+from bequest.sparse.geometry import KINDS, Geometry
+from bequest.sparse.layers import replaced
+from bequest.sparse.recovered import Recovered
+from bequest.sparse.remains import has_remains
 
 
 def convert(
@@ -82,6 +81,19 @@ def deconvert(module: nn.Module) -> nn.Module:
     return replaced(module, found, _plain)
 
 
+def as_plain(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network with plain layers where single weights were pruned, and a note that says so.
+
+    What such layers keep of the weights that left has a place for every weight of the layer, so it
+    can't outlast a loss of channels. A network without such layers is returned itself.
+    """
+    forms = forms_of(module) if isinstance(module, nn.Module) else {}
+    if not forms:
+        return module, ()
+    names = ", ".join(f"'{name}'" for name in forms)
+    return deconvert(module), (f"{names}: what pruning of single weights had kept is given up",)
+
+
 def _is_special(layer: nn.Module) -> bool:
     made_here = isinstance(layer, Hyperspherical | CosineClassifier | Recovered)
     return made_here or has_remains(layer)
@@ -94,27 +106,3 @@ def _plain(name: str, layer: nn.Module) -> nn.Module:
         own = layer.direction if isinstance(layer, Hyperspherical) else layer.sparse
         return layer.geometry.make(layer.weight, layer.bias, own)
     return Geometry.of(layer).make(layer.weight, layer.bias, layer.weight)  # type: ignore[arg-type]
-
-
-def replaced(
-    module: nn.Module,
-    layers: Mapping[str, nn.Module],
-    make: Callable[[str, nn.Module], nn.Module],
-) -> nn.Module:
-    """A copy of ``module`` in which ``make(name, copied layer)`` stands for each of ``layers``.
-
-    A layer that stands in several places is made once and stands in all of them. What is made is
-    in the mode of the layer before it.
-    """
-    copied = duplicate(module)
-    made: dict[int, nn.Module] = {}
-    for name in layers:
-        old = copied.get_submodule(name)
-        made[id(old)] = make(name, old).train(old.training)
-    if "" in layers:
-        return made[id(copied)]
-    for parent in list(copied.modules()):
-        for attribute, child in parent._modules.items():
-            if id(child) in made:
-                setattr(parent, attribute, made[id(child)])
-    return copied

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from bequest.errors import ModelError, UsageError
-from bequest.hypersphere.geometry import Geometry, Plain, copied, lengths, unit
+from bequest.hypersphere.geometry import lengths, unit
+from bequest.sparse.geometry import Geometry, Plain, copied
 
 Operator = Literal["cosine", "linear", "sigmoid"]
 """How the angle θ between filter and input becomes a response g(θ)."""

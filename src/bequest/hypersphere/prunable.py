@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from typing import cast
 
 from torch import Tensor, nn
 
 from bequest.errors import ModelError, UsageError
 from bequest.execution.modules import require_module
-from bequest.hypersphere.geometry import KINDS, Plain
 from bequest.hypersphere.layers import CosineClassifier, Hyperspherical
+from bequest.sparse.geometry import Plain, plain_filters
+from bequest.sparse.layers import sole_owners
 
 Prunable = Plain | Hyperspherical | CosineClassifier
 
@@ -32,14 +33,7 @@ def prunable(module: nn.Module, skip: Sequence[str] = ()) -> dict[str, Prunable]
         ModelError: no layer is left.
     """
     require_module(module)
-    owners = Counter(
-        id(parameter) for part in module.modules() for parameter in part._parameters.values()
-    )
-    found = {
-        name: layer
-        for name, layer in module.named_modules()
-        if _is_prunable(layer) and owners[id(filters(layer))] == 1
-    }
+    found = {name: cast(Prunable, layer) for name, layer in sole_owners(module, _filters).items()}
     for pattern in skip:
         if not any(fnmatchcase(name, pattern) for name in found):
             raise UsageError(
@@ -70,5 +64,7 @@ def directions(module: nn.Module, skip: Sequence[str] = ()) -> dict[str, Tensor]
     return {name: filters(layer) for name, layer in prunable(module, skip).items()}
 
 
-def _is_prunable(layer: nn.Module) -> bool:
-    return type(layer) in KINDS or isinstance(layer, Hyperspherical | CosineClassifier)
+def _filters(layer: nn.Module) -> Tensor | None:
+    if isinstance(layer, Hyperspherical | CosineClassifier):
+        return layer.direction
+    return plain_filters(layer)

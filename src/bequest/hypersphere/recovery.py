@@ -13,13 +13,14 @@ from torch import nn
 
 from bequest.errors import ModelError, UsageError
 from bequest.execution.modules import require_module
-from bequest.hypersphere.convert import deconvert, replaced
-from bequest.hypersphere.geometry import Plain
+from bequest.hypersphere.convert import deconvert
 from bequest.hypersphere.masks import check_sparsity, make_masks
 from bequest.hypersphere.prunable import directions
-from bequest.hypersphere.pruned import Remains, Scope, has_remains
-from bequest.hypersphere.recovered import Recovered
 from bequest.hypersphere.spectrum import preserving
+from bequest.sparse.geometry import Plain
+from bequest.sparse.layers import replaced
+from bequest.sparse.recovered import Recovered
+from bequest.sparse.remains import Remains, Scope, has_remains
 
 
 def prune(

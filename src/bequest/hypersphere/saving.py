@@ -15,7 +15,7 @@ from bequest.artifact.plan import Plan, versions
 from bequest.execution.modules import require_module
 from bequest.hypersphere.convert import deconvert
 from bequest.hypersphere.layers import CosineClassifier, Hyperspherical
-from bequest.hypersphere.structure import forms_of
+from bequest.sparse.forms import forms_of
 from bequest.surgery.operation import Surgery
 
 

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bequest.artifact.sparse import stored_bytes
 from bequest.execution.modules import require_module
 from bequest.execution.running import evaluation_mode, run
-from bequest.hypersphere.geometry import KINDS, Geometry
-from bequest.hypersphere.recovered import Recovered
+from bequest.sparse.encoding import stored_bytes
+from bequest.sparse.geometry import KINDS, Geometry
+from bequest.sparse.recovered import Recovered
 
 
 @dataclass(frozen=True)

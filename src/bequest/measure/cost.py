@@ -12,10 +12,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
-from bequest.artifact.sparse import stored_bytes
 from bequest.execution.running import Inputs, evaluation_mode, run
 from bequest.graph.inputs import normalise_inputs
 from bequest.graph.trace import meta_copy, to_meta
+from bequest.sparse.encoding import stored_bytes
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from bequest.execution.modes import in_plain_mode
 from bequest.execution.progress import tracked
 from bequest.execution.running import undisturbed
 from bequest.graph.admission import admit
-from bequest.hypersphere.structure import as_plain
+from bequest.hypersphere.convert import as_plain
 from bequest.measure.cost import cost
 from bequest.restorers.base import Restorer
 from bequest.robust.annealing import Informed, Strategy

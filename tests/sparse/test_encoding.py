@@ -3,10 +3,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bequest.artifact.bits import pack, packed_size, unpack
-from bequest.artifact.manifest import TensorSpec
-from bequest.artifact.sparse import decode, encode, stored_bytes
 from bequest.errors import ArtifactError
+from bequest.sparse.bits import pack, packed_size, unpack
+from bequest.sparse.encoding import TensorSpec, decode, encode, stored_bytes
 
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 

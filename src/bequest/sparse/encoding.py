@@ -10,16 +10,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bequest.artifact.bits import pack, packed_size, unpack
-from bequest.artifact.manifest import TensorSpec
 from bequest.errors import ArtifactError
+from bequest.sparse.bits import pack, packed_size, unpack
 
 _PLACES, _VALUES = ".places", ".values"
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """Dtype (``float32``) and shape of one tensor."""
+
+    dtype: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> TensorSpec:
+        """What ``tensor`` is."""
+        return cls(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+
+    def __str__(self) -> str:
+        return f"{self.dtype} {self.shape}"
 
 
 def encode(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,9 +8,9 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from bequest.artifact.bits import pack, packed_size, unpack
 from bequest.errors import UsageError
-from bequest.hypersphere.geometry import Plain
+from bequest.sparse.bits import pack, packed_size, unpack
+from bequest.sparse.geometry import Plain
 
 Scope = Literal["filter", "layer", "signed"]
 """Over which pruned weights one mean is taken: those of a filter, of a layer, or those of one sign

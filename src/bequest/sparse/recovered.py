@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bequest.artifact.bits import pack, packed_size, unpack
-from bequest.hypersphere.geometry import Geometry, Plain, copied
-from bequest.hypersphere.pruned import Remains, Scope
+from bequest.sparse.bits import pack, packed_size, unpack
+from bequest.sparse.geometry import Geometry, Plain, copied
+from bequest.sparse.remains import Remains, Scope
 
 
 class Recovered(nn.Module):

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from torch import nn
 
 from bequest.errors import ModelError
-from bequest.hypersphere.convert import deconvert, replaced
-from bequest.hypersphere.prunable import prunable
-from bequest.hypersphere.pruned import has_remains, make_room
-from bequest.hypersphere.recovered import Recovered
+from bequest.sparse.geometry import plain_filters
+from bequest.sparse.layers import replaced, sole_owners
+from bequest.sparse.recovered import Recovered
+from bequest.sparse.remains import has_remains, make_room
 
 
 def forms_of(module: nn.Module) -> dict[str, str]:
@@ -35,7 +35,7 @@ def rebuild(module: nn.Module, forms: Mapping[str, str]) -> nn.Module:
     Raises:
         ModelError: the network has no such layer, or a form is unknown.
     """
-    layers = prunable(module)
+    layers = sole_owners(module, plain_filters)
     for name in forms:
         if name not in layers:
             raise ModelError(f"expected a linear or convolution layer named '{name}', found none")
@@ -50,16 +50,3 @@ def rebuild(module: nn.Module, forms: Mapping[str, str]) -> nn.Module:
         raise ModelError(f"'{name}': expected a form of a pruned layer, found {form!r}")
 
     return replaced(module, {name: layers[name] for name in forms}, shaped)
-
-
-def as_plain(module: nn.Module) -> tuple[nn.Module, tuple[str, ...]]:
-    """The network with plain layers where single weights were pruned, and a note that says so.
-
-    What such layers keep of the weights that left has a place for every weight of the layer, so it
-    can't outlast a loss of channels. A network without such layers is returned itself.
-    """
-    forms = forms_of(module) if isinstance(module, nn.Module) else {}
-    if not forms:
-        return module, ()
-    names = ", ".join(f"'{name}'" for name in forms)
-    return deconvert(module), (f"{names}: what pruning of single weights had kept is given up",)

@@ -1,0 +1,1 @@
+"""Networks without single weights: their layers, and how zeros are left out of a file."""
