@@ -31,10 +31,11 @@ test-architectures: .venv/.dev  ## prune all 29 networks of timm and transformer
 test-random: .venv/.dev  ## prune 500 random networks; SEEDS=17 or SEEDS=500:900 takes others
 	BEQUEST_RANDOM_NETWORKS=$(or $(SEEDS),0:500) $(BIN)/pytest tests/random_networks
 
-lint: .venv/.dev  ## lint, formatting and types
+lint: .venv/.dev  ## lint, formatting, types and the direction of imports
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo --no-cache
 
 benchmarks: .venv/.dev  ## answer every question of benchmarks/ anew, in turn
 	@set -e; for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m benchmarks.$$name; done
