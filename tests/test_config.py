@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 
 import pytest
 
 from bequest import config
+from bequest.calibration.inputs import Source
+from bequest.criteria.base import Criterion
+from bequest.graph.rules.base import rule
+from bequest.restorers.base import Restorer
+from bequest.restorers.by_walk import ByWalk
+from bequest.restorers.weight_space import WeightSpace
+from bequest.selection.targets.base import Target
 
 METHOD = """
 from dataclasses import dataclass
@@ -43,5 +51,48 @@ def test_a_file_in_the_package_is_enough(package):
 
 def test_a_file_that_fails_is_not_left_out_silently(package):
     (package / "broken.py").write_text("import surely_not_installed\n")
-    with pytest.raises(ModuleNotFoundError, match="surely_not_installed"):
+    with pytest.raises(ModuleNotFoundError, match="surely_not_installed") as raised:
         __import__(package.name)
+    assert f"{package.name}.broken was imported" in raised.value.__notes__[0]
+
+
+def test_a_name_that_is_taken_is_refused(package):
+    for file in ("first.py", "second.py"):
+        (package / file).write_text(METHOD.format(name="alpha"))
+    with pytest.raises(ValueError, match=r"'alpha' is \S+first\.Method; give Method another name"):
+        __import__(package.name)
+
+
+def incomplete():
+    """Classes that lack methods, and what they are told."""
+    own = {"_deliver": lambda self, unit, kept, removed, seed: None}
+    yield Restorer, own, r"def restore\(self, attempt: Attempt\) -> Restored\nor .+ WeightSpace"
+    yield WeightSpace, {}, r"def _deliver\(self, unit: Unit, kept: .+\) -> Delivery$"
+    yield ByWalk, {}, r"def refit\(self, seen: Seen\) -> Change$"
+    yield Criterion, {"_filters": print}, r"def _scores\(.+\nor derive it from FilterCriterion"
+    yield Source, {}, r"def _make\(self, model: nn\.Module, .+\) -> Samples$"
+    yield Target, {"part": print, "cost": print}, r"def meet\(.+\nor derive it from Budget"
+
+
+@pytest.mark.parametrize(("base", "methods", "message"), [*incomplete()])
+def test_a_class_that_lacks_methods_is_told_which(base, methods, message):
+    method = dataclass(frozen=True)(type("Half", (base,), dict(methods)))
+    with pytest.raises(TypeError, match=f"Half is incomplete; write\n    {message}"):
+        config.register("sort of this test", "half")(method)
+    assert "half" not in config.names("sort of this test")
+
+
+def test_a_method_of_ones_own_that_lacks_methods_is_told_which():
+    class Half(Restorer):
+        """Goes by its own name, without being registered."""
+
+        def _deliver(self):
+            """What restorers in weight space have."""
+
+    with pytest.raises(TypeError, match=r"Half is incomplete; write(.|\n)+ WeightSpace$"):
+        Half()
+
+
+def test_an_operator_has_one_rule():
+    with pytest.raises(ValueError, match="relu has a rule: activation"):
+        rule("relu", role="join")(print)

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 
 import bequest
 from bequest import config
+from bequest.graph.rules.base import known_operators
 
 _METHODS = bequest.criteria, bequest.restorers, bequest.robust  # importing them fills the registry
 ROOT = Path(__file__).resolve().parents[1]
@@ -50,18 +51,25 @@ def test_the_licence_is_apache_2(project):
     assert "\nlicense: Apache-2.0\n" in read("CITATION.cff")
 
 
-@pytest.mark.parametrize("kind", ["criterion", "restorer", "inputs", "strategy"])
+@pytest.mark.parametrize("kind", ["criterion", "restorer", "inputs", "target", "strategy"])
 def test_every_method_is_documented_with_its_parameters(kind):
     chapters = re.split(r"^## ", read("docs/methods.md"), flags=re.MULTILINE)
-    titles = {"criterion": "Criteria", "restorer": "Restorers", "strategy": "Strategies"}
-    title = titles.get(kind, kind.capitalize())
+    plurals = {"criterion": "Criteria", "strategy": "Strategies", "inputs": "Inputs"}
+    title = plurals.get(kind, f"{kind.capitalize()}s")
     (chapter,) = [text for text in chapters if text.startswith(f"{title}\n")]
     sections = dict(re.findall(r"^### `([^`]+)`\n(.+?)(?=^### |\Z)", chapter, re.M | re.S))
 
     assert sorted(sections) == sorted(config.names(kind))
     for name, text in sections.items():
-        fields = dataclasses.fields(config.resolve(kind, name))
+        fields = dataclasses.fields(config.named(kind, name))
         assert [field.name for field in fields if f"`{field.name}` (" not in text] == [], name
+
+
+def test_every_operator_with_a_rule_is_documented():
+    _, _, rest = read("docs/methods.md").partition("\n## Operators\n")
+    rows = re.findall(r"^\| (`.+`) \|", rest, re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert sorted(named) == sorted({name.strip("_") for name in known_operators()})
 
 
 def test_every_dependency_has_its_reason(project):

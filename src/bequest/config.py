@@ -10,12 +10,13 @@ hold.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from importlib import import_module
 from numbers import Integral, Real
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from torch import Tensor
 
@@ -45,6 +46,11 @@ class Method:
         super().__init_subclass__(**kwargs)
         cls.name = cls.__dict__.get("name", cls.__name__)
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """Refuses a class that lacks methods (:func:`require_complete`)."""
+        require_complete(cls)
+        return super().__new__(cls)
+
     def require_positive(self, field: str) -> None:
         """Raises UsageError unless a field is a positive and finite number."""
         value = getattr(self, field)
@@ -53,26 +59,73 @@ class Method:
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:
-    """Class decorator: files a config class under ``kind`` ("criterion", ...) and ``name``."""
+    """Class decorator: files a config class under ``kind`` ("criterion", ...) and ``name``.
+
+    Raises:
+        TypeError: the class is no dataclass, or lacks methods; the message says which.
+        ValueError: another class has the name.
+    """
 
     def file(cls: T) -> T:
         if not dataclasses.is_dataclass(cls):
             raise TypeError(f"{cls.__name__} must be a dataclass to be registered")
+        require_complete(cls)
+        known = _REGISTRY.setdefault(kind, {})
+        taken = known.get(name, cls)
+        if (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+            place = f"{taken.__module__}.{taken.__qualname__}"
+            raise ValueError(f"{kind} '{name}' is {place}; give {cls.__name__} another name")
         cls.name = name  # type: ignore[attr-defined]
-        _REGISTRY.setdefault(kind, {})[name] = cls
+        known[name] = cls
         return cls
 
     return file
 
 
+def require_complete(cls: type) -> None:
+    """Refuses a class that lacks methods, in words that say what to write.
+
+    Raises:
+        TypeError: the message has the signatures of the methods, and the base classes that would
+            have them if there are any: those that ask for nothing but what the class has.
+    """
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    if not missing:
+        return
+    methods = ((name, getattr(cls, name)) for name in missing)
+    lines = (f"\n    def {name}{inspect.signature(one)}" for name, one in methods)
+    bases = sorted({base.__name__ for base in _below(*cls.__bases__) if _has_all(cls, base)})
+    other = f"\nor derive it from {' or '.join(bases)}" if bases else ""
+    raise TypeError(f"{cls.__name__} is incomplete; write{''.join(lines)}{other}".replace("'", ""))
+
+
+def _below(*classes: type) -> list[type]:
+    """Their children, and those below."""
+    children: list[type] = []
+    for cls in classes:
+        children += cls.__subclasses__()
+    return [*children, *_below(*children)] if children else []
+
+
+def _has_all(cls: type, base: type) -> bool:
+    """Whether ``cls`` has what is asked for by ``base``, which asks for something."""
+    wanted: frozenset[str] = getattr(base, "__abstractmethods__", frozenset())
+    return bool(wanted) and wanted <= vars(cls).keys()
+
+
 def discover(package: str, path: Iterable[str]) -> None:
     """Imports every module of a package, so that whatever they register can be named.
 
-    What a file raises as it is imported is raised here: a method that can't be had is not left
-    out silently. To be called in the package's ``__init__`` as ``discover(__name__, __path__)``.
+    What a file raises as it is imported is raised here, with a note that names the file: a method
+    that can't be had is not left out silently. To be called in the package's ``__init__`` as
+    ``discover(__name__, __path__)``.
     """
     for module in pkgutil.iter_modules(path):
-        import_module(f"{package}.{module.name}")
+        try:
+            import_module(f"{package}.{module.name}")
+        except Exception as error:
+            error.add_note(f"It was raised as {package}.{module.name} was imported.")
+            raise
 
 
 def names(kind: str) -> list[str]:

@@ -116,8 +116,9 @@ def main() -> None:
         if os.environ.get("BEQUEST_DEBUG") == "1":
             raise
         first = next(iter(str(error).splitlines()), "")
+        notes = "".join(f"{note}\n" for note in getattr(error, "__notes__", ()))
         _fail(
-            f"unexpected {type(error).__name__}: {first}\n"
+            f"unexpected {type(error).__name__}: {first}\n{notes}"
             "This is a fault of bequest or of the model's own code; "
             "BEQUEST_DEBUG=1 shows where it arose.",
             code=1,

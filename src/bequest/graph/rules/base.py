@@ -186,10 +186,16 @@ _RULES: dict[str, tuple[Rule, Role]] = {}
 
 
 def rule(*operators: str, role: Role) -> Callable[[Rule], Rule]:
-    """Files a rule for ATen operators (names without ``aten::`` and overload)."""
+    """Files a rule for ATen operators (names without ``aten::`` and overload).
+
+    Raises:
+        ValueError: one of them has a rule.
+    """
 
     def file(function: Rule) -> Rule:
         for operator in operators:
+            if operator in _RULES:
+                raise ValueError(f"{operator} has a rule: {_RULES[operator][0].__qualname__}")
             _RULES[operator] = (function, role)
         return function
 
