@@ -12,6 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bequest.calibration.layers import Call
 from bequest.calibration.patches import (
     channel_major,
     channel_means,
@@ -21,7 +22,6 @@ from bequest.calibration.patches import (
     spread_out,
     weight_rows,
 )
-from bequest.calibration.walk import Call
 from bequest.errors import ModelError
 from bequest.execution.randomness import stream
 from bequest.graph.geometry import Geometry

@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from bequest.calibration.layers import Call, Layer
 from bequest.calibration.moments import Moments, sampled_places
 from bequest.calibration.samples import Samples
-from bequest.calibration.walk import Call, Layer, Walk
+from bequest.calibration.walk import Walk
 from bequest.graph.groups import Channels, Group
 from bequest.graph.rules import Read
 from bequest.graph.units import Reader

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bequest.calibration.layers import Call, Layer
 from bequest.calibration.moments import ROUNDINGS
 from bequest.calibration.samples import Samples
 from bequest.calibration.spill import Mapped
-from bequest.calibration.walk import Call, Layer, Walk
+from bequest.calibration.walk import Walk
 from bequest.graph.geometry import Geometry
 from bequest.restorers.wanted import Branch, branch
 

@@ -9,8 +9,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+from bequest.calibration.layers import Layer
 from bequest.calibration.moments import Moments, sampled_places
-from bequest.calibration.walk import Layer, Walk
+from bequest.calibration.walk import Walk
 from bequest.restorers.wanted import wanted
 
 

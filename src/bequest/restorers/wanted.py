@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx
 
+from bequest.calibration.layers import Call
 from bequest.calibration.spill import Mapped
-from bequest.calibration.walk import Call, Walk
+from bequest.calibration.walk import Walk
 from bequest.graph.trace import operator_of
 
 

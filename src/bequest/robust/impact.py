@@ -15,7 +15,7 @@ weights and the slopes over the interval at hand are ours.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
@@ -24,6 +24,7 @@ from torch import Tensor, fx
 
 from bequest.errors import ModelError
 from bequest.graph.geometry import LAYERS
+from bequest.graph.interpreter import Interpreter
 from bequest.graph.rules import Reading
 from bequest.graph.rules.norms import epsilon
 from bequest.graph.trace import Network, operator_of, place_of
@@ -63,34 +64,41 @@ def values(network: Network, tensors: Mapping[str, Tensor], inputs: Sequence[Int
         tensors: qualified name → float64 tensor.
         inputs: an interval per input of the network, in order.
     """
-    known: Known = {}
-    gaps: dict[str, None] = {}
-    feeds, device = iter(inputs), inputs[0].lower.device
-    for node in network.nodes:
-        if node.op == "placeholder":
-            name, constant = network.tensors.get(node.name), network.constants.get(node.name)
-            if name is not None:
-                known[node] = tensors[name]
-            elif constant is not None and constant.is_floating_point():
-                known[node] = constant.to(device, torch.float64)
-            elif node.name in network.inputs and isinstance(node.meta["val"], Tensor):
-                known[node] = next(feeds)
-        elif node.op == "call_function":
-            known[node] = _value(node, known, gaps, device)
-    return Values(network, known, tuple(gaps), device)
+    ranges = _Ranges(network, inputs[0].lower.device, tensors)
+    ranges.interpret(inputs)
+    return Values(network, ranges.values, tuple(ranges.gaps), ranges.device)
 
 
-def _value(node: fx.Node, known: Known, gaps: dict[str, None], device: torch.device) -> Any:
-    if operator_of(node) == "getitem":
-        return known[node.args[0]][node.args[1]]  # type: ignore[index]
-    rule = rule_of(node)
-    operands = node.all_input_nodes
-    if rule is None or not operands or not all(_fits(node, one, known) for one in operands):
-        gaps.setdefault(place_of(node))
-        return _nothing_known(node, device)
-    found = rule.value(node, *_ranged(fx.map_arg(node.args, known.__getitem__)))
-    missing = len(node.meta["val"]) - len(found) if isinstance(found, tuple) else 0
-    return (*found, *(None,) * missing) if isinstance(found, tuple) else found
+class _Ranges(Interpreter):
+    """The interval of every value."""
+
+    keeps = True
+
+    def __init__(
+        self, network: Network, device: torch.device, tensors: Mapping[str, Tensor]
+    ) -> None:
+        super().__init__(network, device)
+        self.gaps: dict[str, None] = {}
+        self._tensors = tensors
+
+    def tensor(self, name: str) -> Tensor:
+        return self._tensors[name]
+
+    def constant(self, tensor: Tensor) -> Tensor | None:
+        real = tensor.is_floating_point()
+        return tensor.to(self.device, torch.float64) if real else None
+
+    def operator(self, node: fx.Node) -> Any:
+        if operator_of(node) == "getitem":
+            return self.values[node.args[0]][node.args[1]]  # type: ignore[index]
+        rule, operands = rule_of(node), node.all_input_nodes
+        if rule is None or not operands or not all(_fits(node, o, self.values) for o in operands):
+            self.gaps.setdefault(place_of(node))
+            return _nothing_known(node, self.device)
+        args, _ = self.arguments(node, self.values.__getitem__)
+        found = rule.value(node, *_ranged(args))
+        missing = len(node.meta["val"]) - len(found) if isinstance(found, tuple) else 0
+        return (*found, *(None,) * missing) if isinstance(found, tuple) else found
 
 
 def _fits(node: fx.Node, operand: fx.Node, known: Known) -> bool:
@@ -104,7 +112,7 @@ def _fits(node: fx.Node, operand: fx.Node, known: Known) -> bool:
     return isinstance(value, Interval | Twin) and not (exact and operand in node.args[1:])
 
 
-def _ranged(operands: tuple[Any, ...]) -> tuple[Any, ...]:
+def _ranged(operands: Sequence[Any]) -> Sequence[Any]:
     """The operands, the first tensor as an interval: a parameter can be what an operator reads."""
     for place, one in enumerate(operands):
         if isinstance(one, Interval | Twin):
@@ -151,50 +159,71 @@ def certified_change(first: Values, second: Values) -> tuple[Interval, tuple[str
         The interval, in the output's shape, and the operators at which the change of a value that
         differs can't be bounded (no rule); the interval is ±∞ wherever they matter.
     """
-    twins: Known = {}
-    gaps: dict[str, None] = {}
-    for node in first.network.nodes:
-        if node not in first.known:
-            continue
-        one, other = first.known[node], second.known[node]
-        if isinstance(one, Tensor):
-            twins[node] = Weights(one, one if torch.equal(one, other) else other)
-        elif node.op == "placeholder":
-            twins[node] = Twin(one, other, None)
-        else:
-            change = _change(node, twins, gaps, first.device)
-            twins[node] = _tightened(one, other, change)
-    output: Twin = twins[output_of(first.network)]
+    changes = _Changes(first, second)
+    changes.interpret()
+    output: Twin = changes.values[output_of(first.network)]
     if output.change is None:
-        return output.difference, tuple(gaps)
+        return output.difference, tuple(changes.gaps)
     # As one would measure it: the two outputs subtracted.
     rounding = ROUNDING * (output.first.magnitude + output.second.magnitude)
-    return output.change.widened(rounding), tuple(gaps)
+    return output.change.widened(rounding), tuple(changes.gaps)
 
 
-def _change(node: fx.Node, twins: Known, gaps: dict[str, None], device: torch.device) -> Any:
-    """The change at a node; None where nothing that it reads differs."""
-    if operator_of(node) == "getitem":
-        held = twins[node.args[0]][node.args[1]]  # type: ignore[index]
-        return None if held is None else held.change
-    operands = node.all_input_nodes
-    if all(twins[operand].change is None for operand in operands if operand in twins):
-        return None
-    rule = rule_of(node)
-    if rule is None or not all(_fits(node, one, twins) for one in operands):
-        gaps.setdefault(place_of(node))
-        return _nothing_known(node, device)
-    return rule.change(node, *_ranged(fx.map_arg(node.args, twins.__getitem__)))
+class _Changes(Interpreter):
+    """What is known of every value in two networks.
+
+    Args:
+        first: values of the one.
+        second: of the other; None = what the changes make of those of the first.
+    """
+
+    keeps = True
+
+    def __init__(self, first: Values, second: Values | None = None) -> None:
+        super().__init__(first.network, first.device)
+        self.gaps: dict[str, None] = {}
+        self._first, self._second = first.known, None if second is None else second.known
+
+    def placeholder(self, node: fx.Node, feeds: Iterator[Any]) -> Twin | Weights | None:
+        held = self._first.get(node)
+        other: Any = held if self._second is None else self._second.get(node)
+        if isinstance(held, Tensor):
+            return Weights(held, held if torch.equal(held, other) else other)
+        return None if held is None else Twin(held, other, None)
+
+    def operator(self, node: fx.Node) -> Any:
+        held = self._first.get(node)
+        other = None if self._second is None else self._second.get(node)
+        return None if held is None else _twin(held, other, self._change(node))
+
+    def _change(self, node: fx.Node) -> Any:
+        """The change at a node; None where nothing that it reads differs."""
+        if operator_of(node) == "getitem":
+            held = self.values[node.args[0]][node.args[1]]  # type: ignore[index]
+            return None if held is None else held.change
+        operands = node.all_input_nodes
+        if all(self.values[one].change is None for one in operands if one in self.values):
+            return None
+        rule = rule_of(node)
+        if rule is None or not all(_fits(node, one, self.values) for one in operands):
+            self.gaps.setdefault(place_of(node))
+            return _nothing_known(node, self.device)
+        args, _ = self.arguments(node, self.values.__getitem__)
+        return rule.change(node, *_ranged(args))
 
 
-def _tightened(first: Any, second: Any, change: Any) -> Any:
+def _twin(first: Any, second: Any, change: Any) -> Any:
     """All that is known at a node, each part bounded by the others."""
     if isinstance(first, tuple):
-        changes = (None,) * len(first) if change is None else change
-        pairs = zip(first, second, (*changes, *(None,) * (len(first) - len(changes))), strict=True)
-        return tuple(None if one is None else _tightened(one, other, c) for one, other, c in pairs)
+        count = len(first)
+        others = (None,) * count if second is None else second
+        changes = () if change is None else change
+        parts = zip(first, others, (*changes, *(None,) * (count - len(changes))), strict=True)
+        return tuple(None if one is None else _twin(one, other, c) for one, other, c in parts)
     if change is None:
         return Twin(first, first, None)
+    if second is None:
+        return Twin(first, first + change, change)
     change = change.meet(second - first)
     return Twin(first, second.meet(first + change), change)
 
@@ -210,26 +239,15 @@ def propagated(start: fx.Node, change: Interval, held: Values) -> Interval:
     Returns:
         float64 (candidates, *shape of the output), ±∞ where no bound is known.
     """
-    twins: Known = {
-        node: Weights(value, value) if isinstance(value, Tensor) else _tightened(value, value, None)
+    changes = _Changes(held)
+    changes.values = {
+        node: Weights(value, value) if isinstance(value, Tensor) else _twin(value, None, None)
         for node, value in held.known.items()
     }
-    first = held.known[start]
-    twins[start] = Twin(first, first + change, change)
-    nodes = held.network.nodes
-    for node in nodes[nodes.index(start) + 1 :]:
-        if node.op != "call_function":
-            continue
-        found = _change(node, twins, {}, held.device)
-        if isinstance(found, tuple):
-            twins[node] = tuple(
-                Twin(one, one + c, c) for one, c in zip(held.known[node], found, strict=False)
-            )
-        elif found is not None:
-            one = held.known[node]
-            twins[node] = Twin(one, one + found, found)
+    changes.values[start] = _twin(held.known[start], None, change)
+    changes.interpret(after=start)
     output = output_of(held.network)
-    result: Interval = twins[output].difference.widened()
+    result: Interval = changes.values[output].difference.widened()
     if result.lower.ndim > output.meta["val"].ndim:
         return result
     size = len(change.lower), *result.lower.shape  # the same for all candidates: zero, or unknown

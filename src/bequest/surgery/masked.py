@@ -10,22 +10,22 @@ those of the channels that stay, so they run at the smaller width here too.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from bequest.execution.precision import HALF
+from bequest.execution.devices import device_of
 from bequest.graph.groups import Channels
+from bequest.graph.interpreter import Interpreter
 from bequest.graph.ledger import Layout
-from bequest.graph.schedule import last_uses
-from bequest.graph.trace import function_of, named_tensors, operator_of
+from bequest.graph.trace import named_tensors
 from bequest.surgery.cut import Cut
 from bequest.surgery.operation import Surgery, TensorCut
 
 
-class Masked:
+class Masked(Interpreter):
     """The traced graph at dense widths, without what the removed channels say.
 
     Args:
@@ -45,9 +45,9 @@ class Masked:
         precision: torch.dtype,
     ) -> None:
         self.reading = cut.channels.reading
-        self.precision = precision
+        super().__init__(self.reading.network, device_of(pruned), precision)
         self._cut = cut
-        self._tensors = _put_back(self.reading.network.tensors.values(), surgery, dense, pruned)
+        self._tensors = _put_back(self.network.tensors.values(), surgery, dense, pruned)
         self._biases = _new_biases(cut.channels, surgery, dense, pruned)
 
     @torch.no_grad()
@@ -57,61 +57,45 @@ class Masked:
         Args:
             inputs: a value for every input tensor of the graph, in order.
         """
-        network, values = self.reading.network, dict[fx.Node, Any]()
-        feeds, last = iter(inputs), last_uses(network.nodes)
-        for node in network.nodes[:-1]:
-            value = self._placeholder(node, feeds) if node.op == "placeholder" else None
-            if node.op == "call_function":
-                value = self._masked(node, self._operator(node, values))
-            values[node] = value
-            for done in last.get(node, ()):
-                del values[done]
-        returned: Any = network.output.args[0]
-        return [self._left(one, values) for one in returned]
+        self.interpret(inputs)
+        returned: Any = self.network.output.args[0]
+        return [self._left(one) for one in returned]
 
-    def _placeholder(self, node: fx.Node, feeds: Any) -> Any:
-        network = self.reading.network
-        if node.name in network.inputs:
-            return next(feeds)
-        name = network.tensors.get(node.name)
-        held = network.constants.get(node.name) if name is None else self._tensors[name]
-        if not isinstance(held, Tensor):
-            return held
-        return self._precise(held.to(self._device))
+    def tensor(self, name: str) -> Tensor:
+        """The pruned tensor at its places in the dense one."""
+        return self.constant(self._tensors[name])
 
-    def _operator(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
-        if node in self.reading.normalised and self._cut.narrows(node):
-            return self._at_new_width(node, values)
-        if operator_of(node) == "_assert_tensor_metadata":
-            return None  # it states the precision of the trace
-        args, kwargs = self._arguments(node, values.__getitem__)
-        return function_of(node)(*args, **kwargs)
+    def constant(self, tensor: Tensor) -> Tensor:
+        """The same in the precision of this run."""
+        tensor = tensor.to(self.device)
+        return tensor.to(self.precision) if tensor.is_floating_point() else tensor
 
-    def _at_new_width(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:
+    def operator(self, node: fx.Node) -> Any:
+        """What it computes, zero for channels that have left."""
+        normalised = node in self.reading.normalised and self._cut.narrows(node)
+        value = self._at_new_width(node) if normalised else super().operator(node)
+        return self._masked(node, value)
+
+    def arguments(
+        self, node: fx.Node, value: Callable[[fx.Node], Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """Its operands and numbers, and the bias that its layer was given."""
+        args, kwargs = super().arguments(node, value)
+        weight: Any = node.args[1] if len(node.args) > 1 else None
+        name = self.network.tensors.get(getattr(weight, "name", ""))
+        if name in self._biases:
+            args[2:3] = [self.constant(self._biases[name])]
+        return args, kwargs
+
+    def _at_new_width(self, node: fx.Node) -> Any:
         """A norm over the channels that stay, put back among zeros."""
-        args, kwargs = self._arguments(node, lambda one: self._cut.slice(one, values[one]))
-        result = function_of(node)(*self._cut.arguments(node, args), **kwargs)
+        args, kwargs = self.arguments(node, lambda one: self._cut.slice(one, self.values[one]))
+        result = self.apply(node, self._cut.arguments(node, args), kwargs)
         layouts = self.reading.layouts[node]
         if isinstance(layouts, Layout):
             return self._spread(layouts, node.meta["val"].shape, result)
         shapes = [value.shape for value in node.meta["val"]]
         return [self._spread(*each) for each in zip(layouts, shapes, result, strict=True)]
-
-    def _arguments(self, node: fx.Node, value: Any) -> tuple[list[Any], dict[str, Any]]:
-        def pick(given: Any) -> Any:
-            if isinstance(given, fx.Node):
-                return value(given)
-            return self.precision if given in HALF else given
-
-        args = list(fx.node.map_aggregate(node.args, pick))
-        kwargs: Any = dict(fx.node.map_aggregate(node.kwargs, pick))
-        if kwargs.get("device") is not None:  # of a tensor that is made
-            kwargs["device"] = self._device
-        weight: Any = node.args[1] if len(node.args) > 1 else None
-        name = self.reading.network.tensors.get(getattr(weight, "name", ""))
-        if name in self._biases:
-            args[2:3] = [self._precise(self._biases[name])]
-        return args, kwargs
 
     def _masked(self, node: fx.Node, value: Any) -> Any:
         layout = self.reading.layouts[node]
@@ -141,18 +125,11 @@ class Masked:
             value = value.new_zeros(wide).index_copy(dim, kept, value)
         return value
 
-    def _left(self, returned: Any, values: Mapping[fx.Node, Any]) -> Any:
+    def _left(self, returned: Any) -> Any:
         if not isinstance(returned, fx.Node):
             return returned
-        value = values[returned]
+        value = self.values.get(returned)
         return self._cut.slice(returned, value) if isinstance(value, Tensor) else value
-
-    def _precise(self, tensor: Tensor) -> Tensor:
-        return tensor.to(self.precision) if tensor.is_floating_point() else tensor
-
-    @property
-    def _device(self) -> torch.device:
-        return next(iter(self._tensors.values())).device
 
 
 def put_back(dense: Tensor, pruned: Tensor, cuts: Sequence[TensorCut]) -> Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 
 from bequest.config import register
+from bequest.graph.interpreter import Interpreter
 from bequest.graph.trace import named_tensors
 from bequest.measure.cost import count_macs
 from bequest.selection.allocation import Part
@@ -27,19 +29,22 @@ class Macs(Budget):
 
     def cost(self, cut: Cut, model: nn.Module) -> int:
         """Multiply-accumulates of the graph: the model's code may not bear other widths."""
-        return count_macs(lambda: _run_operators(cut, named_tensors(model)))
+        return count_macs(_WithoutData(cut, named_tensors(model)).interpret)
 
 
-def _run_operators(cut: Cut, tensors: Mapping[str, Tensor]) -> None:
-    """The operators of the graph at their new widths, on tensors without data."""
-    network, values = cut.channels.reading.network, dict[fx.Node, Any]()
-    for node in network.nodes:
-        if node.op == "placeholder":
-            held = tensors.get(network.tensors.get(node.name, ""), node.meta.get("val"))
-            values[node] = held.to("meta") if isinstance(held, Tensor) else held
-        elif node.op == "call_function":
-            args = list(fx.map_arg(node.args, values.__getitem__))
-            kwargs = dict(fx.map_arg(node.kwargs, values.__getitem__))
-            if kwargs.get("device") is not None:
-                kwargs["device"] = "meta"
-            values[node] = node.target(*cut.arguments(node, args), **kwargs)  # type: ignore[operator]
+class _WithoutData(Interpreter):
+    """The graph at its new widths, on tensors without data."""
+
+    def __init__(self, cut: Cut, tensors: Mapping[str, Tensor]) -> None:
+        super().__init__(cut.channels.reading.network, torch.device("meta"))
+        self._cut, self._tensors = cut, tensors
+
+    def placeholder(self, node: fx.Node, feeds: Iterator[Any]) -> Any:
+        held = self._tensors.get(self.network.tensors.get(node.name, ""), node.meta.get("val"))
+        return held.to("meta") if isinstance(held, Tensor) else held
+
+    def arguments(
+        self, node: fx.Node, value: Callable[[fx.Node], Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        args, kwargs = super().arguments(node, value)
+        return self._cut.arguments(node, args), kwargs

@@ -1,0 +1,86 @@
+"""The values of one network in a walk, chunk of inputs by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from bequest.errors import UsageError
+from bequest.execution.modules import first_lines
+from bequest.execution.precision import HALF
+from bequest.graph.interpreter import Interpreter
+from bequest.graph.trace import Network, place_of
+
+Chunks = Sequence[Any]
+"""A node's value: one entry per chunk of inputs; one entry alone if it depends on no input."""
+
+Adapt = Callable[[list[Any]], list[Any]]
+"""Changes an operator's arguments before it runs."""
+
+
+class Stream(Interpreter):
+    """One network, each of whose values is :data:`Chunks`.
+
+    Args:
+        network: the traced graph.
+        tensors: qualified name → parameter or buffer.
+        device: of all tensors.
+        precision: of floating-point numbers.
+
+    Attributes:
+        tensors: the same; they may change on the way.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        tensors: dict[str, Tensor],
+        device: torch.device,
+        precision: torch.dtype,
+    ) -> None:
+        super().__init__(network, device, precision)
+        self.tensors = tensors
+
+    def tensor(self, name: str) -> Chunks:
+        """The same for all inputs."""
+        return [self.tensors[name]]
+
+    def constant(self, tensor: Tensor) -> Chunks:
+        """The same for all inputs."""
+        return [tensor.to(self.device, self.precision if tensor.dtype in HALF else tensor.dtype)]
+
+    def operator(self, node: fx.Node) -> Chunks:
+        """All chunks."""
+        return list(self.chunks(node))
+
+    def chunks(self, node: fx.Node, adapt: Adapt = list) -> Iterator[Any]:
+        """The operator on every chunk; once, where no operand depends on the inputs."""
+        operands = [self.values[value] for value in node.all_input_nodes if value in self.values]
+        for number in range(max(map(len, operands), default=1)):
+            yield self.chunk(node, number, adapt)
+
+    def chunk(self, node: fx.Node, number: int, adapt: Adapt = list) -> Any:
+        """The operator on one chunk.
+
+        Raises:
+            UsageError: it doesn't run on it.
+        """
+
+        def value(operand: fx.Node) -> Any:
+            held = self.values[operand]
+            return held[number] if len(held) > 1 else held[0]
+
+        args, kwargs = self.arguments(node, value)
+        try:
+            return self.apply(node, adapt(args), kwargs)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # whatever an operator says to numbers, such as places
+            raise UsageError(
+                f"{place_of(node)} does not run on the inputs that layers are refitted to: "
+                f"{first_lines(error).rstrip('.')}. Give others with data=, or take a weight-space "
+                "restorer such as 'lbyl'"
+            ) from error
