@@ -1,4 +1,4 @@
-"""The exceptions and warnings of the library: one family of errors, two exit codes.
+"""Exceptions and warnings of the library: one family of errors, two exit codes.
 
 A message says what was expected, what was found, and what to do. The command line prints the
 message alone, without a traceback, and exits with ``exit_code``.

@@ -1,4 +1,4 @@
-"""prune(): trace → group → select → cut → restore → check."""
+"""prune() and what it returns: trace → group → select → cut → restore → check."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def prune(
         data: inputs for what looks at inputs: the restorer "regression", the criteria "obs" and
             "mutual-information", a target. Batches of real, unlabelled ones; or what makes them, a
             name or a config object of :mod:`bequest.calibration.inputs`, such as
-            ``Synthetic(images=1024)``; or the ``Samples`` that :meth:`Regression.samples` made, for
+            ``Synthetic(images=1024)``; or the ``Samples`` that a source's ``make`` has made, for
             several calls. None = no data: they are made up.
         round_to: widths become multiples of this in groups of at least twice as many channels.
         seed: of everything random.

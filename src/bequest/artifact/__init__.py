@@ -1,4 +1,4 @@
-"""What a pruned network is saved as: tensors and a plan, no pickle."""
+"""What networks are saved as: tensors and a plan, no pickle."""
 
 from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.parse import parse_plan

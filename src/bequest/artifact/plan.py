@@ -46,7 +46,7 @@ class GroupPlan:
         removed: indices of the channels that leave, ascending.
         restored_by: name of the restorer that handed them on; "none" where they leave plainly.
         reconstruction_error: mean relative error of the removed filters written by kept ones (see
-            :func:`bequest.restorers.base.reconstruction_error`); after a regression the relative
+            :func:`bequest.restorers.weight_space.reconstruction_error`); after a walk the relative
             error ‖dense − pruned‖ / ‖dense − mean‖ of the outputs of the layers behind, the worst
             of them, on inputs that were held back from the fit (of the sum, where such a layer
             makes up for what the branch lacks that its output is added to); None where plainly

@@ -1,4 +1,4 @@
-"""Who leaves: the criteria, one file each, named after the method."""
+"""What a channel is worth: the criteria, one file each, named after the method."""
 
 from bequest.config import discover
 from bequest.criteria.bn_scale import BNScale

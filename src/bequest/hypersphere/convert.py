@@ -68,8 +68,8 @@ def deconvert(module: nn.Module) -> nn.Module:
     the pruned weights. Mode, device, dtype, memory format and what is frozen stay.
 
     Args:
-        module: what :func:`convert`, :func:`prune` or :func:`recover` of this package made,
-            trained or not; it is not changed.
+        module: what :func:`convert`, :func:`bequest.hypersphere.prune` or
+            :func:`bequest.hypersphere.recover` made, trained or not; it is not changed.
 
     Raises:
         UsageError: ``module`` is none.

@@ -1,4 +1,4 @@
-"""What is left to the kept channels: the restorers, one file each, named after the method."""
+"""What those that leave hand on: the restorers, one file each, named after the method."""
 
 from bequest.config import discover
 from bequest.restorers.kim2020merging import Merge

@@ -1,4 +1,4 @@
-"""Progressive pruning that keeps accuracy and robustness, with a bound on what changes."""
+"""Pruning with a bound on what changes: progressive, keeping accuracy and robustness."""
 
 from bequest.config import discover
 from bequest.robust.annealing import Baseline, Greedy, Stochastic, Strategy

@@ -1,1 +1,1 @@
-"""What becomes of a network that loses channels."""
+"""A network without some of its channels: the cut, what follows from it, and a try-out."""
