@@ -14,7 +14,8 @@ from torch import nn
 from bequest.graph.rules import read
 from bequest.graph.trace import named_tensors, trace
 from bequest.robust import curves
-from bequest.robust.impact import certified_change, folded, output_of, values
+from bequest.robust.folding import folded
+from bequest.robust.impact import certified_change, output_of, values
 from bequest.robust.intervals import Interval
 
 FINE = 100  # digits
@@ -233,6 +234,20 @@ def test_a_quotient_that_is_rounded_down_jumps():
     )
 
     assert change.lower <= 1 <= change.upper
+
+
+def test_a_quotient_that_is_cut_was_rounded_before():
+    """0.5 / 0.1 is less than 5, as the double 0.1 is more than a tenth; float64 rounds it to 5."""
+
+    half, tenth = 0.5, 0.1
+    model = Applied(lambda x: torch.div(x, tenth, rounding_mode="trunc"))
+
+    image, found = bounded(model, double(half), double(half))
+
+    assert Decimal(half) / Decimal(tenth) < 5
+    assert not found.gaps
+    assert image.lower <= 4
+    assert image.upper >= 5
 
 
 def test_constants_of_the_code_and_parameters_that_are_read_like_inputs():

@@ -16,7 +16,8 @@ from bequest.graph.groups import group
 from bequest.graph.rules import read
 from bequest.graph.trace import named_tensors, trace
 from bequest.robust import run
-from bequest.robust.impact import certified_change, folded, values
+from bequest.robust.folding import folded
+from bequest.robust.impact import certified_change, values
 from bequest.robust.intervals import Interval
 from bequest.robust.merging import Layer
 from bequest.robust.shapes import as_replaced

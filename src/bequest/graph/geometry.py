@@ -7,6 +7,7 @@ stride=2)`` has nothing of ``layer`` but the numbers. So nothing is read from mo
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from torch import fx
@@ -69,10 +70,16 @@ class Geometry:
 
 def arguments(node: fx.Node) -> dict[str, Any]:
     """All arguments of an ATen operator by name, those that weren't given at their defaults."""
-    schema = node.target._schema.arguments  # type: ignore[union-attr]
-    found = {one.name: one.default_value for one in schema if one.has_default_value()}
-    named = {one.name: value for one, value in zip(schema, node.args, strict=False)}
-    return found | named | dict(node.kwargs)
+    names, defaults = _signature(node.target)
+    return {**defaults, **dict(zip(names, node.args, strict=False)), **node.kwargs}
+
+
+@cache
+def _signature(operator: Any) -> tuple[tuple[str, ...], dict[str, Any]]:
+    """Names of an operator's arguments in order, and their defaults."""
+    schema = operator._schema.arguments
+    defaults = {one.name: one.default_value for one in schema if one.has_default_value()}
+    return tuple(one.name for one in schema), defaults
 
 
 def _each(value: Any, count: int) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx
 
 from bequest.graph.trace import operator_of
-from bequest.robust.intervals import ROUNDING, Interval
+from bequest.robust.intervals import ROUNDING, STEP, Interval
 
 Points = Callable[[fx.Node], tuple[float, ...]]
 """The turning points of an operator, which may depend on its arguments."""
@@ -128,6 +128,8 @@ def image(node: fx.Node, x: Interval) -> Interval:
     if operator_of(node) in PERIODIC:
         ones = torch.ones_like(x.lower)
         return Interval(-ones, ones)
+    if node.kwargs.get("rounding_mode") is not None:  # the quotient is rounded to digits before
+        x = Interval(x.lower - STEP * x.lower.abs(), x.upper + STEP * x.upper.abs())
     found = _extremes(node, lambda values: apply(node, values), x)
     return found.widened(ROUNDING if operator_of(node) in _CANCELLING else 0.0)
 

@@ -6,7 +6,7 @@ two read the same inputs is in the difference of the filters, (w_a − w_b)·x +
 tighter than the difference of their ranges. A channel that left otherwise is one that nobody reads:
 zero columns. Batch norms are folded into the layer before them first, for the same reason.
 
-Both networks and their difference pass the graph together (:mod:`bequest.robust.transfer`). After
+Both networks and their difference pass the graph together (:mod:`bequest.robust.rules`). After
 Meng, Bai, Teo & Dong, "Supervised robustness-preserving data-free neural network pruning"
 (arXiv 2204.00783), whose rules these are where both networks' weights agree; the forms for changed
 weights and the slopes over the interval at hand are ours.
@@ -14,22 +14,18 @@ weights and the slopes over the interval at hand are ours.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from bequest.errors import ModelError
-from bequest.graph.geometry import LAYERS
 from bequest.graph.interpreter import Interpreter
-from bequest.graph.rules import Reading
-from bequest.graph.rules.norms import epsilon
 from bequest.graph.trace import Network, operator_of, place_of
 from bequest.robust.intervals import ROUNDING, Interval
-from bequest.robust.transfer import LAYER, NORM, rule_of
+from bequest.robust.rules import Rule, rule_of
 from bequest.robust.twins import Twin, Weights
 
 CANDIDATE_MEMORY = 2**22
@@ -91,8 +87,8 @@ class _Ranges(Interpreter):
     def operator(self, node: fx.Node) -> Any:
         if operator_of(node) == "getitem":
             return self.values[node.args[0]][node.args[1]]  # type: ignore[index]
-        rule, operands = rule_of(node), node.all_input_nodes
-        if rule is None or not operands or not all(_fits(node, o, self.values) for o in operands):
+        rule = rule_of(node)
+        if rule is None or not node.all_input_nodes or not _fits(rule, node, self.values):
             self.gaps.setdefault(place_of(node))
             return _nothing_known(node, self.device)
         args, _ = self.arguments(node, self.values.__getitem__)
@@ -101,15 +97,18 @@ class _Ranges(Interpreter):
         return (*found, *(None,) * missing) if isinstance(found, tuple) else found
 
 
-def _fits(node: fx.Node, operand: fx.Node, known: Known) -> bool:
-    """Whether a rule can read an operand: numbers, and exact ones as weights and statistics."""
-    value = known.get(operand)
-    if isinstance(value, Weights):
-        value = value.first
-    if isinstance(value, Tensor):
-        return value.is_floating_point()
-    exact = rule_of(node) in (LAYER, NORM)
-    return isinstance(value, Interval | Twin) and not (exact and operand in node.args[1:])
+def _fits(rule: Rule, node: fx.Node, known: Known) -> bool:
+    """Whether a rule can read all operands: numbers, and exact ones as weights and statistics."""
+    for operand in node.all_input_nodes:
+        value = known.get(operand)
+        if isinstance(value, Weights):
+            value = value.first
+        ranged = isinstance(value, Interval | Twin) and not (
+            rule.exact and operand in node.args[1:]
+        )
+        if not ranged and not (isinstance(value, Tensor) and value.is_floating_point()):
+            return False
+    return True
 
 
 def _ranged(operands: Sequence[Any]) -> Sequence[Any]:
@@ -205,7 +204,7 @@ class _Changes(Interpreter):
         if all(self.values[one].change is None for one in operands if one in self.values):
             return None
         rule = rule_of(node)
-        if rule is None or not all(_fits(node, one, self.values) for one in operands):
+        if rule is None or not _fits(rule, node, self.values):
             self.gaps.setdefault(place_of(node))
             return _nothing_known(node, self.device)
         args, _ = self.arguments(node, self.values.__getitem__)
@@ -252,49 +251,3 @@ def propagated(start: fx.Node, change: Interval, held: Values) -> Interval:
         return result
     size = len(change.lower), *result.lower.shape  # the same for all candidates: zero, or unknown
     return Interval(result.lower.expand(size), result.upper.expand(size))
-
-
-def folded(reading: Reading, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of the same function with each batch norm folded into the layer before it.
-
-    W̃ = γ/σ·W; the batch norm is left with the mean γ/σ·(μ − b) and the shift β, at scale one.
-    A layer is left alone whose output, weight or norm serves anything else.
-    """
-    result = dict(tensors)
-    names = reading.network.tensors
-    served = Counter(names.values())
-    for norm in reading.network.nodes:
-        if reading.roles.get(norm) != "norm" or norm.op != "call_function":
-            continue
-        layer = norm.args[0]
-        if not _foldable(layer):
-            continue
-        held = [
-            names.get(getattr(arg, "name", ""))
-            for arg in (*(*layer.args, None)[1:3], *norm.args[1:5])
-        ]
-        weight, bias, gamma, beta, mean, var = held
-        if weight is None or gamma is None or beta is None or mean is None or var is None:
-            continue
-        if any(name is not None and served[name] > 1 for name in held):
-            continue
-        scale = tensors[gamma] / (tensors[var] + epsilon(norm)).sqrt()
-        # The mean stays apart from the shift: where the scale is large, little is left of the two.
-        centre = tensors[mean]
-        if bias is not None:
-            centre = centre - tensors[bias]
-            result[bias] = torch.zeros_like(tensors[bias])
-        dim = 1 if "transpose" in operator_of(layer) else 0
-        shape = [-1 if d == dim else 1 for d in range(tensors[weight].ndim)]
-        result[weight] = tensors[weight] * scale.view(shape)
-        result[gamma], result[mean] = torch.ones_like(scale), centre * scale
-        result[var] = torch.full_like(scale, 1 - epsilon(norm))
-    return result
-
-
-def _foldable(layer: Any) -> TypeGuard[fx.Node]:
-    """A layer without blocks that feeds nothing but the norm."""
-    if not isinstance(layer, fx.Node) or operator_of(layer) not in LAYERS or len(layer.users) > 1:
-        return False
-    transposed = "transpose" in operator_of(layer)
-    return not (transposed and len(layer.args) > 6 and layer.args[6] != 1)

@@ -11,7 +11,8 @@ from bequest.errors import ModelError, UsageError
 from bequest.graph.inputs import normalise_inputs, tensors_of
 from bequest.graph.rules import read
 from bequest.graph.trace import named_tensors, trace
-from bequest.robust.impact import folded, output_of, values
+from bequest.robust.folding import folded
+from bequest.robust.impact import output_of, values
 from bequest.robust.inputs import InputRange, ends_of
 from bequest.robust.intervals import Interval
 

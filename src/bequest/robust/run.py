@@ -23,7 +23,8 @@ from bequest.graph.trace import named_tensors, trace
 from bequest.restorers.base import Attempt, Restored
 from bequest.restorers.srinivas2015sum import Sum
 from bequest.robust.annealing import Informed, Strategy, scores
-from bequest.robust.impact import Values, certified_change, folded, output_of, values
+from bequest.robust.folding import folded
+from bequest.robust.impact import Values, certified_change, output_of, values
 from bequest.robust.inputs import InputRange, intervals_of, one_input
 from bequest.robust.intervals import Interval
 from bequest.robust.merging import Heirs, Layer

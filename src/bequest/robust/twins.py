@@ -1,13 +1,11 @@
-"""One value in two networks, and what a rule is that maps such values."""
+"""One value in two networks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
 from bequest.robust.intervals import STEP, Interval
 
@@ -59,25 +57,3 @@ class Weights:
             zeros = torch.zeros_like(self.first)
             return Interval(zeros, zeros)
         return Interval.around(self.change, STEP * self.magnitude)
-
-
-Result = Interval | tuple[Interval, ...]
-
-
-class Rule(NamedTuple):
-    """An operator's two functions; operands that are no tensors are passed as they are."""
-
-    value: Callable[..., Result]
-    """(node, *operands) with Interval or Tensor operands."""
-    change: Callable[..., Result]
-    """(node, *operands) with Twin or Weights operands."""
-
-
-def per_candidate(operator: Callable[..., Any], x: Tensor, like: Tensor) -> Any:
-    """The operator on every candidate's tensor."""
-    return torch.vmap(operator)(x) if x.ndim > like.ndim else operator(x)
-
-
-def as_result(node: fx.Node, first: Interval) -> Result:
-    """Alone, or as the first of several results."""
-    return (first,) if isinstance(node.meta["val"], tuple | list) else first
