@@ -102,13 +102,13 @@ def noun(room: str) -> str:
 
 
 def open_to() -> dict[str, str]:
-    """Room → the package in it, or itself, whose files are found by themselves."""
-    found = {}
+    """Room → where in it files are found by themselves: beside the others, or in a package."""
+    found: dict[str, list[str]] = {}
     for path in sorted(PACKAGE.rglob("__init__.py")):
         if "\ndiscover(" in path.read_text("utf-8"):
             room, *inner = path.relative_to(PACKAGE).parts[:-1]
-            found[room] = f"{inner[0]}/" if inner else "a file"
-    return found
+            found.setdefault(room, []).append(f"{inner[0]}/" if inner else "file")
+    return {room: ", ".join(places) for room, places in found.items()}
 
 
 @dataclass(frozen=True)

@@ -50,6 +50,15 @@ def test_every_example_works_by_its_name(copy):
     assert done.returncode == 0, done.stdout[-8000:]
 
 
+def test_every_example_has_the_style_of_the_house(tmp_path):
+    for example in examples().values():
+        (tmp_path / Path(example.path).name).write_text(example.code, encoding="utf-8")
+    for check in (["check"], ["format", "--check"]):
+        command = ["ruff", *check, "--no-cache", "--config", ROOT / "pyproject.toml", tmp_path]
+        done = subprocess.run([sys.executable, "-m", *command], capture_output=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
 def test_every_example_names_a_chapter_to_write_in():
     for example in examples().values():
         assert f"\n## {example.chapter}\n" in (ROOT / example.page).read_text("utf-8")

@@ -25,7 +25,7 @@ class Rule(NamedTuple):
 
 
 RULES: dict[str, Rule] = {}
-"""Operator → its rule, unless it is a function of one element (:mod:`.elementwise`)."""
+"""Operator → its rule, unless it is a function of one element: ``elementwise.py``."""
 
 PAIRS: dict[str, Rule] = {}
 """Operator that has a rule for two tensors, and for one is such a function → that rule."""
