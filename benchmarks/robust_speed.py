@@ -15,7 +15,7 @@ import torch
 import bequest
 from benchmarks.record import record
 from benchmarks.robust_subjects import mlp, mnist, trained
-from bequest.robust.pruning import checked_wish
+from bequest.robust.pruning import checked_call
 from bequest.robust.run import Pace, Run
 
 LOOPED = 200
@@ -40,7 +40,7 @@ def main() -> None:
         example,
         (0, 1),
         Pace(1 / 64, bequest.robust.Stochastic(), 0.75),
-        checked_wish(0.8, "sum", 0),
+        checked_call(0.8, "sum", 0),
     )
     layer = run.layers[0]
     pairs = [(a, b) for a in range(128) for b in range(128) if a != b]

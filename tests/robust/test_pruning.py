@@ -153,9 +153,9 @@ def pace():
 
 
 def wish():
-    from bequest.robust.pruning import checked_wish
+    from bequest.robust.pruning import checked_call
 
-    return checked_wish(0.5, "sum", 0)
+    return checked_call(0.5, "sum", 0)
 
 
 class Unruly(nn.Module):

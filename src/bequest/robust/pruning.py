@@ -98,13 +98,13 @@ def prune(
     _check_share("alpha", alpha, alpha >= 0 if _is_number(alpha) else False, "[0, 1]")
     if alpha != ALPHA and not isinstance(chosen, Informed):
         raise UsageError(f"alpha: the strategy '{chosen.name}' scores no changes; leave alpha out")
-    wish = checked_wish(ratio, restorer, seed)
-    _check_reach(wish.shares, chosen)
+    call = checked_call(ratio, restorer, seed)
+    _check_reach(call.shares, chosen)
 
     admit(model)
     model, forgotten = as_plain(model)
     with undisturbed(model):
-        run = Run(model, example_inputs, input_range, Pace(step, chosen, alpha), wish)
+        run = Run(model, example_inputs, input_range, Pace(step, chosen, alpha), call)
         restored = run.restored()
         change, gaps = run.certified(restored)
         steps: list[Step] = []
@@ -121,7 +121,7 @@ def prune(
     plan = Plan(
         architecture=fingerprint(model),
         recipe={
-            **wish.to_json(),
+            **call.to_json(),
             "criterion": config.to_json(chosen),
             "step": step,
             "alpha": alpha,
@@ -136,7 +136,7 @@ def prune(
     remember(restored.model, whole.plan, whole.dense)
     channels = run.subject.channels
     trained = training_notes(channels, plan.surgery, model, restored.model, example_inputs)
-    idle = warn_of_nothing(wish.ratio, restored.groups, run.refused)
+    idle = warn_of_nothing(call.ratio, restored.groups, run.refused)
     report = RobustReport(
         groups=restored.groups,
         refused=tuple(run.refused),
@@ -150,7 +150,7 @@ def prune(
     return RobustPruned(restored.model, whole.plan, report)
 
 
-def checked_wish(ratio: Any, restorer: Any, seed: Any) -> Call:
+def checked_call(ratio: Any, restorer: Any, seed: Any) -> Call:
     """The arguments that progressive pruning shares with :func:`bequest.prune`.
 
     Raises:

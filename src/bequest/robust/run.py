@@ -66,7 +66,7 @@ class Run:
         example_inputs: as given.
         input_range: lowest and highest value of the inputs.
         pace: how the steps are taken.
-        wish: ratio, restorer and seed.
+        call: ratio, restorer and seed.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class Run:
         example_inputs: Any,
         input_range: InputRange,
         pace: Pace,
-        wish: Call,
+        call: Call,
     ) -> None:
         example = one_input(example_inputs)
-        self.model, self.pace, self.wish = model, pace, wish
+        self.model, self.pace, self.call = model, pace, call
         self.dense_model = private_copy(model)
-        self.random = np.random.default_rng(wish.seed)
+        self.random = np.random.default_rng(call.seed)
         self.inputs = intervals_of(example, input_range)
-        samples = _samples(wish, self.dense_model, example, input_range)
+        samples = _samples(call, self.dense_model, example, input_range)
         fed = example if samples is None else samples.shaped_like(example)
         channels = group(read(trace(model, fed)))
         self.subject = Subject(model, self.dense_model, example_inputs, fed, channels, samples)
@@ -95,7 +95,7 @@ class Run:
         }
         self.refused: list[Refusal] = []
         self.notes: dict[str, None] = {}
-        self.layers = self._bearable(list(self._candidates(wish.shares)), example)
+        self.layers = self._bearable(list(self._candidates(call.shares)), example)
         self.first = self._values(self.dense)
 
     @property
@@ -207,15 +207,15 @@ class Run:
             for layer in self.layers
             if layer.removed
         ]
-        restorer = self.wish.restorer
+        restorer = self.call.restorer
         if isinstance(restorer, Sum):  # not to the nearest channel, but to the one it merged into
             restorer = Heirs({one.group.name: one.heir for one in self.layers})
-        return restorer.restore(Attempt(self.subject, chosen, self.wish.seed))
+        return restorer.restore(Attempt(self.subject, chosen, self.call.seed))
 
     def certified(self, restored: Restored) -> tuple[Interval, tuple[str, ...]]:
         """What pruning changes at the output, and the operators at which no bound is known."""
         tensors = self._current(restored)
-        if isinstance(self.wish.restorer, Sum):
+        if isinstance(self.call.restorer, Sum):
             tensors = as_replaced(self.analysed, self.layers, self.dense, tensors)
         return certified_change(self.first, self._values(tensors))
 
@@ -252,12 +252,12 @@ def _with_biases(model: nn.Module) -> nn.Module:
     return biased
 
 
-def _samples(wish: Call, model: nn.Module, example: Any, input_range: InputRange) -> Samples | None:
+def _samples(call: Call, model: nn.Module, example: Any, input_range: InputRange) -> Samples | None:
     """What a regression is fed: inputs within the range, where that is one for all of them."""
-    if not wish.restorer.reads_inputs:
+    if not call.restorer.reads_inputs:
         return None
-    source = wish.restorer.inputs()
+    source = call.restorer.inputs()
     if not any(isinstance(end, Tensor) for end in input_range):
         low, high = (float(end) for end in input_range)
         source = source.within((low, high))
-    return source.make(model, example, wish.seed)
+    return source.make(model, example, call.seed)
