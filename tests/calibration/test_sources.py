@@ -1,14 +1,9 @@
-"""Sources of inputs, by name or as an object, for all that looks at inputs; a file is enough."""
+"""Sources of inputs, by name or as an object, for all that looks at inputs."""
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
@@ -24,47 +19,6 @@ from tests.networks import Plain, randomise
 
 X = torch.zeros(1, 3, 8, 8)
 
-STRIPES = '''
-"""Stripes: a source of inputs in one file."""
-
-from dataclasses import dataclass
-
-import torch
-
-from bequest.calibration.inputs.base import Source
-from bequest.calibration.samples import Samples
-from bequest.config import register
-from bequest.execution.randomness import stream
-
-
-@register("inputs", "stripes")
-@dataclass(frozen=True)
-class Stripes(Source):
-    """Each row of a channel has one value."""
-
-    images: int = 32
-    strength: float = 1.0
-
-    def _make(self, model, example_inputs, seed, show):
-        (example,) = example_inputs
-        rows = torch.randn(self.images, *example.shape[1:-1], 1, generator=stream(seed))
-        images = self.strength * rows.expand(-1, -1, -1, example.shape[-1])
-        return Samples(tuple((part,) for part in images.split(8)), real=False)
-'''
-
-CALLS = """
-import sys, torch, bequest
-from bequest.cli import main
-from network import make
-
-pruned = bequest.prune(make(), torch.zeros(1, 3, 8, 8), 0.5, data="stripes", round_to=1)
-assert pruned.plan.recipe["inputs"]["count"] == 32, pruned.plan.recipe
-form = "--size 3x8x8 --mean 0.5 --std 0.25 --criterion obs --restorer lbyl --round-to 1 --json"
-sys.argv = ["bequest", "prune", "network.py:make", *form.split(), "--data"]
-sys.argv.append("stripes(images=16, strength=0.5)")
-main()
-"""
-
 
 def same(first: bequest.Pruned, second: bequest.Pruned) -> bool:
     states = first.model.state_dict(), second.model.state_dict()
@@ -74,30 +28,6 @@ def same(first: bequest.Pruned, second: bequest.Pruned) -> bool:
 def pruned(data=None, model=None, **arguments):
     model = randomise(Plain()) if model is None else model
     return bequest.prune(model, X, **{"round_to": 1, "progress": False, **arguments}, data=data)
-
-
-def test_a_new_file_is_enough_for_python_and_the_command_line(tmp_path):
-    package = Path(bequest.__file__).parent
-    shutil.copytree(package, tmp_path / "bequest", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "bequest/calibration/inputs/stripes.py").write_text(STRIPES)
-    network = "import torch.nn as nn\n\n\ndef make():\n    return nn.Sequential("
-    network += "nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3), nn.Flatten(), nn.Linear(64, 3))"
-    (tmp_path / "network.py").write_text(network)
-    (tmp_path / "calls.py").write_text(CALLS)
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "calls.py"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    seen = json.loads(done.stdout)["recipe"]["inputs"]
-    assert seen["count"] == 16
-    assert seen["source"] == {"images": 16, "strength": 0.5, "name": "stripes", "version": 1}
 
 
 def test_a_named_source_serves_criteria_whatever_the_restorer_is():
