@@ -16,7 +16,7 @@ from bequest.errors import ModelError, NothingPrunedWarning
 from bequest.execution.copies import private_copy
 from bequest.graph.groups import group
 from bequest.graph.rules import read
-from bequest.graph.rules.base import _RULES, rule
+from bequest.graph.rules.base import _RULES
 from bequest.graph.trace import named_tensors, trace
 from bequest.surgery import masked, operation
 from bequest.surgery.cut import Cut
@@ -137,16 +137,13 @@ def test_heads_that_span_whole_groups_of_a_convolution_are_refused_by_name():
 
 
 @pytest.fixture
-def wrong_rule():
+def wrong_rule(monkeypatch):
     """A rule that says of reversed channels that they are where they were."""
-    known = _RULES["flip"]
 
-    @rule("flip", role="linear")
     def blind(step):
         return step.layout(step.operands()[0])
 
-    yield
-    _RULES["flip"] = known
+    monkeypatch.setitem(_RULES, "flip", (blind, "linear"))
 
 
 class Reversed(nn.Module):
