@@ -17,22 +17,22 @@ from bequest.calibration.patches import (
     spread_out,
     weight_rows,
 )
-from bequest.graph.geometry import LAYERS, Geometry
+from bequest.graph.geometry import LAYERS, geometry_of
 from bequest.graph.trace import operator_of, trace
 from tests.restorers.layers import CASES, Applied
 
 
-def geometry_of(model, x):
+def traced_geometry(model, x):
     (node,) = (
         n for n in trace(model, x).nodes if n.op == "call_function" and operator_of(n) in LAYERS
     )
-    return Geometry.of(node)
+    return geometry_of(node)
 
 
 @pytest.mark.parametrize(("layer", "shape"), CASES, ids=lambda v: str(v).replace(" ", ""))
 def test_patches_times_weights_are_the_layer(layer, shape):
     layer, x = layer.double(), torch.randn(shape, dtype=torch.float64)
-    geometry = geometry_of(layer, x)
+    geometry = traced_geometry(layer, x)
     y = layer(x)
     places = torch.arange(place_count(geometry, y.shape))[::2]
     for wanted in (None, places):
@@ -46,7 +46,7 @@ def test_patches_times_weights_are_the_layer(layer, shape):
 @pytest.mark.parametrize(("layer", "shape"), CASES, ids=lambda v: str(v).replace(" ", ""))
 def test_a_shift_comes_off_every_input_and_off_the_padding(layer, shape):
     layer, x = layer.double(), torch.randn(shape, dtype=torch.float64)
-    geometry, y = geometry_of(layer, x), layer(x)
+    geometry, y = traced_geometry(layer, x), layer(x)
     shift = torch.randn_like(channel_means(geometry, x))
     rows = patches(geometry, x, y.shape)
     order = channel_major(geometry, rows.shape[2])
@@ -56,7 +56,7 @@ def test_a_shift_comes_off_every_input_and_off_the_padding(layer, shape):
 
 @pytest.mark.parametrize(("layer", "shape"), CASES, ids=lambda v: str(v).replace(" ", ""))
 def test_a_matrix_in_channel_major_order_becomes_the_weight_it_was(layer, shape):
-    geometry = geometry_of(layer.float(), torch.zeros(shape))
+    geometry = traced_geometry(layer.float(), torch.zeros(shape))
     rows = weight_rows(geometry, layer.weight)
     matrix = rows[:, :, channel_major(geometry, rows.shape[2])]
     assert torch.equal(as_weight(geometry, matrix, layer.weight.shape), layer.weight)
@@ -78,6 +78,6 @@ def test_a_matrix_in_channel_major_order_becomes_the_weight_it_was(layer, shape)
 def test_the_geometry_is_that_of_the_call_and_not_of_the_module_that_holds_the_weight(shape, call):
     held = nn.Conv2d(2, 4, 3, bias=False)  # neither strided nor padded
     model, x = Applied(held, call).double(), torch.randn(shape, dtype=torch.float64)
-    geometry, y = geometry_of(model, x), model(x)
+    geometry, y = traced_geometry(model, x), model(x)
     found = patches(geometry, x, y.shape) @ weight_rows(geometry, held.weight).mT
     torch.testing.assert_close(found, outputs_at(geometry, y))

@@ -8,7 +8,7 @@ from torch import nn
 
 from bequest.calibration.moments import Moments
 from bequest.calibration.patches import channel_major, outputs_at, patches
-from bequest.graph.geometry import LAYERS, Geometry
+from bequest.graph.geometry import LAYERS, Geometry, geometry_of
 from bequest.graph.trace import operator_of, trace
 from bequest.restorers.normal_equations import solve
 from tests.restorers.layers import CASES
@@ -16,9 +16,9 @@ from tests.restorers.layers import CASES
 LINEAR = Geometry(linear=True)
 
 
-def geometry_of(layer, x):
+def traced_geometry(layer, x):
     (node,) = (n for n in trace(layer, x).nodes if operator_of(n) in LAYERS)
-    return Geometry.of(node)
+    return geometry_of(node)
 
 
 def moments_of(layer, x, target, geometry=LINEAR, chunks=1):
@@ -43,7 +43,7 @@ def test_the_solution_is_that_of_a_naive_ridge_regression(layer, shape, offset):
     layer = layer.double()
     x = torch.randn(3 * shape[0], *shape[1:], dtype=torch.float64) + offset
     target = layer(x) + torch.randn_like(layer(x))
-    geometry = geometry_of(layer, x[: shape[0]])
+    geometry = traced_geometry(layer, x[: shape[0]])
     change, intercepts, *_ = solve([moments_of(layer, x, target, geometry, chunks=3)], ridge=0.1)
     rows = patches(geometry, x, target.shape)
     rows = rows[:, :, channel_major(geometry, rows.shape[2])]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx
 
-from bequest.graph.geometry import LAYERS, Geometry, arguments
+from bequest.graph.geometry import LAYERS, Geometry, arguments, geometry_of
 from bequest.graph.trace import Network, operator_of
 
 
@@ -67,7 +67,7 @@ def layer_weights(network: Network) -> dict[fx.Node, str]:
             if name is None:
                 continue
             if _applies(node, value, network.tensors):
-                geometry, found[node] = Geometry.of(node), name
+                geometry, found[node] = geometry_of(node), name
                 kinds[name].add((geometry.linear, geometry.transposed, geometry.groups))
             else:
                 kinds[name].add(node)

@@ -28,7 +28,7 @@ from bequest.calibration.stream import Adapt, Stream
 from bequest.execution.devices import device_of
 from bequest.execution.precision import working_precision
 from bequest.execution.progress import tracked
-from bequest.graph.geometry import Geometry
+from bequest.graph.geometry import geometry_of
 from bequest.graph.rules.norms import epsilon
 from bequest.graph.schedule import Step, last_uses, schedule
 from bequest.graph.trace import module_of, named_tensors
@@ -235,7 +235,7 @@ class Walk:
         assert isinstance(source, fx.Node)
         return Call(
             node,
-            Geometry.of(node, self.cut.literals(node).get(6)),
+            geometry_of(node, self.cut.literals(node).get(6)),
             bias_of(node, self.reading.network),
             self._pruned.values[source],
             self._kept(node),

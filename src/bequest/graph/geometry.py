@@ -2,6 +2,7 @@
 
 The module that holds a weight needn't be the one that applies it: ``F.conv2d(x, layer.weight,
 stride=2)`` has nothing of ``layer`` but the numbers. So nothing is read from modules here.
+(:class:`bequest.sparse.geometry.LayerGeometry` is that of a module, and applies it.)
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class Geometry:
         linear: a linear layer: its channels lie in the last dimension.
         kernel: positions.
         stride: steps of the kernel; of a transposed convolution, steps of the outputs.
-        before: zeros before the first input; of a transposed convolution, outputs left out there.
+        padding: zeros on each side, or "same" or "valid"; of a transposed convolution, outputs left
+            out there.
         dilation: steps between the kernel's positions.
         groups: blocks of outputs that read a block of inputs each.
         transposed: inputs and outputs change places.
@@ -39,33 +41,47 @@ class Geometry:
     linear: bool
     kernel: tuple[int, ...] = ()
     stride: tuple[int, ...] = ()
-    before: tuple[int, ...] = ()
+    padding: tuple[int, ...] | str = ()
     dilation: tuple[int, ...] = ()
     groups: int = 1
     transposed: bool = False
 
-    @classmethod
-    def of(cls, node: fx.Node, groups: int | None = None) -> Geometry:
-        """The geometry of one of the operators :data:`LAYERS`.
+    @property
+    def pads(self) -> bool:
+        """Whether there may be zeros around the inputs."""
+        return self.padding == "same" or (self.padding != "valid" and any(self.padding))
 
-        Args:
-            node: the operator.
-            groups: how many it has after pruning, where that differs.
-        """
-        name, given = operator_of(node), arguments(node)
-        if name == "linear":
-            return cls(linear=True)
-        kernel = tuple(given["weight"].meta["val"].shape[2:])
-        dilation = _each(given["dilation"], len(kernel))
-        return cls(
-            linear=False,
-            kernel=kernel,
-            stride=_each(given["stride"], len(kernel)),
-            before=_before(given["padding"], kernel, dilation),
-            dilation=dilation,
-            groups=int(given["groups"]) if groups is None else groups,
-            transposed="transpose" in name,
-        )
+    @property
+    def before(self) -> tuple[int, ...]:
+        """Zeros before the first input; of a transposed convolution, outputs left out there."""
+        if self.padding == "valid":
+            return (0,) * len(self.kernel)
+        if isinstance(self.padding, str):  # "same": an odd number has one more of them behind
+            sizes = zip(self.dilation, self.kernel, strict=True)
+            return tuple(dilation * (kernel - 1) // 2 for dilation, kernel in sizes)
+        return self.padding
+
+
+def geometry_of(node: fx.Node, groups: int | None = None) -> Geometry:
+    """The geometry of one of the operators :data:`LAYERS`.
+
+    Args:
+        node: the operator.
+        groups: how many it has after pruning, where that differs.
+    """
+    name, given = operator_of(node), arguments(node)
+    if name == "linear":
+        return Geometry(linear=True)
+    kernel, padding = tuple(given["weight"].meta["val"].shape[2:]), given["padding"]
+    return Geometry(
+        linear=False,
+        kernel=kernel,
+        stride=_each(given["stride"], len(kernel)),
+        padding=padding if isinstance(padding, str) else _each(padding, len(kernel)),
+        dilation=_each(given["dilation"], len(kernel)),
+        groups=int(given["groups"]) if groups is None else groups,
+        transposed="transpose" in name,
+    )
 
 
 def arguments(node: fx.Node) -> dict[str, Any]:
@@ -86,11 +102,3 @@ def _each(value: Any, count: int) -> tuple[int, ...]:
     """One number per dimension; a single one counts for all."""
     values = tuple(value) if isinstance(value, list | tuple) else (value,)
     return values * count if len(values) == 1 else values
-
-
-def _before(padding: Any, kernel: tuple[int, ...], dilation: tuple[int, ...]) -> tuple[int, ...]:
-    if padding == "valid":
-        return (0,) * len(kernel)
-    if padding == "same":  # an odd number of zeros has one more of them behind
-        return tuple(d * (k - 1) // 2 for d, k in zip(dilation, kernel, strict=True))
-    return _each(padding, len(kernel))

@@ -9,7 +9,7 @@ from bequest.execution.modules import require_module
 from bequest.hypersphere.layers import CosineClassifier, Hyperspherical, Operator
 from bequest.hypersphere.prunable import prunable
 from bequest.sparse.forms import forms_of
-from bequest.sparse.geometry import KINDS, Geometry
+from bequest.sparse.geometry import KINDS, LayerGeometry
 from bequest.sparse.layers import replaced
 from bequest.sparse.recovered import Recovered
 from bequest.sparse.remains import has_remains
@@ -105,4 +105,4 @@ def _plain(name: str, layer: nn.Module) -> nn.Module:
     if isinstance(layer, Hyperspherical | Recovered):
         own = layer.direction if isinstance(layer, Hyperspherical) else layer.sparse
         return layer.geometry.make(layer.weight, layer.bias, own)
-    return Geometry.of(layer).make(layer.weight, layer.bias, layer.weight)  # type: ignore[arg-type]
+    return LayerGeometry.of(layer).make(layer.weight, layer.bias, layer.weight)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from bequest.errors import ModelError, UsageError
 from bequest.hypersphere.geometry import lengths, unit
-from bequest.sparse.geometry import Geometry, Plain, copied
+from bequest.sparse.geometry import LayerGeometry, Plain, copied
 
 Operator = Literal["cosine", "linear", "sigmoid"]
 """How the angle θ between filter and input becomes a response g(θ)."""
@@ -61,7 +61,7 @@ class Hyperspherical(nn.Module):
             raise UsageError(
                 f"operator: expected one of {', '.join(get_args(Operator))}; found {operator!r}"
             )
-        self.geometry = Geometry.of(layer)
+        self.geometry = LayerGeometry.of(layer)
         self.operator = operator
         self.input_norm = input_norm
         weight = layer.weight.detach()
@@ -139,7 +139,7 @@ class CosineClassifier(nn.Module):
     def plain(self) -> nn.Module:
         """A plain linear layer behind the division by the input's norm."""
         weight = (self.scale * unit(self.direction)).detach()
-        geometry = Geometry(nn.Linear, tuple(weight.shape))
+        geometry = LayerGeometry(linear=True, shape=tuple(weight.shape))
         return nn.Sequential(UnitLength(), geometry.make(weight, None, self.direction))
 
     def extra_repr(self) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from bequest.execution.modules import require_module
 from bequest.execution.running import evaluation_mode, run
 from bequest.sparse.encoding import stored_bytes
-from bequest.sparse.geometry import KINDS, Geometry
+from bequest.sparse.geometry import KINDS, LayerGeometry
 from bequest.sparse.recovered import Recovered
 
 
@@ -80,8 +80,8 @@ def storage(module: nn.Module, example_inputs: Any) -> list[LayerStorage]:
     return [_counted(name, layer, positions.get(name, 0)) for name, layer in layers.items()]
 
 
-def _geometry(layer: nn.Module) -> Geometry:
-    return layer.geometry if isinstance(layer, Recovered) else Geometry.of(layer)  # type: ignore[arg-type]
+def _geometry(layer: nn.Module) -> LayerGeometry:
+    return layer.geometry if isinstance(layer, Recovered) else LayerGeometry.of(layer)  # type: ignore[arg-type]
 
 
 def _counted(name: str, layer: nn.Module, positions: int) -> LayerStorage:

@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor, fx
 
-from bequest.graph.geometry import LAYERS, Geometry
+from bequest.graph.geometry import LAYERS, geometry_of
 from bequest.graph.rules import Reading
 from bequest.graph.rules.norms import epsilon
 from bequest.graph.trace import operator_of
@@ -45,7 +45,7 @@ def folded(reading: Reading, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
         if bias is not None:
             centre = centre - tensors[bias]
             result[bias] = torch.zeros_like(tensors[bias])
-        dim = 1 if Geometry.of(layer).transposed else 0
+        dim = 1 if geometry_of(layer).transposed else 0
         shape = [-1 if d == dim else 1 for d in range(tensors[weight].ndim)]
         result[weight] = tensors[weight] * scale.view(shape)
         result[gamma], result[mean] = torch.ones_like(scale), centre * scale
@@ -57,5 +57,5 @@ def _foldable(layer: Any) -> TypeGuard[fx.Node]:
     """A layer without blocks that feeds nothing but the norm."""
     if not isinstance(layer, fx.Node) or operator_of(layer) not in LAYERS or len(layer.users) > 1:
         return False
-    geometry = Geometry.of(layer)
+    geometry = geometry_of(layer)
     return not geometry.transposed or geometry.groups == 1

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from bequest.errors import UsageError
+from bequest.graph.geometry import LAYERS, arguments, geometry_of
 from bequest.graph.groups import Channels, Group
 from bequest.graph.trace import operator_of
 from bequest.selection.widths import Choice
@@ -184,16 +185,14 @@ def _uses(channels: Channels) -> dict[str, int]:
     names = channels.reading.network.tensors
     uses: dict[str, int] = {}
     for node in channels.reading.network.nodes:
-        name = operator_of(node) if node.op == "call_function" else ""
-        if not (name.startswith("conv") or name == "linear"):
+        if node.op != "call_function" or operator_of(node) not in LAYERS:
             continue
-        weight: Any = node.args[1]
-        tensor = names.get(getattr(weight, "name", ""))
+        given, geometry = arguments(node), geometry_of(node)
+        tensor = names.get(given["weight"].name)
         if tensor is None:
             continue
-        value = node.meta["val"]
-        if "transpose" in name:  # every input is multiplied, not every output
-            value = node.all_input_nodes[0].meta["val"]
-        features = value.shape[-1 if name == "linear" else 1]
+        # Of a transposed convolution every input is multiplied, not every output.
+        value = (given["input"] if geometry.transposed else node).meta["val"]
+        features = value.shape[-1 if geometry.linear else 1]
         uses[tensor] = uses.get(tensor, 0) + value.numel() // features
     return uses

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bequest.graph.geometry import Geometry
 from bequest.surgery.operation import laid_out_as
 
 Plain = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 """The layers whose weights are filters along dimension 0."""
 
-_CONVOLUTIONS: dict[type, Callable[..., Tensor]] = {
-    nn.Conv1d: functional.conv1d,
-    nn.Conv2d: functional.conv2d,
-    nn.Conv3d: functional.conv3d,
-}
-KINDS: tuple[type, ...] = (nn.Linear, *_CONVOLUTIONS)
+KINDS: tuple[type, ...] = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""The same, by number of dimensions of their kernels."""
+
+_CONVOLUTIONS: tuple[Callable[..., Tensor], ...] = (
+    functional.conv1d,
+    functional.conv2d,
+    functional.conv3d,
+)
 
 
 def plain_filters(layer: nn.Module) -> Tensor | None:
@@ -31,50 +34,48 @@ def plain_filters(layer: nn.Module) -> Tensor | None:
     return layer.weight if isinstance(layer, Plain) and type(layer) in KINDS else None
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """What a layer does with a weight (out, in/groups, *kernel) and a bias (out,).
+@dataclass(frozen=True, kw_only=True)
+class LayerGeometry(Geometry):
+    """What a plain layer does with a weight (out, in/groups, *kernel) and a bias (out,).
 
     Attributes:
-        kind: the layer's class, one of :data:`KINDS`.
         shape: of its weight.
-        stride: per dimension; like the following ones empty, zero or one for a linear layer.
-        padding: per dimension, or "same" or "valid".
-        dilation: per dimension.
-        groups: number of blocks of channels that don't read one another.
         padding_mode: what lies beyond the border.
         border: what a mode other than zeros adds, as :func:`torch.nn.functional.pad` takes it.
     """
 
-    kind: type
     shape: tuple[int, ...]
-    stride: tuple[int, ...] = ()
-    padding: tuple[int, ...] | str = ()
-    dilation: tuple[int, ...] = ()
-    groups: int = 1
     padding_mode: str = "zeros"
     border: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, layer: Plain) -> Geometry:
+    def of(cls, layer: Plain) -> Self:
         """The geometry of a plain layer."""
         shape = tuple(layer.weight.shape)
         if isinstance(layer, nn.Linear):
-            return cls(nn.Linear, shape)
+            return cls(linear=True, shape=shape)
         return cls(
-            type(layer),
-            shape,
-            layer.stride,
-            layer.padding,
-            layer.dilation,
-            layer.groups,
-            layer.padding_mode,
-            tuple(layer._reversed_padding_repeated_twice),
+            linear=False,
+            kernel=shape[2:],
+            stride=layer.stride,
+            padding=layer.padding,
+            dilation=layer.dilation,
+            groups=layer.groups,
+            shape=shape,
+            padding_mode=layer.padding_mode,
+            border=tuple(layer._reversed_padding_repeated_twice),
         )
 
     def __call__(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """The layer's output for this weight and bias."""
-        return self._apply(x, weight, bias, self.groups)
+        if self.linear:
+            return functional.linear(x, weight, bias)
+        padding = self.padding
+        if self.padding_mode != "zeros":
+            x = functional.pad(x, self.border, mode=self.padding_mode)
+            padding = (0,) * len(self.kernel)
+        convolve = _CONVOLUTIONS[len(self.kernel) - 1]
+        return convolve(x, weight, bias, self.stride, padding, self.dilation, self.groups)
 
     def patch_norm(self, x: Tensor) -> Tensor:
         """Euclidean norm of the inputs that each filter reads, as :meth:`patch_sum` in shape.
@@ -98,14 +99,14 @@ class Geometry:
             (B, out, *size'); (B, 1, *size') or (..., 1) without groups.
         """
         ones = x.new_ones(self.groups, *self.shape[1:])
-        sums = self._apply(x, ones, None, self.groups)
+        sums = self(x, ones, None)
         if self.groups == 1:
             return sums
         return sums.repeat_interleave(self.shape[0] // self.groups, dim=1)
 
     def over_positions(self, per_filter: Tensor) -> Tensor:
         """(out,) in a shape that broadcasts against the layer's output."""
-        return per_filter.reshape(-1, *[1] * (len(self.shape) - 2))
+        return per_filter.reshape(-1, *[1] * len(self.kernel))
 
     def make(self, weight: Tensor, bias: Tensor | None, own: Tensor) -> Plain:
         """A plain layer of this geometry with copies of the given values.
@@ -118,13 +119,13 @@ class Geometry:
         """
         common: dict[str, Any] = {"bias": bias is not None, "device": "meta"}
         width, inputs = self.shape[:2]
-        if self.kind is nn.Linear:
+        if self.linear:
             layer: Plain = nn.Linear(inputs, width, **common)
         else:
-            layer = self.kind(
+            layer = KINDS[len(self.kernel)](
                 inputs * self.groups,
                 width,
-                self.shape[2:],
+                self.kernel,
                 stride=self.stride,
                 padding=self.padding,
                 dilation=self.dilation,
@@ -141,18 +142,8 @@ class Geometry:
     def describe(self) -> str:
         """``in=…, out=…, kernel=…`` for a module's ``repr``."""
         width, inputs = self.shape[:2]
-        kernel = f", kernel_size={self.shape[2:]}, stride={self.stride}" if self.shape[2:] else ""
+        kernel = f", kernel_size={self.kernel}, stride={self.stride}" if self.kernel else ""
         return f"{inputs * self.groups}, {width}{kernel}"
-
-    def _apply(self, x: Tensor, weight: Tensor, bias: Tensor | None, groups: int) -> Tensor:
-        if self.kind is nn.Linear:
-            return functional.linear(x, weight, bias)
-        padding = self.padding
-        if self.padding_mode != "zeros":
-            x = functional.pad(x, self.border, mode=self.padding_mode)
-            padding = (0,) * len(self.stride)
-        convolve = _CONVOLUTIONS[self.kind]
-        return convolve(x, weight, bias, self.stride, padding, self.dilation, groups)
 
 
 def copied(parameter: Tensor) -> nn.Parameter:

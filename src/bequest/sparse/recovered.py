@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bequest.sparse.bits import pack, packed_size, unpack
-from bequest.sparse.geometry import Geometry, Plain, copied
+from bequest.sparse.geometry import LayerGeometry, Plain, copied
 from bequest.sparse.remains import Remains, Scope
 
 
@@ -36,7 +36,7 @@ class Recovered(nn.Module):
 
     def __init__(
         self,
-        geometry: Geometry,
+        geometry: LayerGeometry,
         sparse: Tensor,
         constant: Tensor,
         bias: Tensor | None,
@@ -65,7 +65,8 @@ class Recovered(nn.Module):
         weight = layer.weight.detach()
         # In place, which keeps the weight's memory format.
         sparse = (weight - _per_row(middle, weight)).masked_fill_(remains.places, 0)
-        form, trained = (Geometry.of(layer), sparse, middle, layer.bias), layer.weight.requires_grad
+        form = LayerGeometry.of(layer), sparse, middle, layer.bias
+        trained = layer.weight.requires_grad
         if scope != "signed":
             return cls(*form, trained=trained)
         deviation = (constants[:, 0] - constants[:, 1]) / 2
@@ -77,7 +78,7 @@ class Recovered(nn.Module):
         """One of the same shapes as :meth:`of` gives, for values to be loaded into."""
         weight = layer.weight.detach()
         row = weight.new_zeros(len(weight))
-        form = Geometry.of(layer), torch.zeros_like(weight), row, layer.bias
+        form = LayerGeometry.of(layer), torch.zeros_like(weight), row, layer.bias
         trained = layer.weight.requires_grad
         if not signed:
             return cls(*form, trained=trained)

@@ -15,11 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
 
+from bequest.graph.geometry import LAYERS, arguments, geometry_of
 from bequest.graph.groups import Channels, Group
 from bequest.graph.ledger import Labels, Layout
 from bequest.graph.trace import operator_of
 
-_CONVOLUTIONS = frozenset(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))
 _VIEWS = frozenset({"view", "_unsafe_view", "reshape", "expand"})
 _NORMS = frozenset({"layer_norm", "native_layer_norm", "rms_norm"})
 
@@ -128,7 +128,7 @@ class Cut:
             found = self._native_group_norm(node)
         elif name == "group_norm" and args[1] == node.meta["val"].shape[1]:
             found = {1: self.shape(node)[1]}
-        elif name in _CONVOLUTIONS and _is_depthwise(node):
+        elif name in LAYERS and _is_depthwise(node):
             data: Any = args[0]
             found = {6: self.shape(data)[1 - len(data.meta["val"].shape)]}
         return found
@@ -154,27 +154,23 @@ class Cut:
 
     def _dim(self, node: fx.Node) -> int:
         first = node.meta["val"][0]
-        given: Any = node.args[2] if len(node.args) > 2 else node.kwargs.get("dim", 0)
-        return int(given) % int(first.ndim)
+        return int(arguments(node)["dim"]) % int(first.ndim)
 
     def _bounds(self, node: fx.Node) -> dict[int, Any]:
         """Start and end of a slice of channels, counted in channels that stay."""
-        source, args = node.args[0], list(node.args)
+        source, given = node.args[0], arguments(node)
         assert isinstance(source, fx.Node)
         layout = self._layouts[source]
         assert isinstance(layout, Layout)
-        given: Any = args[1] if len(args) > 1 else 0
-        dim = int(given) % len(layout.dims)
+        dim = int(given["dim"]) % len(layout.dims)
         labels = layout.dims[dim]
         if labels is None:
             return {}
-        first, last = (args[2:4] + [None] * 2)[:2]
-        start, stop, _ = slice(first, last).indices(len(labels))
+        start, stop, _ = slice(given["start"], given["end"]).indices(len(labels))
         stays = ~self.gone(labels)
         return {1: dim, 2: int(stays[:start].sum()), 3: int(stays[:stop].sum())}
 
 
 def _is_depthwise(node: fx.Node) -> bool:
-    weight: Any = node.args[1]
-    groups: Any = node.args[6] if len(node.args) > 6 else 1
-    return int(groups) > 1 and weight.meta["val"].shape[1] == 1
+    weight = arguments(node)["weight"].meta["val"]
+    return geometry_of(node).groups > 1 and weight.shape[1] == 1

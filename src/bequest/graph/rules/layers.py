@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any, Literal
+from typing import Literal
 
 from torch import fx
 
+from bequest.graph.geometry import Geometry, geometry_of
 from bequest.graph.ledger import Labels, Layout
 from bequest.graph.rules.base import Read, Step, Write, rule
 from bequest.graph.rules.elementwise import aligned
@@ -17,19 +18,18 @@ from bequest.graph.rules.products import multiplied
 def convolution(step: Step) -> Layout:
     """Plain, grouped and depthwise convolution; weight (out, in/groups, kernel...)."""
     data, weight, bias = step.arg(0, "input"), step.arg(1, "weight"), step.arg(2, "bias")
-    groups = int(step.arg(6, "groups", 1))
-    channel = step.ndim - (len(weight.meta["val"].shape) - 2) - 1
+    geometry = geometry_of(step.node)
+    channel = step.ndim - len(geometry.kernel) - 1
     out = _labels(step, weight, 0)
     _tie_bias(step, bias, out)
     _freeze_kernel(step, weight)
-    if groups == 1:
-        padded = _pads(step.arg(4, "padding", 0))
-        _consume(step, data, channel, weight, bias, dim=1, zero_padded=padded)
+    if geometry.groups == 1:
+        _consume(step, data, channel, weight, bias, dim=1, zero_padded=geometry.pads)
         _produce(step, weight, bias, 0, out, "conv")
     elif weight.meta["val"].shape[1] == 1:
-        _depthwise(step, data, channel, out, groups)
+        _depthwise(step, data, channel, out, geometry.groups)
     else:
-        _grouped(step, data, channel, weight, bias, out, groups)
+        _grouped(step, data, channel, weight, bias, out, geometry)
     return _result(step, data, channel, out)
 
 
@@ -41,21 +41,19 @@ def transposed_convolution(step: Step) -> Layout:
     never exact behind it: the consumer counts as zero padded.
     """
     data, weight, bias = step.arg(0, "input"), step.arg(1, "weight"), step.arg(2, "bias")
-    groups = int(step.arg(6, "groups", 1))
-    shape = weight.meta["val"].shape
-    channel = step.ndim - (len(shape) - 2) - 1
+    geometry, shape = geometry_of(step.node), weight.meta["val"].shape
+    channel = step.ndim - len(geometry.kernel) - 1
     _freeze_kernel(step, weight)
-    if groups == 1:
+    if geometry.groups == 1:
         out = _labels(step, weight, 1)
         _tie_bias(step, bias, out)
-        strides = step.arg(3, "stride", [1])
-        spread = prod(strides) if len(strides) > 1 else strides[0] ** (len(shape) - 2)
+        spread = prod(geometry.stride)
         _consume(step, data, channel, weight, bias, dim=0, zero_padded=True, spread=spread)
         _produce(step, weight, bias, 1, out, "conv")
-    elif groups == shape[0] and shape[1] == 1:
+    elif geometry.groups == shape[0] and shape[1] == 1:
         out = _labels(step, weight, 0)
         _tie_bias(step, bias, out)
-        _depthwise(step, data, channel, out, groups)
+        _depthwise(step, data, channel, out, geometry.groups)
     else:
         out = step.ledger.rest(
             step.shape[channel], f"grouped transposed convolution ({step.place})"
@@ -183,10 +181,10 @@ def _grouped(
     weight: fx.Node,
     bias: fx.Node | None,
     out: Labels,
-    groups: int,
+    geometry: Geometry,
 ) -> None:
     """Each block of outputs reads its own block of inputs: blocks keep equal numbers."""
-    layout = step.layout(data)
+    layout, groups = step.layout(data), geometry.groups
     labels = layout.dims[channel]
     step.freeze(step.layout(weight).dims[1], "is shared by the blocks of a grouped convolution")
     step.ledger.balance(out, groups, step.place)
@@ -198,8 +196,7 @@ def _grouped(
         step.freeze(labels, "the grouped weight is computed")
         return
     step.ledger.balance(labels, groups, step.place)
-    padded = _pads(step.arg(4, "padding", 0))
-    read = Read(step.node, name, step.tensor_name(bias), 1, labels, groups, padded)
+    read = Read(step.node, name, step.tensor_name(bias), 1, labels, groups, geometry.pads)
     step.reading.reads.append(read)
 
 
@@ -210,9 +207,3 @@ def _result(step: Step, data: fx.Node, channel: int, out: Labels) -> Layout:
         dims[dim] = None
     dims[channel] = out
     return Layout(tuple(dims), step.place)
-
-
-def _pads(padding: Any) -> bool:
-    if isinstance(padding, str):
-        return padding != "valid"
-    return any(padding) if isinstance(padding, list | tuple) else bool(padding)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from torch import fx
 
+from bequest.graph.geometry import arguments
 from bequest.graph.ledger import Layout
 from bequest.graph.rules.base import Step, rule
 from bequest.graph.rules.elementwise import follow
-from bequest.graph.trace import operator_of
 
 
 @rule("_native_batch_norm_legit_no_training", role="norm")
@@ -88,8 +87,7 @@ def layer_norm(step: Step) -> Layout | tuple[Layout, ...]:
 
 def epsilon(norm: fx.Node) -> float:
     """The eps of a batch norm's operator."""
-    value: Any = norm.args[7 if operator_of(norm) == "batch_norm" else 6]
-    return float(value)
+    return float(arguments(norm)["eps"])
 
 
 def _stored(step: Step) -> list[fx.Node | None]:
