@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.utils._pytree import keystr, tree_flatten_with_path, tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from bequest.errors import UsageError
 
@@ -70,13 +70,6 @@ def with_tensors(example_inputs: Any, tensors: Iterable[Tensor]) -> Any:
     return mapped(kwargs or args, lambda _: next(given))
 
 
-def places_of(example_inputs: Any) -> list[tuple[Any, ...]]:
-    """Where each tensor lies in the arguments: keys that lead to it, from the outermost."""
-    args, kwargs = normalise_inputs(example_inputs)
-    leaves, _ = tree_flatten_with_path(kwargs or args)
-    return [path for path, value in leaves if isinstance(value, Tensor)]
-
-
 def require_dense(tensor: Tensor, whose: str) -> None:
     """Refuses tensors that are stored in a way which few operators read.
 
@@ -88,11 +81,6 @@ def require_dense(tensor: Tensor, whose: str) -> None:
             f"{whose}: expected dense tensors, found one that is sparse, nested or quantised; give "
             "what to_dense(), to_padded_tensor() or dequantize() makes of it"
         )
-
-
-def described(place: tuple[Any, ...]) -> str:
-    """A place as a person would write it: ``inputs[0]``, ``inputs['mask']``."""
-    return f"inputs{keystr(place)}"
 
 
 def _plain(tensor: Tensor) -> Tensor:
