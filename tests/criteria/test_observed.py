@@ -104,6 +104,23 @@ def test_predicted_losses_follow_any_order():
         torch.testing.assert_close(losses[order[count - 1]], expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("criterion", [OBS(RIDGE), MutualInformation(RIDGE)])
+def test_a_reader_of_two_channels_alone_may_lose_both(criterion):
+    whole, few = make_reader(channels=12), make_reader(channels=2, each=1, others=0, seed=3)
+    scores = criterion.score(make_unit(whole, few), seed=0)
+    order = leaving_order(scores)
+    for count in range(1, 12):
+        gone = set(order[:count])
+        if isinstance(criterion, OBS):
+            expected = naive_error(whole, gone) + naive_error(few, gone)
+        else:
+            kept = few if not gone >= {0, 1} else None
+            left = 0 if kept is None else naive_information(few, gone)
+            expected = naive_information(whole, set()) - naive_information(whole, gone)
+            expected = expected + naive_information(few, set()) - left
+        torch.testing.assert_close(scores[order[count - 1]], expected, rtol=1e-8, atol=1e-11)
+
+
 def test_a_channel_that_others_repeat_leaves_for_nothing():
     base = make_reader(channels=4, each=1, others=0)
     mix = torch.eye(5, 4, dtype=torch.float64)

@@ -120,10 +120,12 @@ def eliminate(
     spent = torch.zeros((), dtype=torch.float64, device=device)
     for step in range(unit.size):
         if gone.sum() > DROPPED * len(held):
-            for system in systems:
-                system.drop(~gone)
+            # A reader of some of the channels alone may have nothing left to lose.
+            systems = [system for system in systems if bool(system.drop(~gone).any())]
             held, gone = held[~gone], gone[~gone]
-        costs = torch.stack([system.costs() for system in systems]).sum(0)
+        costs = torch.zeros(len(held), dtype=torch.float64, device=device)
+        if systems:
+            costs = torch.stack([system.costs() for system in systems]).sum(0)
         if order is None:
             place = int(costs.masked_fill(gone, torch.inf).argmin())
         else:
