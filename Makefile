@@ -9,6 +9,8 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt
 DEFINITION := pyproject.toml constraints.txt src/bequest/_version.py
+# A worker holds PyTorch and what the tests import: about a gigabyte.
+PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 BENCHMARKS = $(basename $(notdir $(shell grep -l '^if __name__' benchmarks/*.py)))
 
 # Two pips must not write into one environment at the same time.
@@ -22,8 +24,8 @@ help:  ## this list
 demo: .venv/.demo  ## train a small network on real digits, prune it, restore it, show what is left
 	$(BIN)/bequest demo
 
-test: lint  ## lint, then all tests: what CI runs
-	$(BIN)/pytest
+test: lint  ## lint, then all tests, on all cores: what CI runs
+	$(BIN)/pytest $(PARALLEL)
 
 test-architectures: .venv/.dev  ## prune all 29 networks of timm and transformers; takes about an hour
 	$(BIN)/pytest -m "architectures or not architectures" tests/architectures
