@@ -9,7 +9,7 @@ TORCH ?= $(shell grep '^torch==' constraints.txt)
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input -c constraints.txt
 DEFINITION := pyproject.toml constraints.txt src/bequest/_version.py
-# A worker holds PyTorch and what the tests import: about a gigabyte.
+# A worker holds PyTorch, what the tests import and their networks: up to two gigabytes.
 PARALLEL := --numprocesses auto --maxprocesses 4 --dist worksteal
 BENCHMARKS = $(basename $(notdir $(shell grep -l '^if __name__' benchmarks/*.py)))
 

@@ -152,7 +152,7 @@ def test_a_gpu_holds_half_of_what_it_has_free(monkeypatch):
 
 
 def test_what_a_walk_over_large_images_holds_stays_within_the_limit(monkeypatch):
-    limit, held, spilled = 16 * 2**20, [], []
+    limit, held, spilled = 4 * 2**20, [], []
     put = Store._put
 
     def watch(store, value):
@@ -166,7 +166,7 @@ def test_what_a_walk_over_large_images_holds_stays_within_the_limit(monkeypatch)
     model = bequest.zoo.create("resnet50").eval()
     pruned = bequest.prune(
         model,
-        torch.zeros(1, 3, 224, 224),
+        torch.zeros(1, 3, 112, 112),
         {"layer4.2.conv2": 0.5},
         restorer=Regression(images=4, inversion=0),
     )
