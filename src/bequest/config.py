@@ -172,14 +172,25 @@ def resolve(kind: str, given: object, base: type | tuple[type, ...] = ()) -> Any
     )
 
 
+def later(default: Any) -> Any:
+    """A field that came after plans had been written: at its default they stay what they were."""
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
 def to_json(config: Any) -> dict[str, Any]:
     """The JSON form of a config object: its name, the version and its fields.
 
-    Of an object of another class than those registered, its attributes. Values that JSON can't
-    hold are described in words: functions by name, tensors by shape.
+    Fields that are :func:`later` are left out at their defaults. Of an object of another class than
+    those registered, its attributes. Values that JSON can't hold are described in words: functions
+    by name, tensors by shape.
     """
     if dataclasses.is_dataclass(config):
-        held = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+        fields = {field: getattr(config, field.name) for field in dataclasses.fields(config)}
+        held = {
+            field.name: value
+            for field, value in fields.items()
+            if not (field.metadata.get("later") and value == field.default)
+        }
     else:
         held = {name: value for name, value in _attributes(config) if not name.startswith("_")}
     return {**_plain(held), "name": str(config.name), "version": VERSION}

@@ -40,9 +40,14 @@ class BatchNorms:
         self._cut, self._dense, self._weights = cut, dense, weights
         self._reading = cut.channels.reading
         self._moments: dict[fx.Node, Moments] = {}
+        self.adapts: dict[fx.Node, Adapt] = {}
 
     def adapt(self, node: fx.Node) -> Adapt:
         """Puts mean and variance into the arguments of a batch norm; leaves others as they are."""
+        self.adapts[node] = self._adapt(node)
+        return self.adapts[node]
+
+    def _adapt(self, node: fx.Node) -> Adapt:
         if self._reading.roles.get(node) != "norm":
             return list
         data, names = node.args[0], self._reading.network.tensors

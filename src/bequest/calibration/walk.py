@@ -14,7 +14,8 @@ Gram.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor, fx, nn
 from bequest.calibration import spill
 from bequest.calibration.layers import Call, Layer, bias_of, layer_weights
 from bequest.calibration.recalibration import BatchNorms
+from bequest.calibration.regions import Region
 from bequest.calibration.spill import Mapped, Store
 from bequest.calibration.stream import Adapt, Stream
 from bequest.execution.devices import device_of
@@ -59,7 +61,7 @@ class Walk:
         self.cut = cut
         self.pruned = pruned
         network, precision = self.reading.network, working_precision(dense)
-        self._device = device_of(dense)
+        self._device, self._precision = device_of(dense), precision
         precise = {
             name: tensor.to(precision) if tensor.is_floating_point() else tensor
             for name, tensor in named_tensors(dense).items()
@@ -71,6 +73,61 @@ class Walk:
         self._norms = BatchNorms(cut, self._dense, self._weights)
         self.constant = self._norms.constant
         self._everywhere = False
+        self._store: Store
+
+    def layers(self) -> Iterable[fx.Node]:
+        """The operators that apply weights which may change."""
+        return self._weights.keys()
+
+    def changeable(self, region: Region) -> list[str]:
+        """The weights, biases and factors of norms that nothing outside of a region reads."""
+        names, inside = self.reading.network.tensors, frozenset(region.nodes)
+        found = [self._added[w] for w in map(self._weights.get, region.nodes) if w in self._added]
+        for node in region.nodes:
+            stored = node.args[3:5] if self.reading.roles.get(node) == "norm" else ()
+            for value in node.all_input_nodes:
+                name = names.get(value.name)
+                if name is not None and value not in stored and inside.issuperset(value.users):
+                    found.append(name)
+        return [name for name in found if self._pruned.tensors[name].is_floating_point()]
+
+    def outside(self, region: Region, number: int) -> dict[fx.Node, Any]:
+        """What a region reads from elsewhere in the pruned stream, of one chunk."""
+        held = {node: self._pruned.values[node] for node in region.outside}
+        return {node: value[number if len(value) > 1 else 0] for node, value in held.items()}
+
+    def replay(
+        self,
+        region: Region,
+        values: Mapping[fx.Node, Any],
+        tensors: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> Mapping[fx.Node, Any]:
+        """What the operators of a region make of values from elsewhere.
+
+        Args:
+            region: one that the walk was given.
+            values: for each of its ``outside``.
+            tensors: by name, in place of the pruned network's.
+        """
+        names, pruned = self.reading.network.tensors, self._pruned
+        held = {**pruned.tensors, **tensors}
+        one = Stream(pruned.network, held, self._device, self._precision)
+        one.values = {node: [value] for node, value in values.items()}
+        for node in region.nodes:
+            for read in node.all_input_nodes:
+                if read.name in names:
+                    one.values[read] = one.tensor(names[read.name])
+            adapt = self._at_new_width(node, self._norms.adapts[node], held)
+            one.values[node] = [one.chunk(node, 0, adapt)]
+        return {node: one.values[node][0] for node in region.nodes}
+
+    def rerun(self, region: Region) -> None:
+        """Gives what the last layer of a region reads its value anew, after weights changed."""
+        source: Any = region.nodes[-1].args[0]
+        count = len(self._pruned.values[source])
+        self._pruned.values[source] = self._store.keep(
+            self.replay(region, self.outside(region, number))[source] for number in range(count)
+        )
 
     def difference(self, node: fx.Node) -> Sequence[Tensor] | None:
         """Dense minus pruned value, by chunk; None where it isn't there (yet) or is zero."""
@@ -158,6 +215,7 @@ class Walk:
         *,
         self_calibrate: bool,
         everywhere: bool = False,
+        regions: Mapping[fx.Node, Region] = MappingProxyType({}),
         title: str = "refitting",
         show: bool = False,
     ) -> None:
@@ -171,6 +229,7 @@ class Walk:
             self_calibrate: batch norms use the dense stream's statistics over all inputs, in both
                 streams, in place of the stored ones. Nothing is written back.
             everywhere: call it at every layer; with nothing pruned both streams are the dense one.
+            regions: layer's operator → what the visit may :meth:`replay` there.
             title: what a progress bar says.
             show: a progress bar on a terminal.
 
@@ -181,8 +240,10 @@ class Walk:
         feeds = iter(zip(*inputs, strict=True))
         shared = [nodes for nodes in self._calls().values() if len(nodes) > 1]
         steps = schedule(self.reading.network.nodes, shared)
-        last_readers = last_uses([node for step in steps for node in step])
+        held = {node: region.outside for node, region in regions.items()}
+        last_readers = last_uses([node for step in steps for node in step], held)
         with Store(spill.limit_on(self._device)) as store:
+            self._store = store
             for step in tracked(steps, title, steps, show):
                 if step[0].op == "placeholder":
                     self._placeholder(step[0], feeds)
@@ -225,7 +286,7 @@ class Walk:
             # A constant expanded to all channels has no operand that differs, and yet is narrower.
             differs = met or any(map(self._differs, node.all_input_nodes))
             if differs or self.cut.narrows(node):
-                adapt = self._at_new_width(node, norms[node])
+                adapt = self._at_new_width(node, norms[node], pruned.tensors)
                 pruned.values[node] = store.keep(pruned.chunks(node, adapt))
             else:
                 pruned.values[node] = dense.values[node]
@@ -250,12 +311,14 @@ class Walk:
         dense = self._dense.values
         return node in dense and dense[node] is not self._pruned.values[node]
 
-    def _at_new_width(self, node: fx.Node, recalibrate: Adapt) -> Adapt:
+    def _at_new_width(
+        self, node: fx.Node, recalibrate: Adapt, tensors: Mapping[str, Tensor]
+    ) -> Adapt:
         def adapt(args: list[Any]) -> list[Any]:
             weight = self._weights.get(node)
             if weight is not None:  # it and the bias may have been changed by the visit
                 bias = self._added.get(weight, bias_of(node, self.reading.network))
-                args[1:3] = [self._pruned.tensors[weight], self.tensor(bias)]
+                args[1:3] = [tensors[weight], None if bias is None else tensors[bias]]
             return self.cut.arguments(node, recalibrate(args))
 
         return adapt

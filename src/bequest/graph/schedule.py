@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 from torch import fx
 
@@ -37,11 +38,18 @@ def schedule(nodes: Sequence[fx.Node], together: Iterable[Step]) -> list[Step]:
     return [tuple(members[node]) for node in order]
 
 
-def last_uses(nodes: Sequence[fx.Node]) -> dict[fx.Node, list[fx.Node]]:
-    """Node → the values that nobody reads after it."""
+def last_uses(
+    nodes: Sequence[fx.Node], also: Mapping[fx.Node, Iterable[fx.Node]] = MappingProxyType({})
+) -> dict[fx.Node, list[fx.Node]]:
+    """Node → the values that nobody reads after it.
+
+    Args:
+        nodes: in an order of execution.
+        also: node → values that are needed there beside those that it reads.
+    """
     last: dict[fx.Node, fx.Node] = {}
     for node in nodes:
-        for value in (node, *node.all_input_nodes):
+        for value in (node, *node.all_input_nodes, *also.get(node, ())):
             last[value] = node
     uses: dict[fx.Node, list[fx.Node]] = defaultdict(list)
     for value, node in last.items():

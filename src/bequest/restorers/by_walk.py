@@ -10,11 +10,13 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from bequest.artifact.plan import GroupPlan
+from bequest.calibration.subject import Subject
 from bequest.calibration.walk import Walk
 from bequest.execution.precision import rounded, working_precision
 from bequest.graph.trace import named_tensors
 from bequest.restorers.base import Attempt, Restored, Restorer, group_plan
 from bequest.restorers.held_back import Errors, Measure, split
+from bequest.restorers.refine import Refine
 from bequest.restorers.refit import Change, Refit, Seen
 from bequest.surgery import operation
 from bequest.surgery.cut import Chosen
@@ -44,6 +46,10 @@ class ByWalk(Restorer):
             seen: the layer, what it reads in the pruned network and what it should write.
         """
 
+    def steps(self, subject: Subject) -> int:
+        """Of refinement behind the closed form; see :mod:`bequest.restorers.refine`."""
+        return 0
+
     def restore(self, attempt: Attempt) -> Restored:
         """Walks over the inputs twice: to refit layers, and to measure the outcome.
 
@@ -64,11 +70,24 @@ class ByWalk(Restorer):
         fitted, held_back = split(samples)
         show = attempt.progress
         walk.run(fitted.chunks, refit, self_calibrate=not samples.real, show=show)
+        former = dict(refit.former)
+        steps = self.steps(attempt.subject)
+        if steps:
+            refine = Refine(walk, steps, attempt.seed)
+            walk.run(
+                fitted.chunks,
+                refine,
+                self_calibrate=not samples.real,
+                regions=refine.regions,
+                title="refining",
+                show=show,
+            )
+            former |= refine.former
         for name in refit.new_biases:
             types[f"{name}.bias"] = types[f"{name}.weight"]
         for name, tensor in _floating(pruned).items():
             tensor.data = rounded(name, tensor.data, types[name], f"the {self.name}").to(precision)
-        measure = Measure(walk, refit.former, refit.new_biases)
+        measure = Measure(walk, former, refit.new_biases)
         walk.run(held_back.chunks, measure, self_calibrate=False, title="measuring", show=show)
         for name, tensor in _floating(pruned).items():
             tensor.data = tensor.data.to(types[name])

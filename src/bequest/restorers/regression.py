@@ -21,12 +21,16 @@ from torch import Tensor, nn
 
 from bequest.calibration.inputs import Source, Synthetic
 from bequest.calibration.inputs.asked import Data, samples_from
+from bequest.calibration.inputs.base import macs_of_one
+from bequest.calibration.inputs.synthetic import PASSES
 from bequest.calibration.patches import as_weight
 from bequest.calibration.samples import Samples
-from bequest.config import register
+from bequest.calibration.subject import Subject
+from bequest.config import later, register
 from bequest.errors import UsageError
 from bequest.restorers.by_walk import ByWalk
 from bequest.restorers.normal_equations import Solution, solve
+from bequest.restorers.refine import BATCH
 from bequest.restorers.refit import Change, Seen
 
 
@@ -44,6 +48,9 @@ class Regression(ByWalk):
         inversion: steps by which images are fitted to what the network has learnt.
         ridge: penalty on the change of the weights, relative to the mean variance of the inputs;
             :data:`MADE_UP` times that where tokens are made up.
+        refine: steps by which layers are refined together behind the closed form
+            (:mod:`bequest.restorers.refine`). None = as many as :data:`REFINING`
+            multiply-accumulates allow, at most :data:`MOST_STEPS`; 0 = the closed form alone.
     """
 
     name: ClassVar[str]
@@ -53,15 +60,28 @@ class Regression(ByWalk):
     value_range: tuple[float, float] | None = None
     inversion: int | None = None
     ridge: float = 1e-2
+    refine: int | None = later(0)
 
     def __post_init__(self) -> None:
         self.inputs()  # which checks its fields
         if not 0 <= self.ridge < float("inf"):
             raise UsageError(f"regression: expected ridge ≥ 0, found {self.ridge!r}")
+        steps = self.refine
+        if steps is not None and (
+            isinstance(steps, bool) or not isinstance(steps, int) or steps < 0
+        ):
+            raise UsageError(f"regression: expected refine ≥ 0, found {steps!r}")
 
     def inputs(self) -> Source:
         """What makes the inputs up where no data is given."""
         return Synthetic(self.images, self.source, self.value_range, self.inversion)
+
+    def steps(self, subject: Subject) -> int:
+        """Of refinement: those asked for, or what is affordable."""
+        if self.refine is not None:
+            return self.refine
+        each = PASSES * BATCH * macs_of_one(subject.dense, subject.inputs)
+        return min(MOST_STEPS, REFINING // each)
 
     def refit(self, seen: Seen) -> Change:
         """Solves the layer's regression; what can't be solved is corrected by its biases alone."""
@@ -109,6 +129,12 @@ class Regression(ByWalk):
         """
         return samples_from(data, self.inputs(), model, example_inputs, seed, show=show)
 
+
+MOST_STEPS = 300
+"""Steps of refinement where nobody says how many."""
+
+REFINING = 3 * 10**12
+"""Multiply-accumulates of refinement where nobody says how many steps: a minute or two on a CPU."""
 
 MADE_UP = 100
 """Times the ridge where tokens are made up: layers see so little of texts in them that following

@@ -1,0 +1,187 @@
+"""Refines regions behind the closed form: what one matrix at a time cannot find.
+
+A second walk stops at every layer that reads something else than in the dense network. The layers
+that wrote what it reads, the norms between and the layer itself
+(:class:`~bequest.calibration.regions.Region`) are moved together, by Adam on
+
+    L = Σ ‖s ∘ (out − wanted)‖² / Σ ‖s ∘ (wanted − mean)‖²,
+
+out what the region makes of the pruned stream, wanted what the dense network writes there and what
+the branch that it is added to lacks (:mod:`~bequest.restorers.wanted`), s the scale γ/σ of the
+batch norm between. Nothing outside of the region is run or differentiated. A part of the inputs is
+not learnt from: of the steps on the way those weights are taken that are best on it, and the closed
+form stays where none is better.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from math import cos, inf, isfinite, pi
+
+import torch
+from torch import Tensor, fx
+
+from bequest.calibration.layers import Call, Layer
+from bequest.calibration.regions import Region
+from bequest.calibration.walk import Walk
+from bequest.execution.randomness import stream
+from bequest.restorers.wanted import wanted
+
+RATE = 0.05
+"""First step of Adam, relative to the root mean square of each tensor; falls to 0 by a cosine."""
+
+BATCH = 64
+"""Inputs of a step."""
+
+UNSEEN = 0.125
+"""Share of the inputs that no step learns from; at least one chunk."""
+
+NOTHING = 1e-2
+"""What a tensor of zeros, such as a new bias, counts as."""
+
+LOOKS = 8
+"""How often the inputs that no step learns from are looked at."""
+
+
+@dataclass(frozen=True)
+class Refined:
+    """What was gained: relative squared errors on the inputs that no step learnt from."""
+
+    before: float
+    after: float
+
+
+class Refine:
+    """Refines each region that a walk meets.
+
+    Args:
+        walk: over the networks as the closed form has left them.
+        steps: of Adam, for each region.
+        seed: of the draws of batches.
+
+    Attributes:
+        regions: the layer's operator → its region; the walk holds what they read.
+        gains: layer → what was gained.
+        former: name → tensor that was changed, as it had been.
+    """
+
+    def __init__(self, walk: Walk, steps: int, seed: int) -> None:
+        self.walk, self.steps, self.seed = walk, steps, seed
+        self.gains: dict[str, Refined] = {}
+        self.former: dict[str, Tensor] = {}
+        self.regions = _regions(walk)
+
+    def __call__(self, layer: Layer) -> None:
+        """Moves the weights of the layer's region, if it has one of its own."""
+        call = layer.calls[0]
+        region = self.regions.get(call.node)
+        if region is None or not layer.whole:
+            return
+        task = _Task(self.walk, call, region)
+        start = {name: self._tensor(name).clone() for name in self.walk.changeable(region)}
+        found, gain = self._best(task, start)
+        self.gains[layer.name] = gain
+        if gain.after < gain.before:
+            for name, value in found.items():
+                self.former.setdefault(name, start[name])
+                self._tensor(name).copy_(value)
+            self.walk.rerun(region)
+
+    def _tensor(self, name: str) -> Tensor:
+        tensor = self.walk.tensor(name)
+        assert tensor is not None
+        return tensor.detach()
+
+    def _best(
+        self, task: _Task, start: Mapping[str, Tensor]
+    ) -> tuple[Mapping[str, Tensor], Refined]:
+        """The best weights on the way, judged by inputs that no step learns from."""
+        now = {name: value.clone().requires_grad_() for name, value in start.items()}
+        sizes = {name: _size(value) for name, value in start.items()}
+        adam = torch.optim.Adam([{"params": [now[n]], "lr": RATE * sizes[n]} for n in now])
+        before = best = task.unseen_loss(start)
+        found: Mapping[str, Tensor] = start
+        batches = task.batches(self.seed)
+        for step in range(self.steps):
+            for group, name in zip(adam.param_groups, now, strict=True):
+                group["lr"] = RATE * sizes[name] * (1 + cos(pi * step / self.steps)) / 2
+            adam.zero_grad(set_to_none=True)
+            batch = next(batches)
+            for number in batch:  # views in the graph have the size of a chunk
+                with torch.enable_grad():
+                    (task.loss(now, number) / len(batch)).backward()  # type: ignore[no-untyped-call]
+            adam.step()
+            if (step + 1) % max(1, self.steps // LOOKS) == 0:
+                error = task.unseen_loss(now)
+                if error < best:
+                    best = error
+                    found = {name: value.detach().clone() for name, value in now.items()}
+        return found, Refined(before, best)
+
+
+def _regions(walk: Walk) -> dict[fx.Node, Region]:
+    """The layer's operator → its region."""
+    found = {}
+    for node in walk.layers():
+        region = Region.behind(walk.cut, node)
+        if region is not None:
+            found[node] = region
+    return found
+
+
+class _Task:
+    """What a region is to write, over the chunks of a walk."""
+
+    def __init__(self, walk: Walk, call: Call, region: Region) -> None:
+        self.walk, self.region = walk, region
+        self.targets = wanted(walk, call)
+        self.scale = _scale(walk, call)
+        count = len(self.targets)
+        self.unseen = list(range(count - max(1, round(UNSEEN * count)), count))
+        self.seen = list(range(self.unseen[0])) or self.unseen
+        self.size = self._spread()
+
+    def loss(self, tensors: Mapping[str, Tensor], number: int) -> Tensor:
+        """Of a chunk, relative to what the targets vary by."""
+        target, values = self.targets[number], self.walk.outside(self.region, number)
+        out = self.walk.replay(self.region, values, tensors)[self.region.nodes[-1]]
+        return self._square(out - target) / (len(target) * self.size)
+
+    @torch.no_grad()
+    def unseen_loss(self, tensors: Mapping[str, Tensor]) -> float:
+        """Over the inputs that no step learns from."""
+        loss = float(torch.stack([self.loss(tensors, i) for i in self.unseen]).mean())
+        return loss if isfinite(loss) else inf
+
+    def batches(self, seed: int) -> Iterator[list[int]]:
+        """As many chunks as make a batch, all of them in an order of its own each round."""
+        generator = stream(seed)
+        each = max(1, BATCH // len(self.targets[0]))
+        while True:
+            order = torch.randperm(len(self.seen), generator=generator).tolist()
+            for first in range(0, len(order), each):
+                yield [self.seen[i] for i in order[first : first + each]]
+
+    def _square(self, values: Tensor) -> Tensor:
+        return (values if self.scale is None else values * self.scale).square().sum()
+
+    def _spread(self) -> float:
+        """Σ ‖s ∘ (wanted − mean)‖² of one input, the mean that over inputs."""
+        mean = torch.stack([target.mean(0) for target in self.targets]).mean(0)
+        total = sum(float(self._square(target - mean)) for target in self.targets)
+        return max(total / sum(map(len, self.targets)), 1e-30)
+
+
+def _scale(walk: Walk, call: Call) -> Tensor | None:
+    """γ/σ of a batch norm behind the call, shaped like its output; None where there is none."""
+    users = list(call.node.users)
+    if len(users) != 1 or walk.reading.roles.get(users[0]) != "norm":
+        return None
+    scale = walk.norm_scale(users[0], call.node)
+    return scale.view([-1 if d == 1 else 1 for d in range(call.dense[0].ndim)])
+
+
+def _size(value: Tensor) -> float:
+    """Root mean square of a tensor: what a step of Adam is relative to."""
+    return float(value.square().mean().sqrt()) or NOTHING

@@ -1,0 +1,185 @@
+"""Refinement: regions as they should be, never worse, the same for equal seeds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+import bequest
+from bequest import config
+from bequest.calibration.regions import Region
+from bequest.errors import UsageError
+from bequest.graph.groups import group
+from bequest.graph.rules import read
+from bequest.graph.trace import named_tensors, operator_of, trace
+from bequest.restorers import Regression, refine
+from bequest.surgery.cut import Chosen, Cut
+from tests.networks import randomise
+
+
+class Block(nn.Module):
+    """A residual block with a depthwise layer and a gate, and a classifier."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.expand = nn.Conv2d(8, 16, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(16)
+        self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False)
+        self.norm2 = nn.BatchNorm2d(16)
+        self.project = nn.Conv2d(16, 8, 1, bias=False)
+        self.norm3 = nn.BatchNorm2d(8)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(self.norm(self.stem(x)))
+        inner = F.relu6(self.norm1(self.expand(x)))
+        inner = F.relu6(self.norm2(self.depthwise(inner)))
+        x = x + self.norm3(self.project(inner))
+        return self.head(F.relu(x).mean((2, 3)))
+
+
+class Gated(nn.Module):
+    """A gated MLP without norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.gate = nn.Linear(12, 24), nn.Linear(12, 24)
+        self.down = nn.Linear(24, 12)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.down(F.silu(self.gate(x)) * self.up(x))
+
+
+class Attention(nn.Module):
+    """Heads, whose values and queries leave together."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv = nn.ModuleList(nn.Linear(16, 16) for _ in range(3))
+        self.out = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        parts = (each(x).unflatten(-1, (4, 4)).transpose(1, 2) for each in self.qkv)
+        mixed = F.scaled_dot_product_attention(*parts)
+        return x + self.out(mixed.transpose(1, 2).flatten(2))
+
+
+SHAPES = {Block: (3, 8, 8), Gated: (12,), Attention: (6, 16)}
+
+
+def made(network: type[nn.Module]) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    return randomise(network()).eval(), torch.randn(
+        384 if network is Gated else 96, *SHAPES[network]
+    )
+
+
+def cut_in_half(model: nn.Module, x: Tensor) -> Cut:
+    channels = group(read(trace(model, x)))
+    chosen = []
+    for member in channels.groups:
+        if member.kind == "inner" and not member.is_output and member.free > 1:
+            keep = torch.arange(member.size).numpy() % 2 == 0
+            chosen.append(Chosen(member, keep))
+    return Cut.of(channels, chosen)
+
+
+@pytest.mark.parametrize(
+    ("network", "last", "layers"),
+    [
+        (Block, "project", {"expand", "depthwise", "project"}),
+        (Gated, "down", {"up", "gate", "down"}),
+    ],
+)
+def test_a_region_reaches_back_to_who_writes_the_channels(network, last, layers):
+    model, x = made(network)
+    cut = cut_in_half(model, x[:2])
+    network_ = cut.channels.reading.network
+    ends = [node for node in network_.nodes if operator_of(node) in ("conv2d", "linear")]
+    (region,) = (
+        r
+        for r in (Region.behind(cut, node) for node in ends)
+        if r and f"{last}.weight" in r.tensors
+    )
+    assert {name.split(".")[0] for name in region.tensors if name.endswith("weight")} >= layers
+    assert len(region.outside) == 1
+
+
+@pytest.mark.parametrize("network", SHAPES)
+@pytest.mark.parametrize("real", [True, False])
+def test_no_region_gets_worse_on_inputs_not_learnt_from(network, real, monkeypatch):
+    model, x = made(network)
+    gains = []
+    told = refine.Refine.__call__
+
+    def noted(self, layer):
+        told(self, layer)
+        gains.extend(self.gains.values())
+
+    monkeypatch.setattr(refine.Refine, "__call__", noted)
+    found = bequest.prune(
+        model,
+        x[:2],
+        0.5,
+        restorer=Regression(images=len(x), inversion=0, refine=24),
+        data=[x] if real else None,
+        round_to=1,
+    )
+    assert gains
+    assert all(gain.after <= gain.before for gain in gains)
+    assert any(gain.after < gain.before for gain in gains)
+    assert found.report.groups[0].restored_by == "regression"
+
+
+def test_it_fits_inputs_held_back_from_all_of_it_better():
+    model, x = made(Block)
+    errors = [
+        bequest.prune(model, x[:2], 0.5, restorer=Regression(refine=steps), data=[x], round_to=1)
+        .report.groups[0]
+        .reconstruction_error
+        for steps in (0, 60)
+    ]
+    assert errors[1] < errors[0]
+
+
+def test_equal_seeds_give_equal_bits_and_nothing_pruned_nothing_changed():
+    model, x = made(Block)
+    restorer = Regression(images=64, inversion=0, refine=8)
+    first, second = (
+        named_tensors(bequest.prune(model, x[:2], 0.5, restorer=restorer, round_to=1).model)
+        for _ in range(2)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    whole = named_tensors(bequest.prune(model, x[:2], 0.0, restorer=restorer).model)
+    assert all(torch.equal(whole[name], value) for name, value in named_tensors(model).items())
+
+
+def test_steps_that_diverge_leave_the_closed_form(monkeypatch):
+    model, x = made(Block)
+    monkeypatch.setattr(refine, "RATE", 1e30)
+    closed, refined = (
+        named_tensors(
+            bequest.prune(
+                model, x[:2], 0.5, restorer=Regression(refine=steps), data=[x], round_to=1
+            ).model
+        )
+        for steps in (0, 16)
+    )
+    assert all(torch.equal(closed[name], refined[name]) for name in closed)
+
+
+def test_a_plan_speaks_of_it_where_it_was_asked_for():
+    assert "refine" not in config.to_json(Regression())
+    said = config.to_json(Regression(refine=8))
+    assert said["refine"] == 8
+    assert config.from_json("restorer", said) == Regression(refine=8)
+
+
+@pytest.mark.parametrize("steps", [-1, 1.5, True])
+def test_wrong_steps(steps):
+    with pytest.raises(UsageError, match="refine ≥ 0"):
+        Regression(refine=steps)
