@@ -10,6 +10,7 @@ import pytest
 from bequest import config
 from bequest.calibration.inputs import Source
 from bequest.criteria.base import Criterion
+from bequest.errors import UsageError
 from bequest.graph.rules.base import rule
 from bequest.restorers.base import Restorer
 from bequest.restorers.by_walk import ByWalk
@@ -96,3 +97,14 @@ def test_a_method_of_ones_own_that_lacks_methods_is_told_which():
 def test_an_operator_has_one_rule():
     with pytest.raises(ValueError, match="relu has a rule: activation"):
         rule("relu", role="join")(print)
+
+
+def test_a_method_with_a_required_field_says_how_it_is_given():
+    @config.register("kind of a test", "power")
+    @dataclass(frozen=True)
+    class Power(config.Method):
+        exponent: float
+
+    with pytest.raises(UsageError, match=r"no default for exponent; in Python give Power\(expo"):
+        config.resolve("kind of a test", "power")
+    assert config.resolve("kind of a test", Power(2.0)) == Power(2.0)

@@ -159,7 +159,7 @@ def resolve(kind: str, given: object, base: type | tuple[type, ...] = ()) -> Any
     """
     known = _REGISTRY.get(kind, {})
     if isinstance(given, str):
-        return named(kind, given)()
+        return _with_defaults(kind, named(kind, given))
     if type(given) in known.values() or isinstance(given, base):
         return given
     bases = base if isinstance(base, tuple) else (base,)
@@ -175,6 +175,26 @@ def resolve(kind: str, given: object, base: type | tuple[type, ...] = ()) -> Any
 def later(default: Any) -> Any:
     """A field that came after plans had been written: at its default they stay what they were."""
     return dataclasses.field(default=default, metadata={"later": True})
+
+
+def _with_defaults(kind: str, cls: type) -> Any:
+    """An object of the class without arguments.
+
+    Raises:
+        UsageError: fields of it have no default.
+    """
+    required = [
+        field.name
+        for field in dataclasses.fields(cls)
+        if field.init and field.default is field.default_factory is dataclasses.MISSING
+    ]
+    if required:
+        given = ", ".join(f"{name}=..." for name in required)
+        raise UsageError(
+            f"{kind} '{cls.name}': it has no default for {', '.join(required)}; in Python give "  # type: ignore[attr-defined]
+            f"{cls.__name__}({given})"
+        )
+    return cls()
 
 
 def to_json(config: Any) -> dict[str, Any]:

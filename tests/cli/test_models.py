@@ -233,3 +233,10 @@ def test_the_form_of_the_input_survives_json():
 def test_a_forged_form_is_refused(change):
     with pytest.raises(ArtifactError, match=r"recipe\.input"):
         InputForm.from_json({**InputForm((3, 32, 32)).to_json(), **change})
+
+
+def test_a_prefix_that_is_taken_or_no_prefix_is_refused():
+    with pytest.raises(ValueError, match=r"'zoo:' is taken by bequest\.cli\.sources\.zoo"):
+        base.source("zoo:OTHER")(lambda word, published: None)
+    with pytest.raises(ValueError, match="expected 'PREFIX:WORD', found 'noform'"):
+        base.source("noform")

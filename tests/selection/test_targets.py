@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import bequest
 from bequest.errors import UsageError
@@ -16,7 +18,7 @@ from bequest.graph.trace import trace
 from bequest.restorers import Regression
 from bequest.selection.allocation import Allocation, largest, within_budget
 from bequest.selection.targets.agreement import agreement
-from bequest.selection.targets.base import parse
+from bequest.selection.targets.base import Met, Target, parse
 from bequest.selection.widths import Choice
 from tests.networks import NETWORKS, DepthwiseTail, Plain, randomise
 
@@ -132,6 +134,47 @@ def test_agreement_is_met_with_something_pruned():
 def test_wrong_targets(target):
     with pytest.raises(UsageError, match="target: expected KIND:SHARE"):
         parse(target)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        (lambda choices: choices, TypeError, "expected a Met, found tuple"),
+        (lambda choices: Met(()), ValueError, "each of the choices"),
+        (lambda choices: Met((*choices, choices[0])), ValueError, "once"),
+        (lambda choices: Met([replace(c, ratio=float("nan")) for c in choices]), ValueError, "nan"),
+        (lambda choices: Met([replace(c, ratio=1.0) for c in choices]), ValueError, "found 1.0"),
+    ],
+)
+def test_what_a_target_of_ones_own_answers_is_checked(answer, error, message):
+    class Own(Target):
+        observes = False
+
+        def meet(self, search):
+            return answer(search.choices)
+
+    with pytest.raises(error, match=message):
+        bequest.prune(randomise(Plain()), torch.zeros(1, 3, 8, 8), target=Own(0.5), restorer="none")
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_group_that_no_plain_layer_reads_is_refused_where_inputs_are_looked_at(groups):
+    reader = (
+        nn.ConvTranspose2d(16, 8, 2, stride=2) if groups == 1 else nn.Conv2d(16, 8, 3, groups=2)
+    )
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), reader, nn.ReLU(), nn.Conv2d(8, 4, 1)
+    ).eval()
+    for options in ({"ratio": 0.5, "criterion": "obs"}, {"target": "params:0.8"}):
+        found = bequest.prune(
+            model,
+            torch.zeros(1, 3, 8, 8),
+            restorer="none",
+            data=[torch.randn(8, 3, 8, 8)],
+            round_to=1,
+            **options,
+        )
+        assert {one.group for one in found.report.refused} >= {"0"}
 
 
 def test_a_ratio_and_a_target_are_too_much():

@@ -132,7 +132,8 @@ class Settings:
         if call.reads_inputs and not isinstance(data, Samples | Source):
             data = self.seen(model, example, call.restorer.inputs().within(value_range), data)
         method = call.restorer
-        if hasattr(method, "value_range"):  # the plan is to say it
+        if value_range and getattr(method, "value_range", value_range) is None:
+            # The plan is to say it.
             method = dataclasses.replace(method, value_range=value_range)  # type: ignore[type-var]
         with warnings.catch_warnings():  # notes of the report say it
             warnings.simplefilter("ignore", NothingPrunedWarning)

@@ -66,7 +66,7 @@ class ByWalk(Restorer):
         for tensor in _floating(pruned).values():
             tensor.data = tensor.data.to(precision)
         walk = Walk(attempt.cut, model, pruned)
-        refit = Refit(walk, self.refit, attempt.seed, made_up=samples.tokens_alone)
+        refit = Refit(walk, self.refit, attempt.seed, made_up=samples.tokens_alone, name=self.name)
         fitted, held_back = split(samples)
         show = attempt.progress
         walk.run(fitted.chunks, refit, self_calibrate=not samples.real, show=show)

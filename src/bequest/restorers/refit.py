@@ -12,6 +12,7 @@ from torch import Tensor
 from bequest.calibration.layers import Layer
 from bequest.calibration.moments import Moments, sampled_places
 from bequest.calibration.walk import Walk
+from bequest.errors import ModelError
 from bequest.restorers.wanted import wanted
 
 
@@ -68,6 +69,13 @@ class Seen:
         assert weight is not None
         return weight
 
+    @property
+    def outputs(self) -> int:
+        """How many outputs the layer has: what a bias has a number for."""
+        call = self.layer.calls[0]
+        space = 0 if call.geometry.linear else len(call.geometry.kernel)
+        return int(call.dense[0].shape[-1 - space])
+
     @cached_property
     def owned(self) -> Mapping[str | None, bool]:
         """Bias → whether nothing but this layer reads it; None: calls that add none."""
@@ -104,21 +112,54 @@ class Refit:
     """
 
     def __init__(
-        self, walk: Walk, refit: Callable[[Seen], Change], seed: int, *, made_up: bool
+        self, walk: Walk, refit: Callable[[Seen], Change], seed: int, *, made_up: bool, name: str
     ) -> None:
         self.walk, self.refit, self.seed, self.made_up = walk, refit, seed, made_up
+        self.name = name
         self.changes: dict[str, Change] = {}
         self.new_biases: list[str] = []
         self.former: dict[str, Tensor] = {}
 
     def __call__(self, layer: Layer) -> None:
-        """Asks what the layer is to change by and writes it."""
-        change = self.refit(Seen(self.walk, layer, self.seed, self.made_up))
+        """Asks what the layer is to change by and writes it.
+
+        Raises:
+            TypeError, ValueError: it is no change, or doesn't fit the layer.
+            ModelError: it is not finite, as from weights that are not.
+        """
+        seen = Seen(self.walk, layer, self.seed, self.made_up)
+        change = self.refit(seen)
+        self._check(seen, change)
         self.changes[layer.name] = change
         if change.weight is not None:
             self._raise(layer.weight, change.weight)
         for bias, gain in change.biases.items():
             self._raise(bias or self._new_bias(layer), gain.flatten())
+
+    def _check(self, seen: Seen, change: Change) -> None:
+        whose = f"restorer '{self.name}': '{seen.layer.name}'"
+        if not isinstance(change, Change):
+            raise TypeError(f"{whose}: expected a Change, found {type(change).__name__}")
+        if change.weight is not None and change.weight.shape != seen.weight.shape:
+            found, expected = tuple(change.weight.shape), tuple(seen.weight.shape)
+            raise ValueError(f"{whose}: expected a weight of shape {expected}, found {found}")
+        for bias, gain in change.biases.items():
+            given = bias is None and bias in seen.owned and seen.may_have_bias
+            if not given and not seen.owned.get(bias):
+                raise ValueError(
+                    f"{whose}: expected biases that nothing else reads, or None where it may be "
+                    f"given one, found {bias!r}; ask seen.owned and seen.may_have_bias"
+                )
+            if gain.numel() != seen.outputs:
+                raise ValueError(
+                    f"{whose}: expected {seen.outputs} gains of {bias!r}, found {gain.numel()}"
+                )
+        for values in (change.weight, *change.biases.values()):
+            if values is not None and not bool(values.isfinite().all()):
+                raise ModelError(
+                    f"{whose}: expected a finite change, found NaN or infinity; look for such "
+                    "values in its weights, or take another restorer"
+                )
 
     def _new_bias(self, layer: Layer) -> str:
         self.new_biases.append(layer.name)
@@ -127,5 +168,5 @@ class Refit:
     def _raise(self, name: str, gain: Tensor) -> None:
         tensor = self.walk.tensor(name)
         assert tensor is not None
-        self.former[name] = tensor.detach().clone()
+        self.former.setdefault(name, tensor.detach().clone())
         tensor.detach().copy_((tensor.detach().double() + gain).to(tensor.dtype))

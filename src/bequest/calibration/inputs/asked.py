@@ -68,7 +68,7 @@ def require_agreed(method: Any, made_up: Source, data: Samples | Source | None) 
     """Refuses what a method says of made-up inputs where the call's data says otherwise.
 
     Args:
-        method: a config object that may have fields of its source of inputs.
+        method: a config object; what it says of inputs it passes on to its source.
         made_up: that source.
         data: the call's.
 
@@ -81,7 +81,8 @@ def require_agreed(method: Any, made_up: Source, data: Samples | Source | None) 
     told = {
         field.name: getattr(method, field.name)
         for field in dataclasses.fields(method)
-        if hasattr(made_up, field.name) and getattr(method, field.name) != field.default
+        if getattr(method, field.name) != field.default
+        and getattr(made_up, field.name, field.default) == getattr(method, field.name)
     }
     own = type(method).__name__
     if isinstance(data, Given):

@@ -56,7 +56,20 @@ class Source(config.Method, ABC):
         args, kwargs = inputs_for(model, example_inputs)
         example_inputs = mapped(kwargs or args, lambda one: one.to(working_dtype(one.dtype)))
         made = self._make(model, example_inputs, seed, show)
+        self._check(made)
         return noted(made.placed_like(example_inputs, device_of(model)), model, example_inputs)
+
+    def _check(self, made: Samples) -> None:
+        """Raises ValueError or TypeError where a source makes other things than equal chunks."""
+        whose = f"source of inputs '{self.name}'"
+        if not isinstance(made, Samples):
+            raise TypeError(f"{whose}: expected Samples, found {type(made).__name__}")
+        shapes = {tuple(tuple(part.shape) for part in chunk) for chunk in made.chunks}
+        if len(shapes) != 1 or not made.chunk_size:
+            raise ValueError(f"{whose}: expected chunks of one size, found {sorted(shapes)}")
+        for part in (part for chunk in made.chunks for part in chunk):
+            if part.is_floating_point() and not bool(part.isfinite().all()):
+                raise ValueError(f"{whose}: expected finite inputs, found NaN or infinite ones")
 
     @abstractmethod
     def _make(self, model: nn.Module, example_inputs: Any, seed: int, show: bool) -> Samples:

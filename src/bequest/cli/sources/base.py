@@ -20,10 +20,20 @@ _SOURCES: dict[str, tuple[str, Source]] = {}
 
 
 def source(form: str) -> Callable[[Source], Source]:
-    """Files a source under the prefix of ``form``, which is shown to the user: ``"zoo:NAME"``."""
+    """Files a source under the prefix of ``form``, which is shown to the user: ``"zoo:NAME"``.
+
+    Raises:
+        ValueError: it is of another form, or another source has the prefix.
+    """
+    prefix, colon, word = form.partition(":")
+    if not (prefix and colon and word):
+        raise ValueError(f"source of models: expected 'PREFIX:WORD', found {form!r}")
 
     def file(function: Source) -> Source:
-        _SOURCES[form.partition(":")[0]] = (form, function)
+        taken = _SOURCES.get(prefix, (form, function))[1]
+        if taken.__module__ != function.__module__:
+            raise ValueError(f"'{prefix}:' is taken by {taken.__module__}; choose another prefix")
+        _SOURCES[prefix] = (form, function)
         return function
 
     return file

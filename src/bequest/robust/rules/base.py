@@ -32,7 +32,13 @@ PAIRS: dict[str, Rule] = {}
 
 
 def file(rule: Rule, operators: str) -> None:
-    """Files a rule for ATen operators, named between spaces."""
+    """Files a rule for ATen operators, named between spaces.
+
+    Raises:
+        ValueError: one of them has another rule.
+    """
+    if taken := RULES.keys() & set(operators.split()):
+        raise ValueError(f"{', '.join(sorted(taken))}: expected operators without an interval rule")
     RULES.update(dict.fromkeys(operators.split(), rule))
 
 

@@ -54,14 +54,13 @@ class Met:
 
 
 @dataclass(frozen=True)
-class Target(ABC):
+class Target(config.Method, ABC):
     """What the pruned network as a whole is to reach; "NAME:VALUE" in a call.
 
     Attributes:
         value: in (0, 1).
     """
 
-    name: ClassVar[str]
     observes: ClassVar[bool] = True
     """Whether choices are to predict what each channel's loss costs."""
 
@@ -80,11 +79,13 @@ class Target(ABC):
 
 
 def parse(text: Any) -> Target:
-    """Reads "macs:0.5" and the like.
+    """Reads "macs:0.5" and the like; a target passes through.
 
     Raises:
         UsageError: it is of another form.
     """
+    if isinstance(text, Target):
+        return text
     names = config.names("target")
     expected = f"target: expected KIND:SHARE with KIND one of {', '.join(names)} and SHARE in "
     expected += f"(0, 1), such as 'macs:0.5'; found {text!r}"
@@ -111,6 +112,22 @@ def met(target: Target, search: Search) -> Met:
     if not search.choices:
         raise UsageError(f"target {target}: no group of this network can lose channels")
     found = target.meet(search)
+    _check(target, search, found)
     if search.restoration.form == "module":
         require_sound(search.subject, search.chosen(found.choices))
     return found
+
+
+def _check(target: Target, search: Search, found: Met) -> None:
+    """Raises ValueError or TypeError where a target gives other things than ratios of choices."""
+    whose = f"target '{target.name}'"
+    if not isinstance(found, Met):
+        raise TypeError(f"{whose}: expected a Met, found {type(found).__name__}")
+    asked, given = ([one.group.name for one in each.choices] for each in (search, found))
+    if sorted(asked) != sorted(given):
+        raise ValueError(f"{whose}: expected each of the choices {asked} once, found {given}")
+    for one in found.choices:
+        if not 0 <= one.ratio < 1:
+            raise ValueError(
+                f"{whose}: expected ratios in [0, 1), found {one.ratio} for '{one.group.name}'"
+            )
