@@ -264,11 +264,9 @@ def from_json(kind: str, data: Mapping[str, Any]) -> Any:
     name, version = fields.pop("name", None), fields.pop("version", None)
     if version != VERSION:
         raise UsageError(f"{kind} config: expected version {VERSION}, found {version!r}")
-    known = _REGISTRY.get(kind, {})
-    if name not in known:
-        raise UnknownNameError(kind, str(name), known)
-    allowed = {field.name for field in dataclasses.fields(known[name])}
+    cls: Any = named(kind, str(name))
+    allowed = {field.name for field in dataclasses.fields(cls)}
     unknown = sorted(fields.keys() - allowed)
     if unknown:
         raise UsageError(f"{kind} '{name}' has no field {unknown}; fields: {sorted(allowed)}")
-    return known[name](**fields)
+    return cls(**fields)

@@ -139,3 +139,53 @@ def test_what_does_not_go_together_is_said(data, restorer, expected):
 def test_wrong_fields(kind, fields, expected):
     with pytest.raises(BequestError, match=expected):
         kind(**fields)
+
+
+@dataclass(frozen=True)
+class Chunks(Source):
+    """Gives out what it holds."""
+
+    made: object
+
+    def _make(self, model: nn.Module, example_inputs: object, seed: int, show: bool) -> Samples:
+        return self.made
+
+
+@pytest.mark.parametrize(
+    ("shapes", "fill"),
+    [
+        ([], 0.0),
+        ([(0, 3, 8, 8)], 0.0),
+        ([(8, 3, 8, 8), (4, 3, 8, 8)], 0.0),
+        ([(8, 3, 8, 8), (8, 3, 8, 9)], 0.0),
+        ([(8, 3, 8, 8)], float("nan")),
+    ],
+)
+def test_what_a_source_makes_is_refused_by_its_name(shapes, fill):
+    chunks = tuple((torch.full(shape, fill),) for shape in shapes)
+    with pytest.raises(ValueError, match="source of inputs 'Chunks'"):
+        pruned(Chunks(Samples(chunks, real=False)))
+
+
+@pytest.mark.parametrize("made", [None, torch.zeros(8, 3, 8, 8)])
+def test_a_source_that_makes_no_samples_is_refused_by_its_name(made):
+    with pytest.raises(TypeError, match="source of inputs 'Chunks': expected Samples"):
+        pruned(Chunks(made))
+
+
+@dataclass(frozen=True)
+class Labelled(Regression):
+    """Has fields that are called like those of inputs, and passes none of them on."""
+
+    source: str = "nobody"
+    images: int | None = None
+
+    def inputs(self) -> Source:
+        return Synthetic(images=32, inversion=0)
+
+
+def test_fields_that_only_sound_like_inputs_are_ones_own_affair():
+    real = [torch.randn(16, 3, 8, 8)]
+    for data in (real, Synthetic(images=32, inversion=0)):
+        restorer = Labelled(source="mine", images=7)
+        assert pruned(data, restorer=restorer).report.groups

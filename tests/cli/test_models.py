@@ -3,17 +3,20 @@
 import json
 import re
 import shutil
+from dataclasses import dataclass
 
 import pytest
 import torch
 
 import bequest
-from bequest import zoo
+from bequest import config, zoo
 from bequest.cli.inputs import InputForm
 from bequest.cli.models import open_model
 from bequest.cli.sources import base
 from bequest.cli.steps import Settings, save_with_origin
 from bequest.errors import ArtifactError, ModelError, UsageError
+from bequest.restorers.by_walk import ByWalk
+from bequest.restorers.refit import Change, Seen
 
 CPU = torch.device("cpu")
 
@@ -240,3 +243,23 @@ def test_a_prefix_that_is_taken_or_no_prefix_is_refused():
         base.source("zoo:OTHER")(lambda word, published: None)
     with pytest.raises(ValueError, match="expected 'PREFIX:WORD', found 'noform'"):
         base.source("noform")
+
+
+@dataclass(frozen=True)
+class Ranged(ByWalk):
+    """Has a range of its own, whatever the network reads."""
+
+    value_range: tuple[float, float] = (-3.0, 3.0)
+
+    def refit(self, seen: Seen) -> Change:
+        return Change()
+
+
+@pytest.mark.parametrize("told", [None, (0.0, 1.0)])
+def test_a_restorers_own_range_is_not_overwritten(told, monkeypatch):
+    monkeypatch.setitem(config._REGISTRY["restorer"], "ranged", Ranged)
+    model, x = zoo.create("vgg-digits").eval(), torch.zeros(1, 1, 8, 8)
+    found, _ = Settings("inner", "group", 1, 0).prune(
+        model, x, {"features.0": 0.5}, "l2", "ranged", value_range=told
+    )
+    assert found.plan.recipe["restorer"]["value_range"] == [-3.0, 3.0]

@@ -14,7 +14,7 @@ from bequest.errors import UsageError
 from bequest.graph.groups import group
 from bequest.graph.rules import read
 from bequest.graph.trace import named_tensors, operator_of, trace
-from bequest.restorers import Regression, refine
+from bequest.restorers import Regression, by_walk, refine
 from bequest.surgery.cut import Chosen, Cut
 from tests.networks import randomise
 
@@ -183,3 +183,20 @@ def test_a_plan_speaks_of_it_where_it_was_asked_for():
 def test_wrong_steps(steps):
     with pytest.raises(UsageError, match="refine ≥ 0"):
         Regression(refine=steps)
+
+
+def test_errors_without_the_refit_are_those_of_the_dense_weights(monkeypatch):
+    model, x = made(Block)
+    held = []
+
+    class Noted(by_walk.Measure):
+        def __init__(self, walk, former, new_biases):
+            super().__init__(walk, former, new_biases)
+            held.append(dict(former))
+
+    monkeypatch.setattr(by_walk, "Measure", Noted)
+    for steps in (0, 24):
+        bequest.prune(model, x[:2], 0.5, restorer=Regression(refine=steps), data=[x], round_to=1)
+    closed, refined = held
+    assert closed.keys() < refined.keys()
+    assert all(torch.equal(refined[name], value) for name, value in closed.items())

@@ -10,6 +10,7 @@ from torch import nn
 from bequest.graph.trace import trace
 from bequest.robust import curves
 from bequest.robust.intervals import Interval
+from bequest.robust.rules.base import RULES, Rule, file
 
 FUNCTIONS = {
     "relu": F.relu,
@@ -140,3 +141,10 @@ def test_outside_of_its_domain_nothing_is_known():
         x = Interval(torch.tensor([-1.0]).double(), torch.tensor([2.0]).double())
 
         assert not curves.image(node, x).bounded
+
+
+def test_an_operator_that_has_an_interval_rule_keeps_it():
+    before = dict(RULES)
+    with pytest.raises(ValueError, match="conv2d, linear: expected operators without"):
+        file(Rule(lambda node, x: x, lambda node, x: x.difference), "linear conv2d unheard_of")
+    assert before == RULES

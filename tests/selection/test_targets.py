@@ -17,6 +17,7 @@ from bequest.graph.rules import read
 from bequest.graph.trace import trace
 from bequest.restorers import Regression
 from bequest.selection.allocation import Allocation, largest, within_budget
+from bequest.selection.targets import Macs
 from bequest.selection.targets.agreement import agreement
 from bequest.selection.targets.base import Met, Target, parse
 from bequest.selection.widths import Choice
@@ -195,3 +196,25 @@ def test_depthwise_networks_have_targets_too():
         model, torch.zeros(shape), target="params:0.6", restorer=QUICK, round_to=1
     )
     assert abs(pruned.report.after.params / pruned.report.before.params - 0.6) <= 0.02
+
+
+@pytest.mark.parametrize("value", [0, 1, 1.5, -0.1, float("nan"), "half", None])
+def test_a_target_given_as_an_object_has_a_share_too(value):
+    with pytest.raises(UsageError, match=r"target: expected KIND:SHARE .* found 'macs:"):
+        Macs(value)
+    assert parse(Macs(0.5)) == parse("macs:0.5")
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_no_group_is_lost_where_inputs_are_looked_at(network):
+    """Whoever reads its channels, or nobody: a group is pruned or refused, as by its weights."""
+    shape = NETWORKS[network]
+    model, x = randomise(network()), torch.randn(8, *shape[1:])
+
+    def named(criterion):
+        options = {"restorer": "none", "groups": "all", "round_to": 1, "progress": False}
+        data = None if criterion == "l2" else [x]
+        found = bequest.prune(model, x[:2], 0.5, criterion=criterion, data=data, **options)
+        return {g.name for g in found.report.groups} | {r.group for r in found.report.refused}
+
+    assert named("obs") >= named("l2")

@@ -54,7 +54,6 @@ def calibrate(
         for read in reads:
             wanted[read.node].append((member, read))
     found: dict[str, list[Reader]] = defaultdict(list)
-    seen: set[str] = set()
 
     def meet(layer: Layer) -> None:
         for call in layer.calls:
@@ -67,7 +66,7 @@ def calibrate(
                 found[member.name].append(Reader(layer.name, weight, covariance, owner))
                 left[member.name] -= 1
                 if not left[member.name]:
-                    seen.add(member.name)
+                    del left[member.name]
                     visit(member, tuple(found.pop(member.name)))
 
     walk = Walk(Cut.of(channels), model, model)
@@ -80,7 +79,7 @@ def calibrate(
         show=show,
     )
     for member in groups:
-        if left[member.name] or member.name not in seen:  # readers that the walk can't look into
+        if member.name in left:  # it has no readers, or some that the walk can't look into
             visit(member, ())
 
 

@@ -51,7 +51,7 @@ class ByWalk(Restorer):
         return 0
 
     def restore(self, attempt: Attempt) -> Restored:
-        """Walks over the inputs twice: to refit layers, and to measure the outcome.
+        """Walks over the inputs: to refit layers, to refine them if asked for, and to measure.
 
         Raises:
             ModelError: a layer meets values that are not finite, or its new weights don't fit into
@@ -70,10 +70,9 @@ class ByWalk(Restorer):
         fitted, held_back = split(samples)
         show = attempt.progress
         walk.run(fitted.chunks, refit, self_calibrate=not samples.real, show=show)
-        former = dict(refit.former)
         steps = self.steps(attempt.subject)
         if steps:
-            refine = Refine(walk, steps, attempt.seed)
+            refine = Refine(walk, steps, attempt.seed, refit.former)
             walk.run(
                 fitted.chunks,
                 refine,
@@ -82,12 +81,11 @@ class ByWalk(Restorer):
                 title="refining",
                 show=show,
             )
-            former |= refine.former
         for name in refit.new_biases:
             types[f"{name}.bias"] = types[f"{name}.weight"]
         for name, tensor in _floating(pruned).items():
             tensor.data = rounded(name, tensor.data, types[name], f"the {self.name}").to(precision)
-        measure = Measure(walk, former, refit.new_biases)
+        measure = Measure(walk, refit.former, refit.new_biases)
         walk.run(held_back.chunks, measure, self_calibrate=False, title="measuring", show=show)
         for name, tensor in _floating(pruned).items():
             tensor.data = tensor.data.to(types[name])

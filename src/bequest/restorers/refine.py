@@ -26,7 +26,7 @@ from bequest.calibration.layers import Call, Layer
 from bequest.calibration.regions import Region
 from bequest.calibration.walk import Walk
 from bequest.execution.randomness import stream
-from bequest.restorers.wanted import wanted
+from bequest.restorers.wanted import scale_of, wanted
 
 RATE = 0.05
 """First step of Adam, relative to the root mean square of each tensor; falls to 0 by a cosine."""
@@ -59,17 +59,17 @@ class Refine:
         walk: over the networks as the closed form has left them.
         steps: of Adam, for each region.
         seed: of the draws of batches.
+        former: name → tensor that was changed before, as it had been; those that change here are
+            added.
 
     Attributes:
         regions: the layer's operator → its region; the walk holds what they read.
         gains: layer → what was gained.
-        former: name → tensor that was changed, as it had been.
     """
 
-    def __init__(self, walk: Walk, steps: int, seed: int) -> None:
-        self.walk, self.steps, self.seed = walk, steps, seed
+    def __init__(self, walk: Walk, steps: int, seed: int, former: dict[str, Tensor]) -> None:
+        self.walk, self.steps, self.seed, self.former = walk, steps, seed, former
         self.gains: dict[str, Refined] = {}
-        self.former: dict[str, Tensor] = {}
         self.regions = _regions(walk)
 
     def __call__(self, layer: Layer) -> None:
@@ -178,8 +178,7 @@ def _scale(walk: Walk, call: Call) -> Tensor | None:
     users = list(call.node.users)
     if len(users) != 1 or walk.reading.roles.get(users[0]) != "norm":
         return None
-    scale = walk.norm_scale(users[0], call.node)
-    return scale.view([-1 if d == 1 else 1 for d in range(call.dense[0].ndim)])
+    return scale_of(walk, users[0], call)
 
 
 def _size(value: Tensor) -> float:

@@ -37,8 +37,13 @@ def branch(walk: Walk, call: Call) -> Branch | None:
     dense, pruned = walk.values(found[0])
     if found[1] is None:
         return Branch(dense, pruned, None)
-    scale = walk.norm_scale(found[1], call.node)
-    return Branch(dense, pruned, scale.view([-1 if d == 1 else 1 for d in range(missing[0].ndim)]))
+    return Branch(dense, pruned, scale_of(walk, found[1], call))
+
+
+def scale_of(walk: Walk, norm: fx.Node, call: Call) -> Tensor:
+    """γ/σ of a batch norm that a call's output goes to, shaped like that output."""
+    scale = walk.norm_scale(norm, call.node)
+    return scale.view([-1 if d == 1 else 1 for d in range(call.dense[0].ndim)])
 
 
 def wanted(walk: Walk, call: Call) -> Sequence[Tensor]:

@@ -117,7 +117,7 @@ def prune(
             steps.append(Step(number + 1, run.removed, temperature, tuple(decisions), width))
             if callback is not None:
                 callback(steps[-1], duplicate(restored.model))
-        before, after = (cost(one, example_inputs) for one in (run.dense_model, restored.model))
+        before, after = (cost(one, example_inputs) for one in (run.subject.dense, restored.model))
     plan = Plan(
         architecture=fingerprint(model),
         recipe={

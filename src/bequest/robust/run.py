@@ -78,14 +78,14 @@ class Run:
         call: Call,
     ) -> None:
         example = one_input(example_inputs)
-        self.model, self.pace, self.call = model, pace, call
-        self.dense_model = private_copy(model)
+        self.pace, self.call = pace, call
+        dense = private_copy(model)
         self.random = np.random.default_rng(call.seed)
         self.inputs = intervals_of(example, input_range)
-        samples = _samples(call, self.dense_model, example, input_range)
+        samples = _samples(call, dense, example, input_range)
         fed = example if samples is None else samples.shaped_like(example)
         channels = group(read(trace(model, fed)))
-        self.subject = Subject(model, self.dense_model, example_inputs, fed, channels, samples)
+        self.subject = Subject(model, dense, example_inputs, fed, channels, samples)
         self.biased = _with_biases(model)
         self.analysed = group(read(trace(self.biased, example)))
         output_of(self.analysed.reading.network)

@@ -66,6 +66,10 @@ class Target(config.Method, ABC):
 
     value: float
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.value, int | float) or not 0 < self.value < 1:
+            raise _wrong(f"{self.name}:{self.value}")
+
     @abstractmethod
     def meet(self, search: Search) -> Met:
         """The choices with the ratios by which the target is met.
@@ -86,20 +90,22 @@ def parse(text: Any) -> Target:
     """
     if isinstance(text, Target):
         return text
-    names = config.names("target")
-    expected = f"target: expected KIND:SHARE with KIND one of {', '.join(names)} and SHARE in "
-    expected += f"(0, 1), such as 'macs:0.5'; found {text!r}"
     kind, colon, share = text.partition(":") if isinstance(text, str) else ("", "", "")
-    if not colon or kind not in names:
-        raise UsageError(expected)
+    if not colon or kind not in config.names("target"):
+        raise _wrong(text)
     try:
-        value = float(share)
+        target: Target = config.named("target", kind)(float(share))
     except ValueError as error:
-        raise UsageError(expected) from error
-    if not 0 < value < 1:
-        raise UsageError(expected)
-    target: Target = config.named("target", kind)(value)
+        raise _wrong(text) from error
     return target
+
+
+def _wrong(found: Any) -> UsageError:
+    names = ", ".join(config.names("target"))
+    return UsageError(
+        f"target: expected KIND:SHARE with KIND one of {names} and SHARE in (0, 1), such as "
+        f"'macs:0.5'; found {found!r}"
+    )
 
 
 def met(target: Target, search: Search) -> Met:
