@@ -157,7 +157,6 @@ _TRANSFORMERS: dict[str, Callable[[str], Subject]] = {
         num_attention_heads=8,
         num_key_value_heads=4,
         intermediate_size=128,
-        use_cache=False,
     ),
 }
 

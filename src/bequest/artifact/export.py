@@ -23,9 +23,10 @@ from torch import Tensor, nn
 
 from bequest.atomic import replacing
 from bequest.errors import MissingExtraError, ModelError, UsageError
+from bequest.execution.copies import private_copy
 from bequest.execution.modules import require_module
 from bequest.execution.randomness import stream
-from bequest.execution.running import evaluation_mode, run
+from bequest.execution.running import run
 from bequest.graph.inputs import Inputs, mapped, normalise_inputs, tensors_of
 
 TOLERANCE = 1e-4
@@ -66,9 +67,10 @@ def export(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) 
         raise ModelError(f"export: expected at most 2 GB of tensors, found {size / 1e9:.1f} GB")
     args, kwargs = _inputs(example_inputs)
     with replacing(target) as partial:
-        with evaluation_mode(model), _quiet():
-            expected = _floating(run(model, kwargs or args))
-            _write(model, args, kwargs, partial)
+        copied = private_copy(model)  # that keeps no cache
+        with torch.no_grad(), _quiet():
+            expected = _floating(run(copied, kwargs or args))
+            _write(copied, args, kwargs, partial)
         difference = _difference(_run(partial, args, kwargs), expected)
         if not difference <= TOLERANCE:
             raise ModelError(

@@ -11,6 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils import _pytree as pytree
 
 from bequest.errors import ModelError
+from bequest.execution.caches import keep_no_cache
 from bequest.execution.modules import first_lines
 
 
@@ -19,13 +20,20 @@ def private_copy(model: nn.Module) -> nn.Module:
 
     Its parameters are the model's own memory, without gradients; everything else is its own: modes,
     hooks, buffers and attributes that ``forward`` sets. So nobody who looks at the model meanwhile,
-    in another thread either, sees it change, and the copy costs no more than its buffers.
+    in another thread either, sees it change, and the copy costs no more than its buffers. It keeps
+    no cache of keys and values.
     """
     shared: dict[int, Any] = {
         id(parameter): nn.Parameter(_normal(parameter.detach()), requires_grad=False)
         for parameter in model.parameters()
     }
-    return duplicate(model, shared).eval()
+    return to_be_run(duplicate(model, shared))
+
+
+def to_be_run(copied: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, that returns results alone."""
+    keep_no_cache(copied)
+    return copied.eval()
 
 
 def _normal(tensor: Tensor) -> Tensor:

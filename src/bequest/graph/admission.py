@@ -20,7 +20,13 @@ _WRAPPERS = {
     "FullyShardedDataParallel": "wrapped in FullyShardedDataParallel; pass the unsharded module",
 }
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
-_WATCHING = frozenset({"transformers.utils.output_capturing", "torch.utils.module_tracker"})
+_WATCHING = frozenset(
+    {
+        "bequest.execution.caches",
+        "transformers.utils.output_capturing",
+        "torch.utils.module_tracker",
+    }
+)
 """Modules of libraries whose hooks only note what passes, whatever its width.
 
 transformers hangs one on every block when hidden states are first asked for, and on backbones when

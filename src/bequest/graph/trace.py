@@ -24,7 +24,7 @@ from torch.export.graph_signature import InputKind, OutputKind, TensorArgument
 from torch.utils._pytree import TreeSpec, tree_leaves
 
 from bequest.errors import BequestError, ModelError
-from bequest.execution.copies import duplicate, private_copy
+from bequest.execution.copies import duplicate, private_copy, to_be_run
 from bequest.execution.devices import device_of
 from bequest.execution.modules import first_lines, misfit
 from bequest.execution.threads import ONE_AT_A_TIME
@@ -229,7 +229,7 @@ def meta_copy(model: nn.Module) -> nn.Module:
             if isinstance(tensor, nn.Parameter)
             else empty
         )
-    return duplicate(model, memo).eval()
+    return to_be_run(duplicate(model, memo))
 
 
 def to_meta(inputs: Inputs) -> Inputs:

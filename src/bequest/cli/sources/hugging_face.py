@@ -23,8 +23,7 @@ _TOKENS = 128
 def open_hugging_face(word: str, published: bool) -> tuple[nn.Module, InputForm]:
     """A network of transformers: an ID on the Hugging Face Hub, or a folder with config.json.
 
-    Code that lies beside the weights is never run. A language model keeps no cache, which would
-    be further outputs.
+    Code that lies beside the weights is never run.
 
     Args:
         word: what stands behind ``hf:``.
@@ -50,8 +49,6 @@ def open_hugging_face(word: str, published: bool) -> tuple[nn.Module, InputForm]
             f"Face Hub; found none: {reason(error)}. Where the Hub can't be reached, give a "
             "folder: hf:./FOLDER"
         ) from error
-    if hasattr(config, "use_cache"):
-        config.use_cache = False
     named = (config.architectures or ["AutoModel"])[0]
     try:
         kind = getattr(transformers, named)

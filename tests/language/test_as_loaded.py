@@ -1,0 +1,42 @@
+"""Language models are pruned as they were loaded: with a cache, which stays theirs."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import bequest
+from bequest.execution.copies import private_copy
+from tests.language.networks import CAUSAL, causal, continued, tokens
+
+
+@pytest.mark.parametrize("name", CAUSAL)
+def test_a_copy_that_is_looked_at_returns_logits_alone(name):
+    model = causal(name)
+    settings = str(model.config.to_dict())
+    assert "past_key_values" in model(tokens())
+    copy = private_copy(model)
+    assert list(copy(tokens())) == ["logits"]
+    assert list(private_copy(copy)(tokens(), use_cache=True)) == ["logits"]
+    assert len(copy(tokens(), use_cache=True, return_dict=False)) == 1
+    assert str(model.config.to_dict()) == settings
+    assert "past_key_values" in model(tokens())
+    assert not model._forward_hooks
+
+
+@pytest.mark.parametrize("example", ["tensor", "names", "asks for its cache"])
+def test_a_pruned_network_writes_alike_with_and_without_its_cache(example):
+    model = causal("llama")
+    inputs = {
+        "tensor": tokens(1),
+        "names": {"input_ids": tokens(1), "attention_mask": torch.ones_like(tokens(1))},
+        "asks for its cache": {"input_ids": tokens(1), "use_cache": True},
+    }[example]
+    pruned = bequest.prune(model, inputs, 0.3, restorer="none", progress=False)
+    assert type(pruned.model) is type(model)
+    assert pruned.model.config.use_cache is True
+    assert not pruned.model._forward_hooks
+    assert {len(group.removed) / group.size for group in pruned.plan.groups} == {1 / 3}
+    with_cache, without = (continued(pruned.model, use_cache=use) for use in (True, False))
+    assert torch.equal(with_cache, without)
+    assert "past_key_values" in pruned.model(tokens())
