@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import nn
 
 import bequest
-from bequest.calibration.inputs.synthetic import synthesise
+from bequest.calibration.inputs.synthetic import Synthetic, synthesise
 from bequest.errors import UsageError
 from bequest.graph.trace import trace
 from bequest.graph.vocabulary import vocabularies
@@ -110,8 +110,10 @@ def test_hidden_channels_leave_without_data(network, inputs, _, layer):
     model = network().eval()
     errors = []
     made = synthesise(model, inputs, 64, "leaves", None, seed=7).chunks[0]
-    for restorer in (Regression(images=64), "none"):
-        pruned = bequest.prune(model, inputs, {layer: 0.5}, restorer=restorer, round_to=1)
+    for restorer, data in (("regression", Synthetic(images=64)), ("none", None)):
+        pruned = bequest.prune(
+            model, inputs, {layer: 0.5}, restorer=restorer, data=data, round_to=1
+        )
         assert pruned.plan.groups
         difference = pruned.model(*made) - model(*made)
         errors.append(float(difference.square().mean().detach()))
@@ -204,12 +206,8 @@ def test_made_up_tokens_are_followed_from_afar():
     made = synthesise(model, inputs, 64, "leaves", None, seed=0)
     tokens = torch.cat([part for (part,) in made.chunks])
     ridges = [
-        bequest.prune(
-            model, inputs, {"up": 0.5}, restorer=Regression(images=64), data=data, round_to=1
-        )
-        .plan.groups[0]
-        .ridge
-        for data in (None, [tokens])
+        bequest.prune(model, inputs, {"up": 0.5}, data=data, round_to=1).plan.groups[0].ridge
+        for data in (Synthetic(images=64), [tokens])
     ]
     assert ridges[0] == pytest.approx(100 * ridges[1])
 

@@ -189,7 +189,10 @@ def test_a_source_of_inputs_takes_the_place_of_the_default(run, net, form, tmp_p
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("synthetik",), "(synthetic), found nothing at synthetik and no source of that name"),
+        (
+            ("synthetik",),
+            "(synthetic, written), found nothing at synthetik and no source of that name",
+        ),
         (("synthetic(imgs=3)",), "inputs 'synthetic' has no field ['imgs']"),
         (("synthetic(3)",), "expected NAME or NAME(FIELD=VALUE, ...), found 'synthetic(3)'"),
         (("synthetic(images=",), "expected NAME or NAME(FIELD=VALUE, ...)"),

@@ -36,6 +36,7 @@ class Samples:
             table; each chunk holds all of it.
         repeated: how many inputs are in it twice, to fill the last chunk.
         notes: what should be reported of them.
+        written: tokens that the network has written itself: made up, but not without sense.
     """
 
     chunks: tuple[tuple[Tensor, ...], ...]
@@ -43,6 +44,7 @@ class Samples:
     whole: frozenset[int] = frozenset()
     repeated: int = 0
     notes: tuple[str, ...] = ()
+    written: bool = False
 
     @property
     def chunk_size(self) -> int:
@@ -57,7 +59,8 @@ class Samples:
     @property
     def tokens_alone(self) -> bool:
         """Whether they are made up and hold no real numbers: tokens without sense."""
-        return not self.real and not any(part.is_floating_point() for part in self.chunks[0])
+        known = self.real or self.written
+        return not known and not any(part.is_floating_point() for part in self.chunks[0])
 
     def to_json(self) -> dict[str, Any]:
         """What a plan says of them."""
@@ -79,6 +82,7 @@ class Samples:
             "whole": json.dumps(sorted(self.whole)),
             "repeated": str(self.repeated),
             "notes": json.dumps(self.notes),
+            "written": str(self.written),
         }
         try:
             with replacing(Path(path)) as partial:
@@ -109,7 +113,8 @@ class Samples:
                 raise ValueError("chunks of unequal sizes")
             chunks = tuple(zip(*parts, strict=True))
             notes = tuple(map(str, json.loads(facts["notes"])))
-            return cls(chunks, real, whole, int(facts["repeated"]), notes)
+            written = facts.get("written") == "True"
+            return cls(chunks, real, whole, int(facts["repeated"]), notes, written)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
             raise DataError(
                 f"{path}: expected inputs that Samples.save wrote, found something else: {error}"

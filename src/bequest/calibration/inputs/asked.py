@@ -61,7 +61,8 @@ def samples_from(
         return source.placed_like(example_inputs, device_of(model))
     if isinstance(source, Given) and source.images is None:
         source = dataclasses.replace(source, images=otherwise.images)
-    return (source or otherwise).make(model, example_inputs, seed, show=show)
+    make = otherwise.make_unasked if source is None else source.make
+    return make(model, example_inputs, seed, show=show)
 
 
 def require_agreed(method: Any, made_up: Source, data: Samples | Source | None) -> None:

@@ -59,6 +59,12 @@ class Source(config.Method, ABC):
         self._check(made)
         return noted(made.placed_like(example_inputs, device_of(model)), model, example_inputs)
 
+    def make_unasked(
+        self, model: nn.Module, example_inputs: Any, seed: int, *, show: bool = False
+    ) -> Samples:
+        """As :meth:`make`, for a call that names no source: a better one may take its place."""
+        return self.make(model, example_inputs, seed, show=show)
+
     def _check(self, made: Samples) -> None:
         """Raises ValueError or TypeError where a source makes other things than equal chunks."""
         whose = f"source of inputs '{self.name}'"

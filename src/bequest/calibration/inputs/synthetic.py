@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from bequest.calibration import samples
+from bequest.calibration.inputs.author import CannotWriteError
 from bequest.calibration.inputs.base import Source, affordable, macs_of_one
 from bequest.calibration.inputs.batching import Batching
 from bequest.calibration.inputs.images import Drawing, Range
 from bequest.calibration.inputs.inverted import inverted
 from bequest.calibration.inputs.leaves import dead_leaves
 from bequest.calibration.inputs.noise import pink_noise, white_noise
+from bequest.calibration.inputs.written import Written
 from bequest.calibration.samples import Samples
 from bequest.config import register
 from bequest.errors import UnknownNameError, UsageError
@@ -80,6 +82,22 @@ class Synthetic(Source):
     def within(self, value_range: Range) -> Source:
         """In this range where none is said."""
         return replace(self, value_range=value_range) if self.value_range is None else self
+
+    def make_unasked(
+        self, model: nn.Module, example_inputs: Any, seed: int, *, show: bool = False
+    ) -> Samples:
+        """A network that can write its tokens does so; of others' a note says how they came."""
+        args = tensors_of(normalise_inputs(example_inputs))
+        if any(one.is_floating_point() for one in args):
+            return self.make(model, example_inputs, seed, show=show)
+        shape = args[0].shape[-1:]
+        own = Written() if self.images is None or not shape else Written(self.images, *shape)
+        try:
+            return own.make(model, example_inputs, seed, show=show)
+        except CannotWriteError as error:
+            made = self.make(model, example_inputs, seed, show=show)
+            how = f"inputs: tokens are drawn uniformly, as {error.reason}"
+            return replace(made, notes=(*made.notes, f"{how}; real ones (data=) do better"))
 
     def _make(self, model: nn.Module, example_inputs: Any, seed: int, show: bool) -> Samples:
         count, steps = self.images, self.inversion
