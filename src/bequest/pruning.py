@@ -8,9 +8,11 @@ from typing import Any
 
 from torch import nn
 
+from bequest.artifact.card import model_card
 from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.lineage import continued, remember
 from bequest.artifact.plan import GroupPlan, Plan, Refusal, versions
+from bequest.artifact.pretrained import save_pretrained
 from bequest.artifact.store import save
 from bequest.calibration.inputs import Source
 from bequest.calibration.inputs.asked import Data, samples_from
@@ -87,6 +89,25 @@ class Pruned:
             UsageError: the folder has files in it.
         """
         save(directory, self.model, self.plan)
+
+    def save_pretrained(self, directory: str | Path) -> None:
+        """Writes a new or empty folder that ``from_pretrained`` of transformers loads by itself.
+
+        The tensors, a configuration of the new widths, the tokeniser's files where the network was
+        loaded from a folder, and a model card. It was loaded again and compared before it appears.
+
+        Raises:
+            UsageError: the folder has files in it, or the network isn't one of transformers'.
+            ModelError: no configuration of its class says its widths; the message names them.
+        """
+        report, origin = self.report, str(getattr(self.model, "name_or_path", None) or "")
+        costs = {
+            "parameters": (report.before.params, report.after.params),
+            "multiply-accumulates": (report.before.macs, report.after.macs),
+            "bytes": (report.before.bytes, report.after.bytes),
+        }
+        card = model_card(self.plan, costs, report.notes, origin)
+        save_pretrained(directory, self.model, self.plan, card)
 
 
 @in_plain_mode

@@ -40,3 +40,16 @@ def test_a_pruned_network_writes_alike_with_and_without_its_cache(example):
     with_cache, without = (continued(pruned.model, use_cache=use) for use in (True, False))
     assert torch.equal(with_cache, without)
     assert "past_key_values" in pruned.model(tokens())
+
+
+@pytest.mark.parametrize("name", ["llama, 8 heads of 8", "gpt2"])
+def test_heads_leave_where_two_sizes_are_equal(name, tmp_path):
+    model = causal(name)
+    pruned = bequest.prune(model, tokens(1), 0.5, restorer="none", progress=False)
+    assert pruned.plan.form == "module"
+    assert any(group.name.endswith(("q_proj", "c_attn")) for group in pruned.plan.groups)
+    with_cache, without = (continued(pruned.model, use_cache=use) for use in (True, False))
+    assert torch.equal(with_cache, without)
+    pruned.save(tmp_path)
+    again = bequest.load(tmp_path, causal(name))
+    assert torch.equal(again(tokens()).logits, pruned.model(tokens()).logits)

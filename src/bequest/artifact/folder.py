@@ -15,6 +15,7 @@ from bequest.errors import ArtifactError, UsageError
 
 TENSORS = "model.safetensors"
 PLAN = "plan.json"
+CONFIGURATION = "config.json"  # of transformers
 
 _LARGEST_PLAN = 256 * 2**20
 
@@ -45,11 +46,12 @@ def require_empty(target: Path, beside: str | None = None) -> None:
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """A folder to write both files into; they appear in ``target`` when the block ends well.
+    """A folder to write all files into; they appear in ``target`` when the block ends well.
 
     A new target appears in one rename. An empty folder that exists is kept, as it may be a mount
-    point or lie in a folder that can't be written: its files are moved into it, the plan last, and
-    without a plan nothing can be loaded. When the block fails, everything that was made is removed.
+    point or lie in a folder that can't be written: its files are moved into it, the plan or the
+    configuration last, and without these nothing can be loaded. When the block fails, everything
+    that was made is removed.
     """
     existed = target.exists()
     new_parents = [parent for parent in target.parents if not parent.exists()]
@@ -70,11 +72,14 @@ def staged(target: Path) -> Iterator[Path]:
 
 
 def _move_in(staging: Path, target: Path) -> None:
-    tensors = (staging / TENSORS).replace(target / TENSORS)
+    moved: list[Path] = []
+    files = sorted(staging.iterdir(), key=lambda file: file.name in (PLAN, CONFIGURATION))
     try:
-        (staging / PLAN).replace(target / PLAN)
+        for file in files:
+            moved += [file.replace(target / file.name)]
     except BaseException:
-        tensors.unlink()
+        for file in moved:
+            file.unlink()
         raise
     staging.rmdir()
 

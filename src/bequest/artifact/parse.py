@@ -15,7 +15,7 @@ from bequest.surgery.operation import Attribute, Surgery, TensorCut
 
 WIDTH_ATTRIBUTES = HELD | frozenset(
     "in_channels out_channels groups in_features out_features embedding_dim num_embeddings "
-    "num_features num_channels num_groups normalized_shape num_parameters".split()
+    "num_features num_channels num_groups normalized_shape num_parameters nx nf".split()
 )
 """The attributes of modules that a plan may change."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch import fx, nn
@@ -18,15 +19,37 @@ from bequest.graph.trace import module_of, operator_of
 from bequest.surgery.cut import Cut
 from bequest.surgery.operation import Attribute
 
-HELD = frozenset(
+COUNTS = frozenset(
     "num_heads num_attention_heads n_heads n_head nhead heads num_kv_heads num_key_value_heads "
-    "n_kv_heads head_dim attention_head_size attn_dim all_head_size key_attn_dim val_attn_dim "
-    "key_dim val_dim value_dim inner_dim embed_dim hidden_dim out_dim split_size split_sizes "
-    "channel_splits split_indices nf nx".split()
+    "n_kv_heads".split()
 )
-"""Names under which modules of public libraries hold numbers of heads or of channels."""
+"""Names under which modules of public libraries hold numbers of heads."""
+
+HEAD_WIDTHS = frozenset("head_dim head_size attention_head_size key_value_proj_dim d_kv".split())
+"""The same of the width of a head."""
+
+HELD = (
+    COUNTS
+    | HEAD_WIDTHS
+    | frozenset(
+        "attn_dim all_head_size key_attn_dim val_attn_dim key_dim val_dim value_dim inner_dim "
+        "embed_dim hidden_dim out_dim split_size split_sizes channel_splits split_indices".split()
+    )
+)
+"""The same of numbers of heads or of channels."""
 
 Size = int | tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Met:
+    """What becomes of a size that was met in a module, and whether it was that of a last dimension.
+
+    A view that lays channels out over heads has their number before their width.
+    """
+
+    after: Size
+    last: bool
 
 
 def mend(cut: Cut, model: nn.Module) -> Iterator[Attribute]:
@@ -42,16 +65,34 @@ def mend(cut: Cut, model: nn.Module) -> Iterator[Attribute]:
         for attribute in sorted(HELD.intersection(vars(module) if module is not None else ())):
             before = getattr(module, attribute)
             before = tuple(before) if isinstance(before, list | tuple) else before
-            if type(before) in (int, tuple) and len(sizes.get(before, ())) == 1:
-                yield Attribute(name, attribute, before, *sizes[before])
+            if type(before) in (int, tuple):
+                after = _after(attribute, before, sizes.get(before, set()))
+                if after != before:
+                    yield Attribute(name, attribute, before, after)
 
 
-def _changes(cut: Cut) -> dict[str, dict[Size, set[Size]]]:
-    """Module → size in its operators' results → what becomes of it where it changes.
+def _after(attribute: str, before: Size, met: set[_Met]) -> Size:
+    """What an attribute holds afterwards; as before where sizes in its module don't say it.
+
+    Where heads are as many as they are wide, one of two equal sizes changes: which of them the
+    attribute holds is told by its name.
+    """
+    changed = {one for one in met if one.after != before}
+    if len(changed) < len(met):
+        if attribute in COUNTS:
+            changed = {one for one in changed if not one.last}
+        elif attribute in HEAD_WIDTHS:
+            changed = {one for one in changed if one.last}
+    found = {one.after for one in changed}
+    return found.pop() if len(found) == 1 else before
+
+
+def _changes(cut: Cut) -> dict[str, dict[Size, set[_Met]]]:
+    """Module → size in its operators' results → what becomes of it, where numbers in them change.
 
     The sizes of a split are one: a tuple.
     """
-    found: dict[str, dict[Size, set[Size]]] = defaultdict(lambda: defaultdict(set))
+    found: dict[str, dict[Size, set[_Met]]] = defaultdict(lambda: defaultdict(set))
     for node in cut.channels.reading.network.nodes:
         rewritten = cut.literals(node)
         if not rewritten:
@@ -59,12 +100,11 @@ def _changes(cut: Cut) -> dict[str, dict[Size, set[Size]]]:
         sizes = found[module_of(node)]
         if operator_of(node) == "split_with_sizes":
             given: Any = node.args[1]
-            sizes[tuple(given)].add(tuple(rewritten[1]))
+            sizes[tuple(given)].add(_Met(tuple(rewritten[1]), last=False))
         for value in (node, node.args[0]):
             assert isinstance(value, fx.Node)
             if isinstance(cut.channels.reading.layouts[value], Layout):
-                shape = value.meta["val"].shape
-                for before, after in zip(shape, cut.shape(value), strict=True):
-                    if before != after:
-                        sizes[int(before)].add(after)
+                shape, left = value.meta["val"].shape, cut.shape(value)
+                for dim, (before, after) in enumerate(zip(shape, left, strict=True)):
+                    sizes[int(before)].add(_Met(after, last=dim == len(left) - 1))
     return found

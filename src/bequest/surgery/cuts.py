@@ -11,7 +11,7 @@ from bequest.graph.ledger import Layout
 from bequest.graph.trace import module_of, named_tensors
 from bequest.surgery.attributes import mend
 from bequest.surgery.cut import Cut
-from bequest.surgery.operation import Attribute, Surgery, TensorCut
+from bequest.surgery.operation import Attribute, Surgery, TensorCut, is_transposed_linear
 from bequest.surgery.training import training_cuts
 
 Sizes = dict[tuple[str, int], int]
@@ -85,6 +85,8 @@ def _widths(name: str, module: nn.Module, sizes: Sizes) -> dict[str, int | tuple
         widths |= {first: size("weight", 0), second: size("weight", 1) * groups}
     elif isinstance(module, nn.Linear):
         widths = {"out_features": size("weight", 0), "in_features": size("weight", 1)}
+    elif is_transposed_linear(module):
+        widths = {"nx": size("weight", 0), "nf": size("weight", 1)}
     elif isinstance(module, nn.Embedding):
         widths = {"embedding_dim": size("weight", 1)}
     elif isinstance(module, nn.modules.batchnorm._NormBase):

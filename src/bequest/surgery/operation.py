@@ -85,6 +85,13 @@ def apply(model: nn.Module, surgery: Surgery) -> None:
         _forget(module)
 
 
+def is_transposed_linear(module: nn.Module) -> bool:
+    """Whether a module is GPT-2's ``Conv1D``: a linear layer of weight (nx, nf), by their names."""
+    weight = module._parameters.get("weight")
+    sizes = getattr(module, "nx", None), getattr(module, "nf", None)
+    return weight is not None and tuple(weight.shape) == sizes
+
+
 def can_hold_bias(model: nn.Module, name: str) -> bool:
     """Whether the layer ``name`` has a bias, or a place for one that its ``forward`` reads."""
     try:
