@@ -56,6 +56,7 @@ class Call(Policy):
             "scope": self.scope,
             "restorer": config.to_json(self.restorer),
             "round_to": self.round_to,
+            **({"uniform": True} if self.uniform else {}),
             "seed": self.seed,
         }
 

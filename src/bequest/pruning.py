@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from bequest.hypersphere.convert import as_plain
 from bequest.measure.cost import Cost, cost_without_data
 from bequest.restorers.base import Restorer
 from bequest.restorers.restoration import Restoration
+from bequest.selection.bearing import final_form
 from bequest.selection.outcome import warn_of_nothing
 from bequest.selection.policy import Kinds
 from bequest.selection.ratio import Ratio
@@ -123,6 +124,7 @@ def prune(
     restorer: str | Restorer = "regression",
     data: Data = None,
     round_to: int = 8,
+    uniform: bool = False,
     seed: int = 0,
     progress: bool = True,
 ) -> Pruned:
@@ -154,6 +156,9 @@ def prune(
             ``Synthetic(images=1024)``; or the ``Samples`` that a source's ``make`` has made, for
             several calls. None = no data: they are made up.
         round_to: widths become multiples of this in groups of at least twice as many channels.
+        uniform: layers of a kind keep equal widths, also under a target; of a network of
+            transformers only widths are pruned that a configuration of its class can say
+            (:meth:`Pruned.save_pretrained`).
         seed: of everything random.
         progress: show a progress bar on a terminal.
 
@@ -177,6 +182,7 @@ def prune(
         restorer=restorer,
         data=data,
         round_to=round_to,
+        uniform=uniform,
         seed=seed,
         progress=progress,
     )
@@ -186,8 +192,11 @@ def prune(
         subject = _read(model, example_inputs, call)
         selection = select(subject, call)
         restoration = Restoration(subject, call.restorer, selection.form, call.seed, call.progress)
-        found = _allocated(call, Search(selection.choices, restoration, call.round_to))
+        search = Search(selection.choices, restoration, call.round_to, selection.bundles)
+        found = _allocated(call, search)
         chosen = chosen_from(found.choices, call.scope, call.round_to)
+        if call.target is not None:  # its widths are others than those that were tried out
+            restoration = replace(restoration, form=final_form(subject, chosen))
         outcome = restoration.sound(chosen)
         pruned = outcome.restored.model
         before, after = (

@@ -206,3 +206,50 @@ def test_a_library_that_does_not_load(monkeypatch):
     monkeypatch.setattr(library.importlib, "import_module", broken)
     with pytest.raises(ModelError, match=r"can't be imported beside PyTorch .*nms does not exist"):
         open_model("torchvision:resnet18", device=CPU)
+
+
+@pytest.fixture
+def llama(tmp_path, transformers):
+    """A folder with a small language model, and a file of a tokeniser."""
+    from tests.language.networks import causal
+
+    causal("llama", num_hidden_layers=1).save_pretrained(tmp_path / "llama")
+    (tmp_path / "llama" / "tokenizer.json").write_text("{}")
+    return tmp_path / "llama"
+
+
+def test_a_folder_for_transformers_is_written(llama, transformers, tmp_path, run):
+    out = tmp_path / "out"
+    options = ("--ratio", "0.3", "--restorer", "none", "--format", "hf", "-o", out)
+    pruned = run("prune", f"hf:{llama}", *options, "--json")
+    assert pruned.code == 0, pruned.err
+    assert pruned.json["recipe"]["uniform"] is True
+    auto = transformers.AutoModelForCausalLM
+    model, info = auto.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
+    assert (model.config.intermediate_size, model.config.num_attention_heads) == (48, 4)
+    assert (out / "tokenizer.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (("--format", "onnx", "-o", "OUT"), "expected bequest or hf, found 'onnx'"),
+        (("--format", "hf"), "give -o FOLDER"),
+        (("--format", "hf", "-o", "OUT", "--scope", "global"), "--format and --scope"),
+        (("--format", "hf", "-o", "OUT", "--sparsity", "0.5"), "--format and --sparsity"),
+    ],
+)
+def test_what_does_not_go_with_a_folder_for_transformers(options, found, tmp_path, run):
+    options = [tmp_path / "out" if one == "OUT" else one for one in options]
+    refused = run("prune", "zoo:resnet20", *options)
+    assert refused.code == 2
+    assert found in " ".join(refused.err.split())
+
+
+def test_other_networks_are_no_folder_for_transformers(net, tmp_path, run):
+    options = ("--format", "hf", "-o", tmp_path / "out")
+    refused = run("prune", f"{net}:make", *options)
+    assert refused.code == 2
+    assert "transformers' own classes" in " ".join(refused.err.split())
+    assert not (tmp_path / "out").exists()

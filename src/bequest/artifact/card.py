@@ -24,7 +24,7 @@ def model_card(
             *_front_matter(origin),
             f"# {Path(origin).name or 'A network'}, pruned",
             "",
-            f"Channels were removed with [bequest](https://pypi.org/project/bequest/) "
+            f"Channels were removed with bequest "
             f"{plan.versions['bequest']}; the configuration says the new widths, so that "
             "`from_pretrained` of transformers loads it.",
             "",

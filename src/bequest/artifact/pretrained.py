@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from bequest.artifact.folder import as_path, require_empty, staged
 from bequest.artifact.inexpressible import refusal
 from bequest.artifact.plan import Plan
-from bequest.artifact.settings import expressions, shapes, situations
+from bequest.artifact.settings import expressions, objection, shapes, situations
 from bequest.errors import ArtifactError, ModelError, UsageError
 from bequest.execution.caches import is_pretrained
 from bequest.execution.copies import private_copy
@@ -95,28 +95,19 @@ def _write(staging: Path, model: Any, plan: Plan) -> None:
     Raises:
         ModelError: there is none.
     """
-    seen = list(situations(model))
+    seen = list(situations(model, plan.surgery))
+    shares = {group.kept / group.size for group in plan.groups}
     refused, different = list[str](), list[str]()
     for situation in seen:
-        for config, changes in expressions(situation, plan):
+        for config, changes in expressions(situation, shares):
             named = ", ".join(f"{name}={value}" for name, value in changes.items())
-            if (problem := _refused(config)) is not None:
+            if (problem := objection(config)) is not None:
                 refused.append(f"{named}: {problem}")
             elif (problem := _tried(staging, model, config)) is None:
                 return
             else:
                 different.append(f"{named}: {problem}")
     raise ModelError(refusal(seen, plan, refused or different))
-
-
-def _refused(config: Any) -> str | None:
-    """What the class of a configuration says to its numbers when it is loaded."""
-    try:
-        config.validate()
-    except Exception as error:
-        cause = error.__cause__
-        return first_lines(cause if isinstance(cause, Exception) else error)
-    return None
 
 
 def _tried(staging: Path, model: Any, config: Any) -> str | None:

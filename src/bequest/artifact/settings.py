@@ -8,15 +8,17 @@ device with one number changed, the tensors that change with it are those that i
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from bequest.artifact.plan import Plan
+from bequest.execution.modules import first_lines
+from bequest.surgery.operation import Surgery
 
 Shapes = Mapping[str, tuple[int, ...]]
 """Name of a tensor in the state dict → its shape."""
@@ -53,6 +55,7 @@ class Situation:
         config: a configuration of which the class builds the dense network, with the new biases.
         dense: the shapes that it builds.
         pruned: the shapes of the pruned network.
+        kept: the indices that stay along dimensions that have shrunk.
         settings: the numbers that say a width which has changed.
     """
 
@@ -60,6 +63,7 @@ class Situation:
     config: Any
     dense: Shapes
     pruned: Shapes
+    kept: Mapping[Place, Sequence[int]]
     settings: Sequence[Setting]
 
     @property
@@ -80,9 +84,31 @@ class Situation:
         return sorted(set(self.pruned) - set(self.dense))
 
     def free(self, setting: Setting) -> bool:
-        """Whether all that a setting stands for has shrunk, where it is there at all."""
+        """Whether all that a setting stands for has shrunk, where it is there at all, and by it."""
         changed = self.changed
-        return all(place in changed for place in setting.slopes if place[0] in self.pruned)
+        return all(
+            place in changed and self._in_units(setting, place)
+            for place in setting.slopes
+            if place[0] in self.pruned
+        )
+
+    def _in_units(self, setting: Setting, place: Place) -> bool:
+        """Whether heads have left as runs of rows, or their width as the same rows of every run.
+
+        Of 64 rows, 8 heads that are 8 wide, either leaves 32.
+        """
+        rows, count = self.dense[place[0]][place[1]], setting.value
+        if "head" not in setting.name or place not in self.kept:
+            return True
+        if count * setting.slopes[place] != rows:
+            return True  # it isn't this number alone
+        stays = np.zeros(rows, bool)
+        stays[list(self.kept[place])] = True
+        if setting.name.endswith(("dim", "size")):
+            every = stays.reshape(-1, count)
+            return bool((every == every[:1]).all())
+        runs = stays.reshape(count, -1)
+        return bool((runs == runs[:, :1]).all())
 
     def wanted(self, setting: Setting) -> dict[Place, float]:
         """What each dimension that a setting stands for asks it to be, were it the only one."""
@@ -94,36 +120,44 @@ class Situation:
         }
 
 
-def situations(model: Any) -> Iterator[Situation]:
+def situations(model: Any, surgery: Surgery) -> Iterator[Situation]:
     """The network seen through its own configuration, then with what that leaves out spelled out.
 
     Args:
         model: a pruned network of transformers, in its own class.
+        surgery: what was done to the dense one.
     """
+    kept = {(cut.tensor, cut.dim): cut.keep for cut in surgery.cuts if cut.blocks == 1}
     pruned = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     config = with_biases(model, pruned)
-    yield _situation(model, config, pruned)
+    yield _situation(model, config, pruned, kept)
     spelled = copy.deepcopy(config)
     dense = shapes(model, config)
     for name in _IMPLICIT:
         for value in _possible(config, name, dense):
             setattr(spelled, name, value)
             if _built(model, spelled) == dense and _slopes(model, spelled, name, value, dense):
-                yield _situation(model, spelled, pruned)
+                yield _situation(model, spelled, pruned, kept)
                 break
             spelled = copy.deepcopy(config)
 
 
-def expressions(situation: Situation, plan: Plan) -> Iterator[tuple[Any, dict[str, int]]]:
+def expressions(
+    situation: Situation, shares: Collection[float]
+) -> Iterator[tuple[Any, dict[str, int]]]:
     """Configurations of which the class builds tensors of the pruned network's shapes.
 
     Fewer changes come first. What their layers compute is still to be compared.
+
+    Args:
+        situation: the network.
+        shares: what groups of channels have kept.
 
     Yields:
         A configuration, and its numbers that are not the dense network's.
     """
     settings = [one for one in situation.settings if situation.free(one)]
-    choices = [[one.value, *_candidates(situation, one, settings, plan)] for one in settings]
+    choices = [[one.value, *_candidates(situation, one, settings, shares)] for one in settings]
     combinations = list(product(*choices))[:_MOST_TRIED]
     asked = [
         {one.name: value for one, value in zip(settings, values, strict=True) if value != one.value}
@@ -136,6 +170,16 @@ def expressions(situation: Situation, plan: Plan) -> Iterator[tuple[Any, dict[st
         built = _built(situation.model, config) or {}
         if all(built.get(name) == shape for name, shape in situation.pruned.items()):
             yield config, changes
+
+
+def objection(config: Any) -> str | None:
+    """What the class of a configuration says to its numbers when it is loaded; None = nothing."""
+    try:
+        config.validate()
+    except Exception as error:
+        cause = error.__cause__
+        return first_lines(cause if isinstance(cause, Exception) else error)
+    return None
 
 
 def with_biases(model: Any, pruned: Shapes) -> Any:
@@ -171,9 +215,11 @@ def _built(model: Any, config: Any) -> Shapes | None:
         return None
 
 
-def _situation(model: Any, config: Any, pruned: Shapes) -> Situation:
+def _situation(
+    model: Any, config: Any, pruned: Shapes, kept: Mapping[Place, Sequence[int]]
+) -> Situation:
     dense = shapes(model, config)
-    bare = Situation(model, config, dense, pruned, ())
+    bare = Situation(model, config, dense, pruned, kept, ())
     found = []
     for name, value in config.to_dict().items():
         if type(value) is int and value > 1 and not name.endswith(("token_id", "vocab_size")):
@@ -215,9 +261,9 @@ def _possible(config: Any, name: str, dense: Shapes) -> Iterator[int]:
 
 
 def _candidates(
-    situation: Situation, setting: Setting, settings: Sequence[Setting], plan: Plan
+    situation: Situation, setting: Setting, settings: Sequence[Setting], shares: Collection[float]
 ) -> list[int]:
-    """Other values that a setting may have: what its own dimensions ask for, or the plan's groups.
+    """Other values that a setting may have: what its own dimensions ask for, or the groups' shares.
 
     A dimension that several settings stand for, such as queries, keys and values in one matrix, may
     ask for more than one of them; those that are a setting's alone decide.
@@ -227,7 +273,6 @@ def _candidates(
     own = {v for place, v in wanted.items() if not any(place in one.slopes for one in others)}
     if len(own) > 1:
         return []
-    shares = {group.kept / group.size for group in plan.groups}
     values = own or {*wanted.values(), *(setting.value * share for share in shares)}
     whole = {round(value) for value in values if abs(value - round(value)) < 1e-6}
     return sorted(value for value in whole if 0 < value < setting.value)

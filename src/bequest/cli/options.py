@@ -119,6 +119,15 @@ Scope = Annotated[
     str,
     typer.Option(metavar="group|global", help="Rank channels within a group or over all of them."),
 ]
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        metavar="bequest|hf",
+        help="What -o saves: tensors and a plan, or a folder that from_pretrained of transformers "
+        "loads; then layers of a kind keep equal widths.",
+    ),
+]
 RoundTo = Annotated[
     int,
     typer.Option(

@@ -63,6 +63,7 @@ def prune(
         Path | None,
         typer.Option("-o", "--out", metavar="FOLDER", help="Save here; a new or empty folder."),
     ] = None,
+    saved_as: options.Format = "bequest",
     weights: options.Weights = None,
     criterion: options.Criterion = "l2",
     restorer: Annotated[
@@ -100,14 +101,13 @@ def prune(
     what could not be pruned and why, and what the network costs before and after. Where nothing
     could be pruned the exit code is 1, and nothing is saved.
     """
-    from bequest.artifact.folder import require_empty
     from bequest.cli.files import require_file
     from bequest.cli.inputs import parse_data
     from bequest.cli.models import open_model
     from bequest.cli.robust import Progressive
     from bequest.cli.sparse import prune_weights, single_weights
-    from bequest.cli.steps import Settings, measure, save_with_origin, set_apart
-    from bequest.cli.values import options_given, parse_device, parse_ratio
+    from bequest.cli.steps import Settings, measure, require_savable, save_with_origin, set_apart
+    from bequest.cli.values import options_given, parse_device, parse_out, parse_ratio
     from bequest.errors import ModelError
     from bequest.report import PruningResult
     from bequest.selection.outcome import nothing_pruned
@@ -115,18 +115,18 @@ def prune(
     with Output(json) as output:
         given = options_given(context)
         single = single_weights(sparsity, mask, recover, skip, seed, given)
-        settings = Settings(groups, scope, round_to, seed)
+        hugging_face = parse_out(out, saved_as, given)
+        settings = Settings(groups, scope, round_to, seed, uniform=hugging_face)
         shares = None if ratio is None else parse_ratio(ratio)
         restorer = restorer or ("regression" if strategy is None else "sum")
         path, source = parse_data(data, given)
         looking = "--calibrate" if calibrate else "--data" if source else None
         settings.check(shares, criterion, restorer, target, looking=looking)
         progressive = Progressive.parse(strategy, input_range, step, alpha, groups, given)
-        if out is not None:
-            require_empty(out)
         require_file(html, "--html")
         place = parse_device(device)
         opened = open_model(model, weights=weights, base=base, device=place)
+        require_savable(opened.model, hugging_face=hugging_face)
         form = opened.form.overridden(size, mean, std)
         example = form.example(place)
         images = (
@@ -161,9 +161,10 @@ def prune(
         idle = nothing_pruned(recipe["ratio"], report.groups, report.refused)
         saved = None if idle else out
         if saved is not None:
-            save_with_origin(pruned, saved, opened.spec, form)
+            save_with_origin(pruned, saved, opened.spec, form, hugging_face=hugging_face)
         needed = "" if opened.base is None else f"--model {opened.base} "
-        _show(output, result, html, saved, f"{needed}--data {path or 'PATH'}")
+        again = f"hf:{saved}" if hugging_face else saved
+        _show(output, result, html, saved, f"{again} {needed}--data {path or 'PATH'}")
         if idle:
             raise ModelError(idle)
 
@@ -171,7 +172,7 @@ def prune(
 def _show(
     output: Output, result: PruningResult, html: Path | None, out: Path | None, rest: str
 ) -> None:
-    """Tables for a person, a page, one document for a program; what to do next, with what else."""
+    """Tables for a person, a page, one document for a program; what to evaluate next."""
     from bequest.cli.files import write
     from bequest.cli.robust import robust_json, robust_tables
     from bequest.cli.tables import group_table, refusal_tables, table
@@ -205,6 +206,6 @@ def _show(
         output.note(f"Page: {html}")
     if out is not None:
         output.note(f"Saved: {out}")
-        output.note(f"Next: bequest evaluate {out} {rest}")
+        output.note(f"Next: bequest evaluate {rest}")
     else:
         output.note("Nothing was saved; -o FOLDER saves a network that was pruned.")

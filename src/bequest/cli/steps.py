@@ -15,6 +15,7 @@ from torch import nn
 
 import bequest
 from bequest.artifact import save
+from bequest.artifact.pretrained import require_pretrained
 from bequest.calibration.inputs import Source
 from bequest.calibration.inputs.asked import samples_from
 from bequest.calibration.inputs.base import FEWEST
@@ -41,6 +42,7 @@ class Settings:
     scope: str
     round_to: int
     seed: int
+    uniform: bool = False
 
     def check(
         self,
@@ -149,6 +151,7 @@ class Settings:
                 scope=cast(Scope, self.scope),
                 restorer=method,
                 round_to=self.round_to,
+                uniform=self.uniform,
                 seed=self.seed,
                 progress=progress,
             )
@@ -192,12 +195,30 @@ def timed(models: Sequence[nn.Module], example: torch.Tensor) -> list[Latency]:
     return [min(found, key=lambda one: one.median) for found in zip(*rounds, strict=True)]
 
 
-def save_with_origin(pruned: Pruned, directory: Path, spec: str, form: InputForm) -> None:
+def require_savable(model: nn.Module, *, hugging_face: bool) -> None:
+    """Refuses a network that isn't one of transformers' where a folder for these is asked for.
+
+    Raises:
+        UsageError: it isn't.
+    """
+    if hugging_face:
+        require_pretrained(model)
+
+
+def save_with_origin(
+    pruned: Pruned, directory: Path, spec: str, form: InputForm, *, hugging_face: bool = False
+) -> None:
     """Saves an artefact whose plan says which network it was made from and what that reads.
+
+    With ``hugging_face`` a folder for transformers, whose configuration says as much.
 
     Raises:
         UsageError: the folder has files in it.
+        ModelError: no configuration says the widths.
         ArtifactError: the files can't be written.
     """
+    if hugging_face:
+        pruned.save_pretrained(directory)
+        return
     recipe = {**pruned.plan.recipe, "model": spec, "input": form.to_json()}
     save(directory, pruned.model, dataclasses.replace(pruned.plan, recipe=recipe))

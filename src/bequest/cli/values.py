@@ -5,12 +5,14 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
 import typer
 
 from bequest import config
+from bequest.artifact.folder import require_empty
 from bequest.errors import UsageError
 
 
@@ -34,6 +36,24 @@ def refuse_beside(option: str, others: Iterable[str], given: frozenset[str]) -> 
     for other in others:
         if option in given and other in given:
             raise UsageError(f"{option} and {other} don't go together; leave one out")
+
+
+def parse_out(out: Path | None, form: str, given: frozenset[str]) -> bool:
+    """Whether ``-o`` is to become a folder for transformers, rather than one of this library.
+
+    Raises:
+        UsageError: ``--format`` is neither, or options don't go with it; the folder isn't empty.
+    """
+    if out is not None:
+        require_empty(out)
+    if form not in ("bequest", "hf"):
+        raise UsageError(f"--format: expected bequest or hf, found '{form}'")
+    if form == "bequest":
+        return False
+    refuse_beside("--format", ("--sparsity", "--strategy", "--scope"), given)
+    if out is None:
+        raise UsageError("--format says what -o saves; give -o FOLDER")
+    return True
 
 
 def require_data(data: object, given: frozenset[str]) -> None:

@@ -21,10 +21,10 @@ from bequest.errors import UsageError
 from bequest.graph.geometry import LAYERS, arguments, geometry_of
 from bequest.graph.groups import Channels, Group
 from bequest.graph.trace import operator_of
-from bequest.selection.widths import Choice
+from bequest.selection.widths import Bundle, Choice
 
 Counts = NDArray[np.int64]
-"""How many channels each group loses."""
+"""How many channels each group loses; those of a bundle equally many."""
 
 
 class Part(NamedTuple):
@@ -52,6 +52,7 @@ class Allocation:
         channels: the network's groups.
         model: the dense network; only the sizes of its parameters are read.
         saved: what of a channel's part counts.
+        bundles: choices that lose equally many; None = each loses its own number.
     """
 
     def __init__(
@@ -60,26 +61,38 @@ class Allocation:
         channels: Channels,
         model: nn.Module,
         saved: Callable[[Part], float],
+        bundles: Sequence[Bundle] | None = None,
     ) -> None:
         self.choices = choices
-        self.most: Counts = np.array([choice.group.free - 1 for choice in choices])
-        self._losses = [_curve(choice) for choice in choices]
+        self._bundles = bundles or [Bundle((number,)) for number in range(len(choices))]
+        first = [choices[bundle.members[0]].group for bundle in self._bundles]
+        self.most: Counts = np.array([group.free - 1 for group in first])
+        curves = [_curve(choice) for choice in choices]
+        self._losses = [
+            np.sum([curves[member] for member in bundle.members], axis=0)
+            for bundle in self._bundles
+        ]
         sizes = {name: value.numel() for name, value in model.named_parameters()}
         uses = _uses(channels)
         prices = {name: (size, size * uses.get(name, 0)) for name, size in sizes.items()}
         totals = np.array(list(prices.values()), float).sum(0).clip(min=1)
         parts = np.array([_savings(channels, choice.group, prices) for choice in choices]) / totals
-        self._saved = np.array([saved(Part(*map(float, part))) for part in parts])
+        each = np.array([saved(Part(*map(float, part))) for part in parts])
+        self._saved = np.array([each[list(bundle.members)].sum() for bundle in self._bundles])
 
     def at(self, price: float) -> Counts:
-        """How many channels each group loses at a price λ; grows with it."""
+        """How many channels each group of a bundle loses at a price λ; grows with it."""
         pairs = zip(self._losses, self._saved, strict=True)
         return np.array([np.argmin(loss - price * s * np.arange(len(loss))) for loss, s in pairs])
 
     def asked(self, counts: Counts) -> list[Choice]:
         """The choices with the ratios that these counts mean."""
-        pairs = zip(self.choices, counts, strict=True)
-        return [replace(one, ratio=float(lost) / one.group.free) for one, lost in pairs]
+        asked = list(self.choices)
+        for bundle, lost in zip(self._bundles, counts, strict=True):
+            for member in bundle.members:
+                one = self.choices[member]
+                asked[member] = replace(one, ratio=bundle.borne(int(lost)) / one.group.free)
+        return asked
 
     def prices(self) -> tuple[float, float]:
         """A price at which next to nothing leaves, and one at which everything does."""

@@ -39,7 +39,7 @@ def form_and_misfits(subject: Subject, chosen: list[Chosen]) -> tuple[Form, list
 
 
 def require_sound(subject: Subject, chosen: list[Chosen]) -> None:
-    """Checks that the network runs without the channels that were chosen in the end.
+    """Checks that the network runs without some channels.
 
     Raises:
         ModelError: it doesn't.
@@ -47,6 +47,19 @@ def require_sound(subject: Subject, chosen: list[Chosen]) -> None:
     problem = try_out(subject.dense, subject.inputs, subject.channels, chosen)
     if problem is not None:
         raise ModelError(f"the pruned network would not run as planned: {problem}")
+
+
+def final_form(subject: Subject, chosen: list[Chosen]) -> Form:
+    """The form of the network without the channels that were chosen in the end.
+
+    Raises:
+        ModelError: it has none.
+    """
+    form, misfits = form_and_misfits(subject, chosen)
+    if misfits:
+        found = "; ".join(f"'{one.group}': {one.reason}" for one in misfits)
+        raise ModelError(f"the pruned network would not run as planned: {found}")
+    return form
 
 
 def try_out(

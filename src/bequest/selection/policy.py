@@ -29,6 +29,7 @@ class Policy:
         criterion: ranks their channels.
         scope: within a group, or over all.
         round_to: widths become multiples of it.
+        uniform: layers of a kind keep equal widths, which a configuration of their class can say.
         seed: of every draw.
         progress: whether progress bars are shown.
     """
@@ -39,6 +40,7 @@ class Policy:
     criterion: Criterion
     scope: Scope
     round_to: int
+    uniform: bool
     seed: int
     progress: bool
 
@@ -63,6 +65,7 @@ def checked(
     round_to: Any,
     seed: Any,
     progress: Any,
+    uniform: Any = False,
 ) -> dict[str, Any]:
     """The fields of a :class:`Policy`, checked, with names resolved to config objects.
 
@@ -75,6 +78,8 @@ def checked(
         ratio = check_ratio(DEFAULT_RATIO if ratio is None else ratio)
     elif scope != "group":
         raise UsageError("target: it ranks groups against each other itself; leave scope out")
+    if uniform and scope != "group":
+        raise UsageError("uniform: scope 'global' gives layers widths of their own; leave it out")
     return {
         "ratio": ratio,
         "target": None if target is None else parse(target),
@@ -82,6 +87,7 @@ def checked(
         "criterion": config.resolve("criterion", criterion, Criterion),
         "scope": _one_of("scope", scope, ("group", "global")),
         "round_to": _whole("round_to", round_to, least=1),
+        "uniform": bool(uniform),
         "seed": check_seed(seed),
         "progress": bool(progress),
     }

@@ -33,6 +33,25 @@ class Choice:
     losses: NDArray[np.float64] | None = None
 
 
+@dataclass(frozen=True)
+class Bundle:
+    """Choices that lose equally many channels.
+
+    Attributes:
+        members: their numbers.
+        bearable: how many each of them can lose, ascending; None = any number.
+    """
+
+    members: tuple[int, ...]
+    bearable: tuple[int, ...] | None = None
+
+    def borne(self, lost: int) -> int:
+        """The least number that can be lost from ``lost`` on; the greatest where there is none."""
+        if self.bearable is None:
+            return lost
+        return next((number for number in self.bearable if number >= lost), self.bearable[-1])
+
+
 def choose(choices: Sequence[Choice], scope: Scope, round_to: int) -> list[Mask]:
     """For every choice which channels stay, bool (n,).
 

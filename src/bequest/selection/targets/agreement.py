@@ -35,7 +35,9 @@ class Agreement(Target):
             found = agreement(subject.dense, network, samples, subject.inputs)
             return found >= self.value
 
-        allocation = Allocation(search.choices, subject.channels, subject.dense, mean_part)
+        allocation = Allocation(
+            search.choices, subject.channels, subject.dense, mean_part, search.bundles
+        )
         return Met(largest(allocation, agrees))
 
 

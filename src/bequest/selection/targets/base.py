@@ -11,8 +11,7 @@ from bequest import config
 from bequest.calibration.subject import Subject
 from bequest.errors import UsageError
 from bequest.restorers.restoration import Restoration
-from bequest.selection.bearing import require_sound
-from bequest.selection.widths import Choice, chosen_from
+from bequest.selection.widths import Bundle, Choice, chosen_from
 from bequest.surgery.cut import Chosen
 
 
@@ -24,11 +23,13 @@ class Search:
         choices: groups with their scores and, where the target observes, predicted losses.
         restoration: cuts and restores the network.
         round_to: widths become multiples of it.
+        bundles: choices that lose equally many channels; None = each loses its own number.
     """
 
     choices: Sequence[Choice]
     restoration: Restoration
     round_to: int
+    bundles: Sequence[Bundle] | None = None
 
     @property
     def subject(self) -> Subject:
@@ -109,18 +110,15 @@ def _wrong(found: Any) -> UsageError:
 
 
 def met(target: Target, search: Search) -> Met:
-    """The target met, by a network that runs.
+    """The target met.
 
     Raises:
         UsageError: it can't be met.
-        ModelError: the network doesn't run at the widths that were found.
     """
     if not search.choices:
         raise UsageError(f"target {target}: no group of this network can lose channels")
     found = target.meet(search)
     _check(target, search, found)
-    if search.restoration.form == "module":
-        require_sound(search.subject, search.chosen(found.choices))
     return found
 
 

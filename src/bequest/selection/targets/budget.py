@@ -32,7 +32,7 @@ class Budget(Target):
     def meet(self, search: Search) -> Met:
         """Asks the allocation, counts, corrects."""
         dense, channels = search.subject.dense, search.subject.channels
-        allocation = Allocation(search.choices, channels, dense, self.part)
+        allocation = Allocation(search.choices, channels, dense, self.part, search.bundles)
         before = self._cost(dense, Cut.of(channels))
 
         def share(asked: Sequence[Choice]) -> float:
