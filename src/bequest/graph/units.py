@@ -94,11 +94,13 @@ class Consumer:
         zero_padded: True where the layer, or something before it, pads the channels with zeros,
             or sums them at a border in another way than inside: a constant offset per channel is
             not exact there.
+        may_have_bias: whether it has a bias, or may be given one: takes constants up.
     """
 
     name: str
     weight: Tensor
     zero_padded: bool
+    may_have_bias: bool = True
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,11 @@ class Unit:
         """The only producer of a restorable unit."""
         (only,) = self.producers
         return only
+
+    @property
+    def takes_constants(self) -> bool:
+        """Whether every consumer's bias can take up what removed channels are on average."""
+        return all(consumer.may_have_bias for consumer in self.consumers)
 
     def require_finite(
         self, tensor: Tensor, shape: tuple[int, ...], method: str, what: str

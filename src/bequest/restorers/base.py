@@ -16,6 +16,8 @@ from bequest.calibration.inputs.base import Source
 from bequest.calibration.inputs.synthetic import Synthetic
 from bequest.calibration.subject import Subject
 from bequest.config import Method
+from bequest.errors import UsageError
+from bequest.execution.caches import is_pretrained
 from bequest.execution.copies import duplicate
 from bequest.surgery.cut import Chosen, Cut
 from bequest.surgery.operation import Surgery
@@ -66,6 +68,21 @@ class Restorer(Method, ABC):
 
     reads_inputs: ClassVar[bool] = False
     """Whether ``attempt.subject.samples`` are needed."""
+
+    bias: str | None = None
+    """Whether layers without a bias may be given one: "add" or "keep" (they stay as they are); None
+    = "keep" for classes of transformers, whose configuration couldn't say it, else "add"."""
+
+    def require_known_bias(self) -> None:
+        """Raises UsageError where ``bias`` is none of these."""
+        if self.bias not in (None, "add", "keep"):
+            raise UsageError(
+                f"{self.name}: expected bias 'add', 'keep' or None, found {self.bias!r}"
+            )
+
+    def adds_biases(self, model: nn.Module) -> bool:
+        """Whether layers of the model that have no bias may be given one."""
+        return not is_pretrained(model) if self.bias is None else self.bias == "add"
 
     def inputs(self) -> Source:
         """Where inputs come from if nobody gives any."""

@@ -16,6 +16,7 @@ from bequest.execution.precision import rounded, working_precision
 from bequest.graph.trace import named_tensors
 from bequest.restorers.base import Attempt, Restored, Restorer, group_plan
 from bequest.restorers.held_back import Errors, Measure, split
+from bequest.restorers.new_biases import mean_behind, taken_up
 from bequest.restorers.refine import Refine
 from bequest.restorers.refit import Change, Refit, Seen
 from bequest.surgery import operation
@@ -66,7 +67,15 @@ class ByWalk(Restorer):
         for tensor in _floating(pruned).values():
             tensor.data = tensor.data.to(precision)
         walk = Walk(attempt.cut, model, pruned)
-        refit = Refit(walk, self.refit, attempt.seed, made_up=samples.tokens_alone, name=self.name)
+        reading, adds = attempt.subject.channels.reading, self.adds_biases(model)
+        refit = Refit(
+            walk,
+            self.refit,
+            attempt.seed,
+            made_up=samples.tokens_alone,
+            may_give=lambda layer: adds or mean_behind(reading, layer) is not None,
+            name=self.name,
+        )
         fitted, held_back = split(samples)
         show = attempt.progress
         walk.run(fitted.chunks, refit, self_calibrate=not samples.real, show=show)
@@ -89,7 +98,10 @@ class ByWalk(Restorer):
         walk.run(held_back.chunks, measure, self_calibrate=False, title="measuring", show=show)
         for name, tensor in _floating(pruned).items():
             tensor.data = tensor.data.to(types[name])
-        surgery = replace(surgery, biases=tuple(refit.new_biases))
+        if adds:
+            surgery = replace(surgery, biases=tuple(refit.new_biases))
+        else:
+            taken_up(pruned, reading, refit.new_biases)
         errors = measure.errors()
         groups = (self._plan(one, refit, errors, walk.constant) for one in attempt.chosen)
         if held_back is fitted:

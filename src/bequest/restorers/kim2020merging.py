@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, linalg
 
-from bequest.config import register
+from bequest.config import later, register
 from bequest.errors import UsageError
 from bequest.graph.units import Producer, Unit
 from bequest.restorers.batch_norm import affine, away_from_zero, guarded
@@ -43,13 +43,17 @@ class Merge(WeightSpace):
         compat: "official" repeats what the published code computes: kept and removed change
             places in the batch norm's factor and in the bias term, which is divided by the scale;
             the running variance stands for σ; constant channels aren't treated apart.
+        bias: "add" or "keep": whether consumers without a bias may be given one, to take constants
+            up. None = "keep" for classes of transformers, whose configuration couldn't say it.
     """
 
     threshold: float | None = None
     weight: float = 0.85
     compat: Literal["official"] | None = None
+    bias: str | None = later(None)
 
     def __post_init__(self) -> None:
+        self.require_known_bias()
         if self.threshold is not None and not -1 <= self.threshold <= 1:
             raise UsageError(
                 f"merge: expected threshold from -1 to 1 or None, found {self.threshold!r}"

@@ -25,7 +25,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from bequest.config import register
+from bequest.config import later, register
 from bequest.errors import UsageError
 from bequest.graph.units import Producer, Unit
 from bequest.restorers.batch_norm import affine
@@ -71,13 +71,18 @@ class LBYL(WeightSpace):
         lambda2: weight of the coefficients, λ2 ≥ 0; at 0 the minimiser of least norm.
         compat: "official" repeats what the published code computes; see
             :mod:`bequest.restorers.lee2025official`.
+        bias: "add" or "keep": whether consumers without a bias may be given one. None = "keep" for
+            classes of transformers, whose configuration couldn't say it. Where one gets none there
+            are no offsets, and without activation the bias is one more entry of each filter.
     """
 
     lambda1: float | None = None
     lambda2: float | None = None
     compat: Literal["official"] | None = None
+    bias: str | None = later(None)
 
     def __post_init__(self) -> None:
+        self.require_known_bias()
         for field in ("lambda1", "lambda2"):
             value = getattr(self, field)
             if value is not None and not 0 <= value < float("inf"):
@@ -94,14 +99,18 @@ class LBYL(WeightSpace):
         assert unit.activation is not None  # a restorable unit has one
         unbent = by_default and unit.activation.is_identity
         if len(rest) > 0 and len(basis) > 0:
-            if unbent:
+            if unbent and not unit.takes_constants:
+                rows = torch.cat([part.view(unit.size, -1) for part in unit.producer.folded()], 1)
+                solution = least_norm(rows[kept[basis]], rows[removed[rest]], FLOAT32_ROUNDING)
+            elif unbent:
                 solution, offset[rest] = _unpenalised(unit.producer, kept[basis], removed[rest])
             else:
                 solution = self._minimiser(unit.producer, kept[basis], removed[rest])
             matrix[rest[:, None], basis] = solution
         # Only constants claim to be exact, so only they are reported where borders break that.
         notes = border_notes(unit, offset)
-        if by_default and not unbent and (mean := means(unit)) is not None:
+        centred = by_default and not unbent and unit.takes_constants
+        if centred and (mean := means(unit)) is not None:
             offset[rest] = mean[removed[rest]] - matrix[rest] @ mean[kept]
         return Delivery(matrix, offset if offset.any() else None, notes=notes)
 

@@ -21,10 +21,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, linalg
 
-from bequest.config import register
+from bequest.config import later, register
 from bequest.graph.units import Activation, Producer, Unit
 from bequest.restorers.batch_norm import away_from_zero
-from bequest.restorers.exact import border_notes, hand_on_exactly
+from bequest.restorers.exact import border_notes, constants, hand_on_exactly
 from bequest.restorers.least_squares import least_norm
 from bequest.restorers.weight_space import Delivery, WeightSpace
 
@@ -51,15 +51,24 @@ class MomentsRegression(WeightSpace):
 
     Attributes:
         ridge: penalty on the coefficients, relative to the mean variance of the kept channels.
+        bias: "add" or "keep": whether consumers without a bias may be given one. None = "keep" for
+            classes of transformers, whose configuration couldn't say it. Where one gets none,
+            moments are taken about zero, Cov[f(z_i), f(z_j)] + E[f(z_i)]·E[f(z_j)].
     """
 
     ridge: float = 0.02
+    bias: str | None = later(None)
 
     def __post_init__(self) -> None:
+        self.require_known_bias()
         self.require_positive("ridge")
 
     def _deliver(self, unit: Unit, kept: Tensor, removed: Tensor, seed: int) -> Delivery:
         matrix, offset, rest, basis = hand_on_exactly(unit, kept, removed, repeats=True)
+        if not unit.takes_constants:
+            (lost,) = offset.nonzero(as_tuple=True)  # fitted like all others
+            rest, offset = torch.cat([rest, lost]), torch.zeros_like(offset)
+            basis = torch.arange(len(kept), device=kept.device)
         notes = border_notes(unit, offset)
         if len(rest) == 0:
             return Delivery(matrix, offset if offset.any() else None, notes=notes)
@@ -68,24 +77,37 @@ class MomentsRegression(WeightSpace):
         known, wanted = kept[basis], removed[rest]
         if unit.activation.is_identity and len(known) > 0:
             filters, mean = unit.producer.folded()
+            if not unit.takes_constants:
+                filters = torch.cat([filters, mean[:, None]], dim=1)
             solution = least_norm(filters[known], filters[wanted], FLOAT32_ROUNDING)
         else:
             mean, covariance = behind(unit.activation, *pre_activations(unit.producer))
-            solution = self._solve(covariance[known][:, known], covariance[wanted][:, known])
+            size = covariance.diagonal()[known].mean()
+            if not unit.takes_constants:
+                covariance = _about_zero(unit, mean, covariance)
+            solution = self._solve(covariance[known][:, known], covariance[wanted][:, known], size)
         if len(basis) > 0:
             matrix[rest[:, None], basis] = solution
-        offset[rest] = mean[wanted] - solution @ mean[known]
+        if unit.takes_constants:
+            offset[rest] = mean[wanted] - solution @ mean[known]
         return Delivery(matrix, offset if offset.any() else None, notes=notes)
 
-    def _solve(self, among: Tensor, across: Tensor) -> Tensor:
-        """(r, p): across·(among + ridge·mean(diag(among))·I)⁻¹."""
+    def _solve(self, among: Tensor, across: Tensor, variance: Tensor) -> Tensor:
+        """(r, p): across·(among + ridge·variance·I)⁻¹."""
         if len(among) == 0:
             return across
-        size = among.diagonal().mean().clamp(min=torch.finfo(among.dtype).tiny)
+        size = variance.clamp(min=torch.finfo(among.dtype).tiny)
         system = among + self.ridge * size * torch.eye(
             len(among), dtype=among.dtype, device=among.device
         )
         return torch.cholesky_solve(across.T, linalg.cholesky(system)).T
+
+
+def _about_zero(unit: Unit, mean: Tensor, covariance: Tensor) -> Tensor:
+    """E[f(z_i)·f(z_j)], (n, n), from moments about the means; constants are themselves."""
+    constant, value = constants(unit)
+    mean = torch.where(constant, value, mean)
+    return covariance * torch.outer(~constant, ~constant) + torch.outer(mean, mean)
 
 
 def pre_activations(producer: Producer) -> tuple[Tensor, Tensor]:

@@ -57,9 +57,12 @@ class Seen:
         made_up: whether the inputs are tokens without sense, of which little can be learnt.
     """
 
-    def __init__(self, walk: Walk, layer: Layer, seed: int, made_up: bool) -> None:
+    def __init__(
+        self, walk: Walk, layer: Layer, seed: int, made_up: bool, may_give: bool = True
+    ) -> None:
         self.layer = layer
         self.made_up = made_up
+        self._may_give = may_give
         self._walk, self._seed = walk, seed
 
     @property
@@ -84,7 +87,8 @@ class Seen:
     @property
     def may_have_bias(self) -> bool:
         """Whether all calls add a bias that can change, or one could be given that they add."""
-        return all(self.owned.values()) or self._walk.can_give_bias(self.layer)
+        given = self._may_give and self._walk.can_give_bias(self.layer)
+        return given or all(self.owned.values())
 
     @cached_property
     def moments(self) -> dict[str | None, Moments]:
@@ -105,6 +109,14 @@ class Seen:
 class Refit:
     """Changes each layer that a walk meets, and keeps account of it.
 
+    Args:
+        walk: over both networks.
+        refit: says what a layer is to change by.
+        seed: of the draws.
+        made_up: as :class:`Seen` has it.
+        may_give: whether the layer of that name may be given a bias.
+        name: of the restorer.
+
     Attributes:
         changes: layer → what was done to it.
         new_biases: layers that were given a bias.
@@ -112,10 +124,17 @@ class Refit:
     """
 
     def __init__(
-        self, walk: Walk, refit: Callable[[Seen], Change], seed: int, *, made_up: bool, name: str
+        self,
+        walk: Walk,
+        refit: Callable[[Seen], Change],
+        seed: int,
+        *,
+        made_up: bool,
+        may_give: Callable[[str], bool],
+        name: str,
     ) -> None:
         self.walk, self.refit, self.seed, self.made_up = walk, refit, seed, made_up
-        self.name = name
+        self.may_give, self.name = may_give, name
         self.changes: dict[str, Change] = {}
         self.new_biases: list[str] = []
         self.former: dict[str, Tensor] = {}
@@ -127,7 +146,8 @@ class Refit:
             TypeError, ValueError: it is no change, or doesn't fit the layer.
             ModelError: it is not finite, as from weights that are not.
         """
-        seen = Seen(self.walk, layer, self.seed, self.made_up)
+        may_give = self.may_give(layer.name)
+        seen = Seen(self.walk, layer, self.seed, self.made_up, may_give)
         change = self.refit(seen)
         self._check(seen, change)
         self.changes[layer.name] = change

@@ -51,6 +51,9 @@ class Regression(ByWalk):
         refine: steps by which layers are refined together behind the closed form
             (:mod:`bequest.restorers.refine`). None = as many as :data:`REFINING`
             multiply-accumulates allow, at most :data:`MOST_STEPS`; 0 = the closed form alone.
+        bias: "add" or "keep": whether layers without a bias may be given one. None = "keep" for
+            classes of transformers, whose configuration couldn't say it. Layers that get none are
+            fitted without intercept.
     """
 
     name: ClassVar[str]
@@ -61,9 +64,11 @@ class Regression(ByWalk):
     inversion: int | None = None
     ridge: float = 1e-2
     refine: int | None = later(0)
+    bias: str | None = later(None)
 
     def __post_init__(self) -> None:
         self.inputs()  # which checks its fields
+        self.require_known_bias()
         if not 0 <= self.ridge < float("inf"):
             raise UsageError(f"regression: expected ridge ≥ 0, found {self.ridge!r}")
         steps = self.refine
@@ -150,6 +155,6 @@ def _notes(solution: Solution, rows: int, unknowns: int) -> list[str]:
         )
     if solution.by_eigenvalues:
         notes.append("ill-conditioned inputs, solved by eigenvalues")
-    if solution.constant == unknowns:
+    if solution.constant == unknowns and solution.intercepts:
         notes.append("none of its inputs varies: only its bias was corrected")
     return notes

@@ -13,11 +13,13 @@ from torch import Tensor, linalg, nn
 from bequest.artifact.plan import GroupPlan
 from bequest.execution.progress import tracked
 from bequest.graph.chains import Bound, bind
+from bequest.graph.rules import Reading
 from bequest.graph.trace import named_tensors
 from bequest.graph.units import Unit
 from bequest.restorers.base import Attempt, Restored, Restorer, group_plan
 from bequest.restorers.exact import constants
 from bequest.restorers.handing import Gain, Hand, hand_on, raise_biases, without_bias
+from bequest.restorers.new_biases import mean_behind, taken_up
 from bequest.surgery import operation
 from bequest.surgery.cut import Chosen
 from bequest.surgery.cuts import plan_surgery
@@ -55,22 +57,31 @@ class WeightSpace(Restorer):
     def restore(self, attempt: Attempt) -> Restored:
         """Hands removed channels on and removes them."""
         model, pruned = attempt.subject.dense, attempt.copy()
+        reading, adds = attempt.subject.channels.reading, self.adds_biases(model)
         dense, tensors = named_tensors(model), named_tensors(pruned)
         plans: list[GroupPlan] = []
         gains: list[Gain] = []
         for one in tracked(attempt.chosen, "handing on", attempt.chosen, attempt.progress):
             bound = bind(attempt.subject.channels, one.group, dense)
-            plan, gained = self._hand_on(bound, one, tensors, model, attempt.seed)
+            consumers = tuple(
+                replace(each, may_have_bias=_may_have_bias(model, reading, each.name, adds))
+                for each in bound.unit.consumers
+            )
+            bound = replace(bound, unit=replace(bound.unit, consumers=consumers))
+            plan, gained = self._hand_on(bound, one, tensors, attempt.seed)
             plans.append(plan)
             gains.extend(gained)
         surgery = plan_surgery(attempt.cut, model)
         surgery = replace(surgery, biases=without_bias(model, gains))
         operation.apply(pruned, surgery)
         raise_biases(pruned, surgery, gains)
+        if not adds:
+            taken_up(pruned, reading, surgery.biases)
+            surgery = replace(surgery, biases=())
         return Restored(pruned, surgery, tuple(plans))
 
     def _hand_on(
-        self, bound: Bound, one: Chosen, tensors: Mapping[str, Tensor], model: nn.Module, seed: int
+        self, bound: Bound, one: Chosen, tensors: Mapping[str, Tensor], seed: int
     ) -> tuple[GroupPlan, list[Gain]]:
         """One group; its float64 weights are gone when the next group is read."""
         unit = bound.unit
@@ -81,7 +92,7 @@ class WeightSpace(Restorer):
         device = unit.producer.weight.device
         kept = torch.from_numpy(np.flatnonzero(one.keep)).to(device)
         removed = torch.from_numpy(np.flatnonzero(~one.keep)).to(device)
-        delivery = _affordable(bound, self.deliver(unit, kept, removed, seed), model)
+        delivery = _affordable(unit, self.deliver(unit, kept, removed, seed))
         hand = Hand(kept, removed, delivery.matrix, delivery.offset, delivery.gain)
         gained = hand_on(bound, hand, tensors)
         error = float(reconstruction_error(unit, kept, removed, delivery).mean())
@@ -160,12 +171,18 @@ def reconstruction_error(unit: Unit, kept: Tensor, removed: Tensor, delivery: De
     return torch.where(scale > 0, linalg.vector_norm(left, dim=1) / scale, 0.0)
 
 
-def _affordable(bound: Bound, delivery: Delivery, model: nn.Module) -> Delivery:
-    """Without its offset where a consumer can hold no bias."""
-    if delivery.offset is None:
+def _may_have_bias(model: nn.Module, reading: Reading, layer: str, adds: bool) -> bool:
+    """Whether a layer has a bias, or may be given one, if only for the batch norm behind it."""
+    if not can_hold_bias(model, layer):
+        return False
+    has_one = model.get_submodule(layer).bias is not None
+    return adds or has_one or mean_behind(reading, layer) is not None
+
+
+def _affordable(unit: Unit, delivery: Delivery) -> Delivery:
+    """Without its offset where a consumer may have no bias."""
+    if delivery.offset is None or unit.takes_constants:
         return delivery
-    for consumer in bound.unit.consumers:
-        if not can_hold_bias(model, consumer.name):
-            note = f"'{consumer.name}' can hold no bias: the constants of removed channels are lost"
-            return replace(delivery, offset=None, notes=(*delivery.notes, note))
-    return delivery
+    without = next(one.name for one in unit.consumers if not one.may_have_bias)
+    note = f"'{without}' gets no bias: the constants of removed channels are lost"
+    return replace(delivery, offset=None, notes=(*delivery.notes, note))
