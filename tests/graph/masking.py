@@ -16,7 +16,8 @@ from torch import nn
 
 import bequest
 from bequest.graph.groups import Channels, group
-from bequest.graph.rules import Write, read
+from bequest.graph.reading import Write
+from bequest.graph.rules import read
 from bequest.graph.trace import named_tensors, trace
 from bequest.pruning import Pruned
 

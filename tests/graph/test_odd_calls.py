@@ -54,10 +54,6 @@ def channels_as_tokens(h: Tensor, m: Odd) -> Tensor:
     return F.scaled_dot_product_attention(h.T[None], h.T[None], h.T[None], scale=1.0)[0].T
 
 
-def channels_as_places(h: Tensor, m: Odd) -> Tensor:
-    return F.instance_norm(h.view(5, 1, WIDTH)).view(5, WIDTH) + 0 * h
-
-
 CUT: dict[str, Call] = {
     "sum of scaled product and bias": lambda h, m: torch.addmm(
         m.vector, h, m.square, beta=0.5, alpha=2.0
@@ -90,7 +86,6 @@ CUT: dict[str, Call] = {
 HELD: dict[str, Call] = {
     "heads that share fixed keys": by_shared_keys,
     "channels as tokens": channels_as_tokens,
-    "channels as places of a norm": channels_as_places,
     "bytes": lambda h, m: h.view(torch.int64).view(torch.float64) * 1,
     "positions of channels": lambda h, m: h + h.argmax(1, keepdim=True),
 }

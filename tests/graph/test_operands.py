@@ -10,7 +10,8 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 from bequest.graph.groups import group
-from bequest.graph.rules import Reading, read
+from bequest.graph.reading import Reading
+from bequest.graph.rules import read
 from bequest.graph.trace import trace
 from tests.graph.masking import masked, plainly
 

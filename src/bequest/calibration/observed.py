@@ -19,7 +19,7 @@ from bequest.calibration.moments import Moments, sampled_places
 from bequest.calibration.samples import Samples
 from bequest.calibration.walk import Walk
 from bequest.graph.groups import Channels, Group
-from bequest.graph.rules import Read
+from bequest.graph.reading import Read
 from bequest.graph.units import Reader
 from bequest.surgery.cut import Cut
 

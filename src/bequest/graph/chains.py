@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from bequest.graph.functions import PASSABLE, Functions, ObstacleError, Path
 from bequest.graph.groups import Channels, Group, Index
-from bequest.graph.rules import Read, Write
-from bequest.graph.rules.elementwise import is_homogeneous
+from bequest.graph.reading import Read, Write
 from bequest.graph.rules.norms import epsilon
-from bequest.graph.trace import operator_of, place_of
+from bequest.graph.trace import place_of
 from bequest.graph.units import Activation, BatchNorm, Consumer, Producer, Unit
-
-IDENTITY = Activation("identity", lambda x: x, homogeneous=True)
 
 
 @dataclass(frozen=True)
@@ -39,23 +37,6 @@ class Bound:
     feeds: tuple[Feed, ...]
 
 
-@dataclass(frozen=True)
-class _State:
-    """What lies between the producer and a node: the norm, the functions, padding with zeros."""
-
-    norm: fx.Node | None = None
-    functions: tuple[fx.Node, ...] = ()
-    padded: bool = False
-
-    def signature(self) -> tuple[object, ...]:
-        """Equal for two paths that compute the same."""
-        return self.norm, *((str(f.target), str(f.args[1:]), str(f.kwargs)) for f in self.functions)
-
-
-class _ObstacleError(Exception):
-    """Why a group is no restorable unit."""
-
-
 def bind(channels: Channels, group: Group, tensors: Mapping[str, Tensor]) -> Bound:
     """Reads a group's numbers from the dense network.
 
@@ -73,7 +54,7 @@ def bind(channels: Channels, group: Group, tensors: Mapping[str, Tensor]) -> Bou
     try:
         activation, feeds, consumers = _chain(channels, group, tensors)
         obstacle = None
-    except _ObstacleError as reason:
+    except ObstacleError as reason:
         activation, feeds, consumers, obstacle = None, (), (), str(reason)
     unit = Unit(group.name, group.size, producers, activation, consumers, obstacle)
     return Bound(unit, feeds)
@@ -103,7 +84,7 @@ def _places(positions: Index, size: int, *, short: bool = False) -> Index:
     """
     counts = np.bincount(positions[positions >= 0], minlength=size)
     if not short and (counts != counts[0]).any():
-        raise _ObstacleError("a consumer reads its channels in unequal numbers")
+        raise ObstacleError("a consumer reads its channels in unequal numbers")
     places = np.full((size, int(counts.max(initial=1))), -1)
     order = np.argsort(positions, kind="stable")[int((positions < 0).sum()) :]
     within = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -152,134 +133,86 @@ def _chain(
     channels: Channels, group: Group, tensors: Mapping[str, Tensor]
 ) -> tuple[Activation, tuple[Feed, ...], tuple[Consumer, ...]]:
     write = _only_producer(channels, group)
-    met = _walk(channels, group, write.node)
+    functions = Functions(channels.reading)
+    met = _walk(channels, group, write.node, functions)
     if not met:
-        raise _ObstacleError("no layer reads its channels")
-    states = [state for _, state in met]
-    if len({state.signature() for state in states}) > 1:
-        raise _ObstacleError("its consumers read it through different functions")
+        raise ObstacleError("no layer reads its channels")
+    if len({(path.norm, path.function) for _, path in met}) > 1:
+        raise ObstacleError("its consumers read it through different functions")
     found: dict[str, tuple[Feed, Consumer]] = {}
-    for read, state in met:
+    for read, path in met:
         assert read.weight is not None
         columns = _places(channels.positions(group, read.labels), group.size)
         weight = tensors[read.weight].detach().movedim(read.dim, 1)
         index = torch.from_numpy(columns).flatten().to(weight.device)
         places = weight.index_select(1, index).double().reshape(len(weight), group.size, -1)
         name = read.weight.removesuffix(".weight")
-        consumer = Consumer(name, places, state.padded or read.zero_padded)
+        consumer = Consumer(name, places, path.padded or read.zero_padded)
         found[read.weight] = Feed(read, columns), consumer
     feeds, consumers = zip(*found.values(), strict=True)
-    names = channels.reading.network.tensors
-    slopes = {node: tensors[name] for node, name in _slopes(states[0].functions, names)}
-    return _activation(states[0].functions, slopes), feeds, consumers
+    return functions.activation(met[0][1].function, tensors), feeds, consumers
 
 
 def _only_producer(channels: Channels, group: Group) -> Write:
     """The one layer, called once, that writes each of the channels once."""
     if group.kind == "residual":
-        raise _ObstacleError("several layers add to its channels (a residual stream)")
+        raise ObstacleError("several layers add to its channels (a residual stream)")
     if len(group.producers) != 1:
-        raise _ObstacleError("several layers write its channels")
+        raise ObstacleError("several layers write its channels")
     (write,) = group.producers
     if write.weight is None:
-        raise _ObstacleError("its weight is computed from other tensors")
+        raise ObstacleError("its weight is computed from other tensors")
     if sum(other.weight == write.weight for other in channels.reading.writes) > 1:
-        raise _ObstacleError(f"'{group.name}' is called more than once")
+        raise ObstacleError(f"'{group.name}' is called more than once")
     if write.groups > 1:
-        raise _ObstacleError("a grouped convolution writes it: its filters read different inputs")
+        raise ObstacleError("a grouped convolution writes it: its filters read different inputs")
     if len(write.labels) != group.size:
-        raise _ObstacleError("some of its channels leave in bundles")
+        raise ObstacleError("some of its channels leave in bundles")
     return write
 
 
-def _walk(channels: Channels, group: Group, start: fx.Node) -> list[tuple[Read, _State]]:
+def _walk(
+    channels: Channels, group: Group, start: fx.Node, functions: Functions
+) -> list[tuple[Read, Path]]:
     """Every consumer that is reached from the producer, and what lies between."""
     reads = {read.node: read for read in group.consumers}
-    met: list[tuple[Read, _State]] = []
-    pending = [(start, _State())]
+    roles = channels.reading.roles
+    met: dict[fx.Node, tuple[Read, Path]] = {}
+    paths = {start: Path()}
+    for node in _behind(channels, start):
+        read = {one: paths[one] for one in node.all_input_nodes if one in paths}
+        if node in reads and roles[node] == "layer" and len(read) == 1:
+            (path,) = read.values()
+            met[node] = _readable(channels, reads[node]), path
+        else:
+            paths[node] = functions.passed(node, read)
+    return [met[read.node] for read in group.consumers if read.node in met]
+
+
+def _behind(channels: Channels, start: fx.Node) -> list[fx.Node]:
+    """What reads a node's value or what functions make of it, in order of execution."""
+    roles = channels.reading.roles
+    found, pending = {start}, [start]
     while pending:
-        node, state = pending.pop()
-        for user in node.users:
-            if user in reads and channels.reading.roles[user] == "layer":
-                met.append((_readable(channels, reads[user]), state))
-            else:
-                pending.append((user, _pass(channels, user, state)))
-    order = {read.node: i for i, read in enumerate(group.consumers)}
-    return sorted(met, key=lambda pair: order[pair[0].node])
+        users = {one for one in pending.pop().users if _tells(one)} - found
+        found |= users
+        pending += [one for one in users if roles.get(one) in PASSABLE]
+    return [node for node in channels.reading.network.nodes if node in found and node is not start]
+
+
+def _tells(node: fx.Node) -> bool:
+    """Whether something comes of a node; assertions make nothing."""
+    return node.op == "output" or node.meta.get("val") is not None
 
 
 def _readable(channels: Channels, read: Read) -> Read:
     if read.groups > 1:
-        raise _ObstacleError(f"a grouped convolution reads it ({place_of(read.node)})")
+        raise ObstacleError(f"a grouped convolution reads it ({place_of(read.node)})")
     if read.weight is None:
-        raise _ObstacleError(f"a computed weight reads it ({place_of(read.node)})")
+        raise ObstacleError(f"a computed weight reads it ({place_of(read.node)})")
     if any(
         write.weight == read.weight and write.node is not read.node and write.dim == read.dim
         for write in channels.reading.writes
     ):
-        raise _ObstacleError(f"the weight of {place_of(read.node)} serves twice")
+        raise ObstacleError(f"the weight of {place_of(read.node)} serves twice")
     return read
-
-
-def _pass(channels: Channels, node: fx.Node, state: _State) -> _State:
-    """The state behind ``node``."""
-    role = channels.reading.roles.get(node)
-    if role == "linear":
-        return state
-    if role == "pad":
-        return _State(state.norm, state.functions, padded=True)
-    if role in ("activation", "monotone"):
-        return _State(state.norm, (*state.functions, node), state.padded)
-    if role == "norm":
-        if state.norm is not None or state.functions:
-            raise _ObstacleError(f"a batch norm follows a norm or an activation ({place_of(node)})")
-        return _State(node, (), state.padded)
-    if node.op == "output":
-        raise _ObstacleError("its channels reach the network's output")
-    raise _ObstacleError(f"{place_of(node)} lies between producer and consumer")
-
-
-def _slopes(
-    functions: tuple[fx.Node, ...], names: Mapping[str, str]
-) -> Iterator[tuple[fx.Node, str]]:
-    """The parameters that functions on the path have, a single number each, and their names."""
-    for function in functions:
-        for node in function.all_input_nodes:
-            if node.name in names:
-                yield node, names[node.name]
-
-
-def _activation(functions: tuple[fx.Node, ...], slopes: Mapping[fx.Node, Tensor]) -> Activation:
-    """The functions on the path as one."""
-    composed = IDENTITY
-    for node in functions:
-        composed = _after(composed, node, slopes)
-    return composed
-
-
-def _after(first: Activation, node: fx.Node, slopes: Mapping[fx.Node, Tensor]) -> Activation:
-    name = operator_of(node)
-    if "max_pool" in name:  # the identity on constants; keeps positive multiples, not sums
-        second = Activation("max_pool", lambda x: x, homogeneous=True)
-    else:
-        second = Activation(name, lambda x: _apply(node, x, slopes), is_homogeneous(node))
-    if first.is_identity:
-        return second
-    return Activation(
-        f"{second.name}∘{first.name}",
-        lambda x: second.apply(first.apply(x)),
-        first.homogeneous and second.homogeneous,
-    )
-
-
-def _apply(node: fx.Node, x: Tensor, slopes: Mapping[fx.Node, Tensor]) -> Tensor:
-    """The operator itself on other values."""
-
-    def value(arg: Any) -> Any:
-        if not isinstance(arg, fx.Node):
-            return arg
-        return slopes[arg].detach().to(x) if arg in slopes else x
-
-    result = node.target(*map(value, node.args), **node.kwargs)  # type: ignore[operator]
-    first: Tensor = result[0] if isinstance(result, tuple) else result
-    return first

@@ -16,7 +16,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from bequest.graph.ledger import Balance, Labels
-from bequest.graph.rules import Read, Reading, Write
+from bequest.graph.reading import Read, Reading, Write
 from bequest.graph.trace import place_of
 
 Index = NDArray[np.int64]

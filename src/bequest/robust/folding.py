@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from bequest.graph.geometry import LAYERS, geometry_of
-from bequest.graph.rules import Reading
+from bequest.graph.reading import Reading
 from bequest.graph.rules.norms import epsilon
 from bequest.graph.trace import operator_of
 

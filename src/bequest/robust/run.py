@@ -29,6 +29,7 @@ from bequest.robust.inputs import InputRange, intervals_of, one_input
 from bequest.robust.intervals import Interval
 from bequest.robust.merging import Heirs, Layer
 from bequest.robust.records import Decision
+from bequest.robust.rules import rule_of
 from bequest.robust.shapes import as_replaced, dense_shaped
 from bequest.selection.bearing import try_out
 from bequest.selection.candidates import asked_for, held_by_output, is_classifier
@@ -239,8 +240,20 @@ def _reason_to_stay(channels: Channels, member: Group) -> str | None:
         "it has a single channel": member.size == 1,
         "its channels fall into blocks that keep equal numbers": member.blocks is not None,
         "a grouped or computed layer reads its channels": blocked,
+        "a norm over its channels is written out: no bound is known": _is_written(channels, member),
     }
     return next((reason for reason, holds in reasons.items() if holds), None)
+
+
+def _is_written(channels: Channels, member: Group) -> bool:
+    """Whether a norm over the channels is written out in operators that have bounds of their own.
+
+    They look at the network in its dense shapes, where a mean counts channels that have left.
+    """
+    return any(
+        rule_of(node) is not None and bool((channels.positions(member, labels) >= 0).any())
+        for node, labels in channels.reading.normalised.items()
+    )
 
 
 def _with_biases(model: nn.Module) -> nn.Module:

@@ -72,8 +72,9 @@ class Masked(Interpreter):
 
     def operator(self, node: fx.Node) -> Any:
         """What it computes, zero for channels that have left."""
-        normalised = node in self.reading.normalised and self._cut.narrows(node)
-        value = self._at_new_width(node) if normalised else super().operator(node)
+        over = self.reading.normalised.get(node)
+        narrowed = over is not None and self._cut.gone(over).any()
+        value = self._at_new_width(node) if narrowed else super().operator(node)
         return self._masked(node, value)
 
     def arguments(

@@ -1,7 +1,7 @@
 """One small rule per ATen operator; an operator without a rule walls its channels off by name."""
 
 from bequest.config import discover
-from bequest.graph.rules.base import Read, Reading, Role, Write
+from bequest.graph.reading import Read, Reading, Role, Write
 from bequest.graph.rules.forks import read
 
 __all__ = ["Read", "Reading", "Role", "Write", "read"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor
 
 from bequest.graph.ledger import Layout
@@ -15,7 +16,7 @@ _REDUCTIONS = (
 
 @rule("mean", role="linear")
 def mean(step: Step) -> Layout:
-    """The mean over space leaves channels as they are; a mean over channels can't lose one."""
+    """The mean over space leaves channels as they are; one over channels is what it is used for."""
     layouts = reduction(step)
     assert isinstance(layouts, Layout)
     return layouts
@@ -23,12 +24,14 @@ def mean(step: Step) -> Layout:
 
 @rule(*_REDUCTIONS, "linalg_vector_norm", role="join")
 def reduction(step: Step) -> Layout | tuple[Layout, ...]:
-    """Dimensions that are summed up; those of channels keep all their channels."""
+    """Dimensions that are summed up; what it is used for says whether channels can leave them."""
     layout = step.layout(step.arg(0, "self"))
     dims = list(layout.dims)
     gone = _dims(step, len(dims))
+    summed = [labels for labels in (dims[dim] for dim in gone) if labels is not None]
+    if summed:
+        step.reading.reductions[step.node] = np.concatenate(summed)
     for dim in gone:
-        step.freeze(dims[dim], "is reduced over its channels")
         dims[dim] = None
     value = step.node.meta["val"]
     first = value if isinstance(value, Tensor) else value[0]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 from torch import fx
 
 from bequest.graph.ledger import Labels, Layout
@@ -24,6 +25,8 @@ _IDENTITIES = (
     "clone alias detach contiguous _to_copy to type_as lift_fresh_copy lift_fresh positive"
 ).split()
 
+_DROPOUTS = "dropout alpha_dropout feature_dropout native_dropout".split()
+
 _PARTNERS = (
     "add sub rsub mul div floor_divide remainder fmod maximum minimum pow atan2 clamp clamp_min "
     "clamp_max masked_fill lerp addcmul addcdiv eq ne lt le gt ge logical_and logical_or "
@@ -40,6 +43,11 @@ def is_homogeneous(activation: fx.Node) -> bool:
     """Whether f(s·x) = s·f(x) for every s > 0; a product is one with a number."""
     rounded = activation.kwargs.get("rounding_mode") is not None
     return operator_of(activation) in _HOMOGENEOUS and not rounded
+
+
+def is_copy(node: fx.Node) -> bool:
+    """Whether a "linear" operator leaves every element what and where it is."""
+    return operator_of(node) in (*_IDENTITIES, *_DROPOUTS)
 
 
 @rule(*_ACTIVATIONS, role="activation")
@@ -61,7 +69,7 @@ def identity(step: Step) -> Layout:
     return step.layout(data)
 
 
-@rule("dropout", "alpha_dropout", "feature_dropout", "native_dropout", role="linear")
+@rule(*_DROPOUTS, role="linear")
 def dropout(step: Step) -> Layout | tuple[Layout, ...]:
     """A copy in evaluation mode; code that asks for noise there draws it element by element."""
     if step.arg(2, "train") is not False:
@@ -90,25 +98,39 @@ def constant(step: Step) -> Layout:
     return step.fixed()
 
 
-@rule(*_PARTNERS, role="join")
+@rule(*_PARTNERS, role="elementwise")
 def partners(step: Step) -> Layout:
     """Element by element with other tensors: all sides must lose the same channels.
 
     With numbers in place of the other tensors the operator is an activation.
     """
-    operands = step.operands()
+    # What varies comes first: its labels are those that the result goes on with.
+    operands = sorted(step.operands(), key=lambda one: one in step.reading.steady)
     if len(operands) == 1 and len(step.node.all_input_nodes) == 1:
         once = sum(argument is operands[0] for argument in step.node.args) == 1
-        step.reading.roles[step.node] = "activation" if once else "join"
-    steady = any(operand in step.reading.steady for operand in operands)
-    added = str(step.node.target).split(".")[1] in ("add", "sub", "rsub")
+        step.reading.roles[step.node] = "activation" if once else "elementwise"
     layout = broadcast(step, operands, [step.layout(operand) for operand in operands])
-    if added and len(operands) > 1 and not steady:
-        step.ledger.streams.extend(labels for labels in layout.dims if labels is not None)
+    if str(step.node.target).split(".")[1] in ("add", "sub", "rsub"):
+        varying = [one for one in operands if one not in step.reading.steady]
+        step.ledger.streams.extend(_added_into(step, varying, layout))
     return layout
 
 
-@rule("where", role="join")
+def _added_into(step: Step, branches: Sequence[fx.Node], total: Layout) -> Iterator[Labels]:
+    """The labels of a sum that several layers write: x + f(x) of one layer is a function of it."""
+    for dim, labels in enumerate(total.dims):
+        place = dim - step.ndim  # from the end, where branches of fewer dimensions are aligned
+        there = [one for one in branches if len(one.meta["val"].shape) + place >= 0]
+        whole = [one for one in there if one.meta["val"].shape[place] == step.shape[dim]]
+        if labels is None or len(whole) < 2:
+            continue
+        held = [step.layout(branch).dims[place] for branch in whole]
+        same = [one is not None and np.array_equal(one, labels) for one in held]
+        if not all(same) or len({step.reading.sources[branch] for branch in whole}) > 1:
+            yield labels
+
+
+@rule("where", role="elementwise")
 def where(step: Step) -> Layout | tuple[Layout, ...]:
     """Elements of one tensor or another; with a mask alone, the places where it holds."""
     return partners(step) if len(step.node.args) == 3 else wall(step)

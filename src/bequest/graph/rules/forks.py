@@ -7,14 +7,16 @@ also scales, and whole heads can leave. So the network is read once for each pos
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import fx
 
 from bequest.graph.ledger import Labels
-from bequest.graph.rules.base import Fork, Reading, read_once
+from bequest.graph.reading import Fork, Reading
+from bequest.graph.rules.base import read_once
+from bequest.graph.statistics import settle
 from bequest.graph.trace import Network
 
 _Rank = tuple[bool, bool, int]
@@ -26,16 +28,22 @@ def read(network: Network) -> Reading:
     Of the parts of a split dimension one along which channels can leave is taken: batches of
     products of tensors (heads) first, then the largest.
     """
-    reading = read_once(network, {})
+    reading = _read(network, {})
     if not reading.forks:
         return reading
     best: dict[fx.Node, tuple[_Rank, int]] = {}
     for part in range(1, max(fork.parts for fork in reading.forks.values()) + 1):
-        trial = read_once(network, dict.fromkeys(network.nodes, part))
+        trial = _read(network, dict.fromkeys(network.nodes, part))
         for node, rank in _ranks(trial).items():
             found = rank, trial.forks[node].part
             best[node] = max(best.get(node, found), found)
-    return read_once(network, {node: part for node, (_, part) in best.items()})
+    return _read(network, {node: part for node, (_, part) in best.items()})
+
+
+def _read(network: Network, parts: Mapping[fx.Node, int]) -> Reading:
+    reading = read_once(network, parts)
+    settle(reading)
+    return reading
 
 
 def _ranks(reading: Reading) -> dict[fx.Node, _Rank]:

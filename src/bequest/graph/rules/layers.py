@@ -9,7 +9,8 @@ from torch import fx
 
 from bequest.graph.geometry import Geometry, geometry_of
 from bequest.graph.ledger import Labels, Layout
-from bequest.graph.rules.base import Read, Step, Write, rule
+from bequest.graph.reading import Read, Write
+from bequest.graph.rules.base import Step, rule
 from bequest.graph.rules.elementwise import aligned
 from bequest.graph.rules.products import multiplied
 

@@ -8,7 +8,7 @@ import numpy as np
 from torch import fx
 
 from bequest.graph.geometry import arguments
-from bequest.graph.ledger import Layout
+from bequest.graph.ledger import Labels, Layout
 from bequest.graph.rules.base import Step, rule
 from bequest.graph.rules.elementwise import follow
 
@@ -22,7 +22,7 @@ def batch_norm(step: Step) -> tuple[Layout, ...]:
 @rule("_native_batch_norm_legit", role="join")
 def batch_norm_on_batch(step: Step) -> tuple[Layout, ...]:
     """Batch norm that normalises with the batch at hand (no stored statistics)."""
-    _freeze_places(step, first=0)
+    _places(step, first=0)
     return _per_channel(step, step.operands()[1:])
 
 
@@ -32,14 +32,14 @@ def batch_norm_whole(step: Step) -> Layout:
     vectors = _stored(step)
     if step.arg(5, "training", False):
         step.reading.roles[step.node] = "join"
-        _freeze_places(step, first=0)
+        _places(step, first=0)
     return _per_channel(step, vectors)[0]
 
 
 @rule("instance_norm", role="join")
 def instance_norm(step: Step) -> Layout:
     """Every channel by its own mean and variance in the sample."""
-    _freeze_places(step, first=2)
+    _places(step, first=2)
     return _per_channel(step, step.operands()[1:])[0]
 
 
@@ -53,11 +53,11 @@ def group_norm(step: Step) -> Layout | tuple[Layout, ...]:
     native = "native" in str(step.node.target)
     blocks = int(step.arg(6, "group") if native else step.arg(1, "num_groups"))
     names = ((1, "weight"), (2, "bias")) if native else ((2, "weight"), (3, "bias"))
-    _freeze_places(step, first=2)
+    _places(step, first=2)
     result = _per_channel(step, [step.arg(position, name) for position, name in names])
     labels = step.layout(data).dims[1]
     if labels is not None and blocks != len(labels):
-        step.reading.normalised[step.node] = labels
+        _normalise(step, labels)
         if blocks != 1:
             step.ledger.balance(labels, blocks, step.place)
     return result if native else result[0]
@@ -69,9 +69,7 @@ def layer_norm(step: Step) -> Layout | tuple[Layout, ...]:
     data, count = step.arg(0, "input"), len(step.arg(1, "normalized_shape"))
     layout = step.layout(data)
     first = len(layout.dims) - count
-    met = [labels for labels in layout.dims[first:] if labels is not None]
-    if met:
-        step.reading.normalised[step.node] = np.concatenate(met)
+    _normalise(step, *layout.dims[first:])
     for position in (2, 3):
         affine = step.arg(position, "weight" if position == 2 else "bias")
         if not isinstance(affine, fx.Node):
@@ -101,11 +99,19 @@ def _stored(step: Step) -> list[fx.Node | None]:
     return vectors
 
 
-def _freeze_places(step: Step, first: int) -> None:
+def _places(step: Step, first: int) -> None:
     """Places that the statistics of a channel are taken over, from dimension ``first`` on."""
-    for dim, labels in enumerate(step.layout(step.arg(0, "input")).dims):
-        if dim >= first and dim != 1:
-            step.freeze(labels, "is a dimension that statistics are taken over")
+    dims = step.layout(step.arg(0, "input")).dims
+    over = [labels for dim, labels in enumerate(dims) if dim >= first and dim != 1]
+    _normalise(step, *over)
+
+
+def _normalise(step: Step, *over: Labels | None) -> None:
+    """Channels, along one or several dimensions, whose common statistics become those that stay."""
+    met = [labels for labels in over if labels is not None]
+    if met:
+        held = step.reading.normalised.get(step.node, step.ledger.fresh(0))
+        step.reading.normalised[step.node] = np.concatenate([held, *met])
 
 
 def _per_channel(step: Step, affine: Sequence[fx.Node | None]) -> tuple[Layout, ...]:

@@ -13,7 +13,8 @@ import numpy as np
 from torch import fx
 
 from bequest.graph.ledger import Labels, Layout
-from bequest.graph.rules.base import Read, Step, Write, rule
+from bequest.graph.reading import Read, Write
+from bequest.graph.rules.base import Step, rule
 from bequest.graph.rules.elementwise import aligned
 
 
@@ -59,7 +60,10 @@ def shifted_product(step: Step) -> Layout:
     if not plain or not vector:
         step.reading.roles[step.node] = "join"
     shapes = [step.shape, tuple(bias.meta["val"].shape)]
-    return aligned(step, [product, step.layout(bias)], shapes)
+    total = aligned(step, [product, step.layout(bias)], shapes)
+    if bias not in step.reading.steady:
+        step.ledger.streams.extend(labels for labels in total.dims if labels is not None)
+    return total
 
 
 @rule("einsum", role="join")

@@ -9,7 +9,8 @@ import numpy as np
 from torch import fx
 
 from bequest.graph.ledger import Labels, Layout
-from bequest.graph.rules.base import Fork, Step, rule, wall
+from bequest.graph.reading import Fork
+from bequest.graph.rules.base import Step, rule, wall
 from bequest.graph.rules.elementwise import agreed
 from bequest.graph.trace import operator_of
 
