@@ -1,8 +1,8 @@
 """bequest: smaller PyTorch networks, restored in closed form, without training and without data.
 
 The table of contents. Prune and restore: :func:`prune`, :func:`inspect`, :func:`load`,
-:func:`export`, :class:`Pruned`. Measure: :func:`evaluate`, :func:`robustness`, :func:`cost`,
-:func:`latency`. Methods: :mod:`bequest.criteria`, :mod:`bequest.restorers`,
+:func:`export`, :class:`Pruned`. Measure: :func:`evaluate`, :func:`perplexity`, :func:`robustness`,
+:func:`cost`, :func:`latency`. Methods: :mod:`bequest.criteria`, :mod:`bequest.restorers`,
 :mod:`bequest.calibration.inputs`, :mod:`bequest.robust`; for those who train:
 :mod:`bequest.hypersphere`. Networks and images: :mod:`bequest.zoo`, :mod:`bequest.data`. Everything
 is imported on first use, so that ``bequest --help`` needs no torch.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from bequest.artifact import Plan, load, load_plan
     from bequest.artifact.export import export
     from bequest.errors import BequestError
-    from bequest.measure import cost, evaluate, latency, robustness
+    from bequest.measure import cost, evaluate, latency, perplexity, robustness
     from bequest.pruning import Pruned, Report, prune
     from bequest.selection.inspection import inspect
 
@@ -36,6 +36,7 @@ _HOMES = {
     "latency": "bequest.measure",
     "load": "bequest.artifact",
     "load_plan": "bequest.artifact",
+    "perplexity": "bequest.measure",
     "prune": "bequest.pruning",
     "robustness": "bequest.measure",
 }
@@ -60,6 +61,7 @@ __all__ = [
     "latency",
     "load",
     "load_plan",
+    "perplexity",
     "prune",
     "restorers",
     "robust",

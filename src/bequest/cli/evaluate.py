@@ -13,7 +13,10 @@ from bequest.cli.output import Output
 def evaluate(
     context: typer.Context,
     model: options.Model,
-    data: options.Data,
+    data: options.DataOrText = None,
+    text: options.Text = None,
+    window: options.Window = None,
+    stride: options.Stride = None,
     latency: Annotated[
         bool, typer.Option("--latency", help="Also time a forward pass of one input.")
     ] = False,
@@ -30,39 +33,66 @@ def evaluate(
     eps: options.Eps = "0.01",
     json: options.Json = False,
 ) -> None:
-    """Measures top-1, top-5 and loss over labelled images, and what the network costs.
+    """Measures accuracy over labelled images, or the perplexity of a text, and what it costs.
 
     A saved folder is rebuilt from its plan and its tensors; nothing in it is executed.
     """
     import dataclasses
 
     from bequest import measure
+    from bequest.cli.measures import Measures
     from bequest.cli.models import open_model
     from bequest.cli.robust import Attack
     from bequest.cli.steps import timed
     from bequest.cli.tables import table
+    from bequest.cli.text import check_text
     from bequest.cli.values import options_given, parse_device
+    from bequest.errors import UsageError
     from bequest.report import wording
 
     with Output(json) as output:
         place = parse_device(device)
-        attacking = Attack.parse(attack, eps, options_given(context))
+        given = options_given(context)
+        attacking = Attack.parse(attack, eps, given)
+        check_text(text, window, stride, given)
+        if data is None and text is None:
+            raise UsageError("expected --data PATH or --text FILE, found neither")
         opened = open_model(model, weights=weights, base=base, device=place)
-        form = opened.form.overridden(size, mean, std)
+        form = opened.form.overridden(size, mean, std, window)
         example = form.example(place)
-        images = form.images(data, limit=limit, offset=offset, batch_size=batch_size)
-
-        accuracy = measure.evaluate(opened.model, images, progress=True)
-        attacked = {} if attacking is None else attacking.run(opened.model, images, form)
+        measures = Measures.open(
+            data,
+            text,
+            opened,
+            form,
+            limit=limit,
+            offset=offset,
+            batch_size=batch_size,
+            stride=stride,
+        )
+        accuracy, read = measures.of(opened.model)
+        attacked = {}
+        if attacking is not None and measures.images is not None:
+            attacked = attacking.run(opened.model, measures.images, form)
         cost = measure.cost(opened.model, example)
         timing = timed([opened.model], example)[0] if latency else None
 
-        rows = [("images", f"{accuracy.count:,}"), ("top-1", wording.percent(accuracy.top1))]
-        if accuracy.top5 is not None:
-            rows.append(("top-5", wording.percent(accuracy.top5)))
-        rows.append(("loss", f"{accuracy.loss:.4f}"))
-        if accuracy.nonfinite:
-            rows.append(("outputs with NaN or infinity", f"{accuracy.nonfinite:,}"))
+        rows = []
+        if accuracy is not None:
+            rows += [("images", f"{accuracy.count:,}"), ("top-1", wording.percent(accuracy.top1))]
+            if accuracy.top5 is not None:
+                rows.append(("top-5", wording.percent(accuracy.top5)))
+            rows.append(("loss", f"{accuracy.loss:.4f}"))
+            if accuracy.nonfinite:
+                rows.append(("outputs with NaN or infinity", f"{accuracy.nonfinite:,}"))
+        if read is not None:
+            rows += [
+                ("perplexity", wording.perplexity(read.perplexity)),
+                ("loss", f"{read.loss:.4f}"),
+                ("next token right", wording.percent(read.top1)),
+                ("tokens foretold", f"{read.tokens:,} in {read.windows:,} windows"),
+                ("tokens per second", wording.count(read.tokens_per_second)),
+            ]
         if attacking is not None:
             rows += attacking.rows(attacked)
         rows += [
@@ -79,8 +109,10 @@ def evaluate(
         output.document(
             {
                 "model": model,
-                "data": str(data),
-                "accuracy": dataclasses.asdict(accuracy),
+                "data": None if data is None else str(data),
+                "text": None if text is None else str(text),
+                "accuracy": None if accuracy is None else dataclasses.asdict(accuracy),
+                "perplexity": None if read is None else dataclasses.asdict(read),
                 "robustness": [
                     {"eps": size, **dataclasses.asdict(one)} for size, one in attacked.items()
                 ],

@@ -77,13 +77,15 @@ class InputForm:
         """As a saved plan holds it."""
         return dataclasses.asdict(self)
 
-    def overridden(self, size: str | None, mean: str | None, std: str | None) -> InputForm:
+    def overridden(
+        self, size: str | None, mean: str | None, std: str | None, window: int | None = None
+    ) -> InputForm:
         """What the options say in place of what is known.
 
         Raises:
             UsageError: an option can't be read.
         """
-        form = self
+        form = self if window is None else replace(self, size=(window,))
         if size is not None:
             channels = 3 if self.size is None else self.size[0]
             given = parse_size(size, channels)
@@ -149,12 +151,15 @@ class InputForm:
         )
 
 
-def parse_data(text: str | None, given: frozenset[str]) -> tuple[Path | None, Source | None]:
+def parse_data(
+    text: str | None, given: frozenset[str], read: Path | None = None
+) -> tuple[Path | None, Source | None]:
     """The images that ``--data`` names, or what makes the inputs; what exists is a path.
 
     Args:
         text: a path, or a source of inputs as :func:`parse_config` reads it.
         given: the options on the command line.
+        read: the file of ``--text``.
 
     Raises:
         UsageError: there is no such file or folder, and no such source of inputs; or options stand
@@ -174,5 +179,5 @@ def parse_data(text: str | None, given: frozenset[str]) -> tuple[Path | None, So
             if option in given:
                 raise UsageError(f"--data {text} and {option} don't go together; leave one out")
         source = parse_config(text, "inputs", "--data")
-    require_data(path, given)
+    require_data(path or read, given)
     return path, source

@@ -29,12 +29,14 @@ class Opened:
         form: what it reads, as far as the word tells.
         base: what ``--model`` has to say when an artefact made from it is opened; None where the
             artefact's plan says enough.
+        dense: of a program, the word that it was made from.
     """
 
     model: nn.Module
     spec: str
     form: InputForm
     base: str | None = None
+    dense: str | None = None
 
 
 def open_model(
@@ -105,9 +107,10 @@ def _open_saved(folder: Path, base: str | None, depth: int = 0) -> Opened:
     plan = load_plan(folder)
     recipe = plan.recipe
     form = InputForm.from_json(recipe["input"]) if "input" in recipe else InputForm()
-    if plan.form == "program":
-        return Opened(load(folder), str(folder.resolve()), form)
     named = recipe.get("model")
+    if plan.form == "program":
+        made_from = named if isinstance(named, str) else None
+        return Opened(load(folder), str(folder.resolve()), form, dense=made_from)
     if depth > _DEEPEST:
         raise ArtifactError(f"{folder}: expected a dense network at the end of its plan's models")
     if isinstance(named, str) and _folder(named) is not None:

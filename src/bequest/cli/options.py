@@ -64,6 +64,9 @@ _DATA_HELP = "Labelled images: a folder per class, an .npz (x, y), IDX or .parqu
 Data = Annotated[
     Path, typer.Option(rich_help_panel=_IMAGES, metavar="PATH", show_default=False, help=_DATA_HELP)
 ]
+DataOrText = Annotated[
+    Path | None, typer.Option(rich_help_panel=_IMAGES, metavar="PATH", help=_DATA_HELP)
+]
 Target = Annotated[
     str | None,
     typer.Option(
@@ -79,7 +82,7 @@ Calibrate = Annotated[
         "--calibrate",
         rich_help_panel=_IMAGES,
         help="The first 256 images of --data, without their labels, take the place of synthetic "
-        "ones; the others measure the accuracy.",
+        "ones; the others measure the accuracy. Of --text the first 128 windows.",
     ),
 ]
 DataOrSource = Annotated[
@@ -89,6 +92,32 @@ DataOrSource = Annotated[
         metavar="PATH|NAME",
         help=f"{_DATA_HELP} Measures the accuracy before and after; pruning needs no data. Or what "
         "makes the inputs that pruning looks at: synthetic, 'synthetic(images=1024)', ...",
+    ),
+]
+_TEXT = "A text"
+Text = Annotated[
+    Path | None,
+    typer.Option(
+        rich_help_panel=_TEXT,
+        metavar="FILE",
+        help="Any text in UTF-8, or the column text of a .parquet, in the tokens of the tokenizer "
+        "beside the network (hf:ID, hf:./FOLDER): measures the perplexity.",
+    ),
+]
+Window = Annotated[
+    int | None,
+    typer.Option(
+        rich_help_panel=_TEXT,
+        metavar="N",
+        help="Tokens of --text that the network reads at once; 128 where it bears them.",
+    ),
+]
+Stride = Annotated[
+    int | None,
+    typer.Option(
+        rich_help_panel=_TEXT,
+        metavar="N",
+        help="Tokens from one window to the next; the window where none is given.",
     ),
 ]
 Limit = Annotated[

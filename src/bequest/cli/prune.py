@@ -79,6 +79,9 @@ def prune(
     round_to: options.RoundTo = 8,
     seed: options.Seed = 0,
     data: options.DataOrSource = None,
+    text: options.Text = None,
+    window: options.Window = None,
+    stride: options.Stride = None,
     calibrate: options.Calibrate = False,
     size: options.Size = None,
     mean: options.Mean = None,
@@ -102,11 +105,11 @@ def prune(
     could be pruned the exit code is 1, and nothing is saved.
     """
     from bequest.cli.files import require_file
-    from bequest.cli.inputs import parse_data
+    from bequest.cli.measures import Measures, parse_measures
     from bequest.cli.models import open_model
     from bequest.cli.robust import Progressive
     from bequest.cli.sparse import prune_weights, single_weights
-    from bequest.cli.steps import Settings, measure, require_savable, save_with_origin, set_apart
+    from bequest.cli.steps import Settings, measure, require_savable, save_with_origin
     from bequest.cli.values import options_given, parse_device, parse_out, parse_ratio
     from bequest.errors import ModelError
     from bequest.report import PruningResult
@@ -119,7 +122,7 @@ def prune(
         settings = Settings(groups, scope, round_to, seed, uniform=hugging_face)
         shares = None if ratio is None else parse_ratio(ratio)
         restorer = restorer or ("regression" if strategy is None else "sum")
-        path, source = parse_data(data, given)
+        path, source = parse_measures(data, text, window, stride, given)
         looking = "--calibrate" if calibrate else "--data" if source else None
         settings.check(shares, criterion, restorer, target, looking=looking)
         progressive = Progressive.parse(strategy, input_range, step, alpha, groups, given)
@@ -127,15 +130,22 @@ def prune(
         place = parse_device(device)
         opened = open_model(model, weights=weights, base=base, device=place)
         require_savable(opened.model, hugging_face=hugging_face)
-        form = opened.form.overridden(size, mean, std)
+        form = opened.form.overridden(size, mean, std, window)
         example = form.example(place)
-        images = (
-            form.images(path, limit=limit, offset=offset, batch_size=batch_size) if path else None
+        measures = Measures.open(
+            path,
+            text,
+            opened,
+            form,
+            limit=limit,
+            offset=offset,
+            batch_size=batch_size,
+            stride=stride,
         )
-        images, seen = set_apart(images) if calibrate else (images, source)
+        measures, seen = measures.set_apart() if calibrate else (measures, source)
 
         if single is not None:
-            prune_weights(opened, form, single, output, model, images, out, html)
+            prune_weights(opened, form, single, output, model, measures.images, out, html)
             return
 
         output.waiting(f"tracing and pruning {model}")
@@ -155,7 +165,7 @@ def prune(
                 data=seen,
                 progress=True,
             )
-        before, after = measure((opened.model, pruned.model), example, images)
+        before, after = measure((opened.model, pruned.model), example, measures)
         recipe, report, form_now = pruned.plan.recipe, pruned.report, pruned.plan.form
         result = PruningResult(model, recipe, report, before, after, seconds, form_now)
         idle = nothing_pruned(recipe["ratio"], report.groups, report.refused)
@@ -164,7 +174,8 @@ def prune(
             save_with_origin(pruned, saved, opened.spec, form, hugging_face=hugging_face)
         needed = "" if opened.base is None else f"--model {opened.base} "
         again = f"hf:{saved}" if hugging_face else saved
-        _show(output, result, html, saved, f"{again} {needed}--data {path or 'PATH'}")
+        on = f"--text {text}" if text else f"--data {path or 'PATH'}"
+        _show(output, result, html, saved, f"{again} {needed}{on}")
         if idle:
             raise ModelError(idle)
 

@@ -18,14 +18,13 @@ from bequest.artifact import save
 from bequest.artifact.pretrained import require_pretrained
 from bequest.calibration.inputs import Source
 from bequest.calibration.inputs.asked import samples_from
-from bequest.calibration.inputs.base import FEWEST
 from bequest.calibration.samples import Samples
 from bequest.call import Call
 from bequest.cli.inputs import InputForm
-from bequest.data import ImageLoader
+from bequest.cli.measures import Measures
 from bequest.errors import InputWarning, NothingPrunedWarning, UsageError
 from bequest.graph.trace import require_runnable
-from bequest.measure import Latency, cost, evaluate
+from bequest.measure import Latency, cost
 from bequest.measure.latency import latencies
 from bequest.pruning import Pruned
 from bequest.report import Measured
@@ -158,31 +157,14 @@ class Settings:
         return pruned, time.perf_counter() - start
 
 
-def set_apart(images: ImageLoader | None) -> tuple[ImageLoader, ImageLoader]:
-    """The images that measure, and the first ones, which a regression looks at instead.
-
-    Raises:
-        UsageError: there are no images, or too few to be parted.
-    """
-    wanted = FEWEST
-    if images is None:
-        raise UsageError("--calibrate takes the first images of --data; give --data PATH")
-    if images.count <= wanted:
-        raise UsageError(
-            f"--calibrate sets {wanted} images of --data apart and measures on the others; found "
-            f"{images.count} in all"
-        )
-    return images.subset(wanted, images.count), images.subset(0, wanted)
-
-
 def measure(
-    models: Sequence[nn.Module], example: torch.Tensor, images: ImageLoader | None
+    models: Sequence[nn.Module], example: torch.Tensor, measures: Measures
 ) -> list[Measured]:
-    """What networks cost for one input, and their accuracies if there are images."""
-    accuracies = [None if images is None else evaluate(m, images, progress=True) for m in models]
+    """What networks cost for one input, and what they make of images or a text if there are any."""
+    made = [measures.of(model) for model in models]
     costs = [cost(model, example) for model in models]
-    found = zip(costs, timed(models, example), accuracies, strict=True)
-    return [Measured(*one) for one in found]
+    found = zip(costs, timed(models, example), made, strict=True)
+    return [Measured(one, latency, *rest) for one, latency, rest in found]
 
 
 def timed(models: Sequence[nn.Module], example: torch.Tensor) -> list[Latency]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bequest.artifact.plan import Form
-from bequest.measure import Accuracy, Cost, Latency
+from bequest.measure import Accuracy, Cost, Latency, Perplexity
 from bequest.pruning import Report
 from bequest.report import wording
 from bequest.report.comparison import group_json, refusal_section
@@ -23,11 +23,12 @@ AS_PROGRAM = (
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of one network; the accuracy only where there were images."""
+    """What was measured of one network: accuracy over images and perplexity of a text, if any."""
 
     cost: Cost
     latency: Latency
     accuracy: Accuracy | None
+    perplexity: Perplexity | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -90,6 +91,8 @@ def before_and_after(result: PruningResult) -> list[tuple[str, str, str, str]]:
     ]
     if before.accuracy is not None and after.accuracy is not None:
         rows += _accuracy_rows(before.accuracy, after.accuracy)
+    if before.perplexity is not None and after.perplexity is not None:
+        rows += _perplexity_rows(before.perplexity, after.perplexity)
     if result.form == "program":
         rows.append(("runs as", "its class", "a program", ""))
     return rows
@@ -138,6 +141,17 @@ def _accuracy_rows(before: Accuracy, after: Accuracy) -> list[tuple[str, str, st
         rows.append(("top-5", wording.percent(before.top5), wording.percent(after.top5), change))
     rows.append(("loss", f"{before.loss:.4f}", f"{after.loss:.4f}", ""))
     return rows
+
+
+def _perplexity_rows(before: Perplexity, after: Perplexity) -> list[tuple[str, str, str, str]]:
+    what = f"perplexity, {before.tokens:,} tokens"
+    shares = wording.percent(before.top1), wording.percent(after.top1)
+    speeds = before.tokens_per_second, after.tokens_per_second
+    return [
+        _row(what, before.perplexity, after.perplexity, wording.perplexity),
+        ("next token right", *shares, f"{after.top1 - before.top1:+.2f}"),
+        _row("tokens per second", *speeds, wording.count),
+    ]
 
 
 def _layer_section(result: PruningResult) -> Section:

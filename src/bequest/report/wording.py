@@ -27,6 +27,11 @@ def percent(value: float) -> str:
     return f"{value:.2f} %"
 
 
+def perplexity(value: float) -> str:
+    """8.1762 → "8.176"."""
+    return f"{value:.4g}"
+
+
 def milliseconds(value: float) -> str:
     """12.345 → "12.35 ms"."""
     return f"{value:.4g} ms"
