@@ -81,10 +81,17 @@ def operator_of(node: fx.Node) -> str:
 def function_of(node: fx.Node) -> Callable[..., Any]:
     """What runs an operator on values with data; a view is a reshape there.
 
-    Values lie in memory as the weights' format has it, which tracing can't foresee.
+    Values lie in memory as the weights' format has it, which tracing can't foresee. Code that
+    counts whole numbers, as routers of experts do, turns them to real ones on a CPU, where there is
+    no other way, and not on the device without data.
     """
-    function: Any = torch.reshape if operator_of(node) == "view" else node.target
-    return cast(Callable[..., Any], function)
+    replaced: dict[str, Any] = {"view": torch.reshape, "histc": _counted}
+    return cast(Callable[..., Any], replaced.get(operator_of(node), node.target))
+
+
+def _counted(values: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    real = values.is_floating_point() or values.device.type != "cpu"
+    return torch.histc(values if real else values.float(), *args, **kwargs)
 
 
 def place_of(node: fx.Node) -> str:

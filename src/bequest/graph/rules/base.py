@@ -93,7 +93,7 @@ _RULES: dict[str, tuple[Rule, Role]] = {}
 
 
 def rule(*operators: str, role: Role) -> Callable[[Rule], Rule]:
-    """Files a rule for ATen operators (names without ``aten::`` and overload).
+    """Files a rule for operators: names without overload, those of ATen without ``aten::`` too.
 
     Raises:
         ValueError: one of them has a rule.
@@ -167,8 +167,9 @@ def _output(step: Step) -> None:
 def _operator(step: Step) -> None:
     node, reading = step.node, step.reading
     name = operator_of(node)
-    aten = str(getattr(node.target, "namespace", "aten")) == "aten"
-    known = _RULES.get(name) if aten and _makes_tensors(node) else None
+    library = str(getattr(node.target, "namespace", "aten"))
+    named = name if library == "aten" else f"{library}::{name}"
+    known = _RULES.get(named) if _makes_tensors(node) else None
     if known is None:
         reading.layouts[node] = wall(step)
         return

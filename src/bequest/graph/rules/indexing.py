@@ -6,6 +6,7 @@ from torch import fx
 
 from bequest.graph.ledger import Labels, Layout
 from bequest.graph.rules.base import Step, rule
+from bequest.graph.rules.elementwise import aligned
 
 
 @rule("select", role="join")
@@ -66,6 +67,28 @@ def index(step: Step) -> Layout:
     together = looked_up[-1] - looked_up[0] < len(looked_up)
     at = looked_up[0] if together else 0
     return layout.with_dims([*rest[:at], *new, *rest[at:]])
+
+
+@rule("index_add", role="join")
+def index_add(step: Step) -> Layout:
+    """Rows added at the places that an index says: that dimension stays whole."""
+    data, dim, index, rows = (
+        step.arg(i, n) for i, n in enumerate(("self", "dim", "index", "source"))
+    )
+    layouts = [step.layout(data), step.layout(rows)]
+    step.ignore([index])
+    at = int(dim) % step.ndim
+    for layout in layouts:
+        _whole(step, layout.dims[at])
+    whole = [
+        layout.with_dims(None if d == at else one for d, one in enumerate(layout.dims))
+        for layout in layouts
+    ]
+    shapes = [
+        step.shape,
+        tuple(1 if d == at else size for d, size in enumerate(rows.meta["val"].shape)),
+    ]
+    return aligned(step, whole, shapes)
 
 
 def _without(step: Step, layout: Layout, dim: int) -> Layout:

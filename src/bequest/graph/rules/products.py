@@ -12,10 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 from torch import fx
 
+from bequest.graph.geometry import arguments
 from bequest.graph.ledger import Labels, Layout
 from bequest.graph.reading import Read, Write
-from bequest.graph.rules.base import Step, rule
-from bequest.graph.rules.elementwise import aligned
+from bequest.graph.rules.base import Step, rule, wall
+from bequest.graph.rules.elementwise import aligned, is_copy
+from bequest.graph.trace import operator_of
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,17 @@ class _Factor:
     node: fx.Node
     letters: str
     layout: Layout
+
+    def parameter(self, step: Step) -> tuple[str | None, list[int]]:
+        """The parameter that it is, as it is or turned, and which of its dimensions is which."""
+        node, order = self.node, list(range(len(self.letters)))
+        while step.tensor_name(node) is None:
+            turned = _turned(node)
+            if turned is None:
+                return None, order
+            order = [turned[dim] for dim in order]
+            node = node.all_input_nodes[0]
+        return step.tensor_name(node), order
 
     def at(self, letter: str) -> tuple[Labels | None, int]:
         dim = self.letters.index(letter)
@@ -64,6 +77,18 @@ def shifted_product(step: Step) -> Layout:
     if bias not in step.reading.steady:
         step.ledger.streams.extend(labels for labels in total.dims if labels is not None)
     return total
+
+
+@rule("_grouped_mm", "transformers::grouped_mm_fallback", role="join")
+def grouped_product(step: Step) -> Layout | tuple[Layout, ...]:
+    """Rows by groups, each with a matrix of its own: (rows, in) x (experts, in, out)."""
+    rows, matrices = step.arg(0, "input"), step.arg(1, "weight")
+    if [len(one.meta["val"].shape) for one in (rows, matrices)] != [2, 3]:
+        return wall(step)
+    for labels in (step.layout(matrices).dims[0], *step.layout(step.arg(2, "offs")).dims):
+        step.freeze(labels, "is an expert, chosen by its number")
+    factors = [_factor(step, rows, "nk"), _factor(step, matrices, "ekm")]
+    return _contract(step, factors, "nm")
 
 
 @rule("einsum", role="join")
@@ -153,11 +178,9 @@ def _contract(
         if letter not in result:
             _letter(step, letter, factors, kept=False)
     for factor in factors if weights is None else weights:
-        name = step.tensor_name(factor.node)
-        matrix = len(factor.letters) > 1
-        if name is not None and matrix and step.node not in step.reading.steady:
+        if len(factor.letters) > 1 and step.node not in step.reading.steady:
             others = "".join(other.letters for other in factors if other is not factor)
-            _weight(step, factor, name, others, result, step.tensor_name(bias))
+            _weight(step, factor, others, result, step.tensor_name(bias))
     return Layout(tuple(dims[letter] for letter in result), step.place)
 
 
@@ -185,17 +208,32 @@ def _len(labels: Labels | None) -> int:
     return -1 if labels is None else len(labels)
 
 
-def _weight(
-    step: Step, factor: _Factor, name: str, others: str, result: str, bias: str | None
-) -> None:
+def _weight(step: Step, factor: _Factor, others: str, result: str, bias: str | None) -> None:
     """A parameter's summed dimension reads channels, the one that it adds writes channels."""
-    for dim, letter in enumerate(factor.letters):
-        labels = factor.layout.dims[dim]
+    name, order = factor.parameter(step)
+    if name is None:
+        return
+    added = next((letter for letter in reversed(factor.letters) if letter in result), None)
+    for dim, letter, labels in zip(order, factor.letters, factor.layout.dims, strict=True):
         if labels is None:
             continue
-        if letter not in result:
+        if letter in others and letter not in result:
             step.reading.reads.append(Read(step.node, name, bias, dim, labels, 1, False))
             step.reading.roles[step.node] = "layer"
-        elif letter == factor.letters[-1] and letter not in others:
+        elif letter == added and letter not in others:
             step.reading.writes.append(Write(step.node, "linear", name, bias, dim, labels, 1))
             step.reading.roles[step.node] = "layer"
+
+
+def _turned(node: fx.Node) -> list[int] | None:
+    """Where each dimension of a value comes from, if an operator turns them; None = it doesn't."""
+    name, order = operator_of(node), list(range(node.meta["val"].ndim))
+    if is_copy(node) and len(node.all_input_nodes) == 1:
+        return order
+    if name == "t":
+        return order[::-1]
+    if name in ("transpose", "swapaxes"):
+        first, second = (int(arguments(node)[one]) for one in ("dim0", "dim1"))
+        order[first], order[second] = order[second], order[first]
+        return order
+    return [order[int(d)] for d in arguments(node)["dims"]] if name == "permute" else None
