@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+
 import pytest
 
 from tests.language.networks import causal
@@ -86,6 +89,17 @@ def test_pruned_by_itself_and_by_a_text(run, folder, story, tmp_path):
     assert again["perplexity"]["loss"] == pytest.approx(
         written["after"]["perplexity"]["loss"], rel=1e-5
     )
+
+
+def test_restorers_are_compared_by_perplexity(run, folder, story, tmp_path):
+    words = ("compare", f"hf:{folder}", "--text", str(story), "--window", "16", "--ratios", "0.5")
+    page = tmp_path / "page.html"
+    cells = tmp_path / "cells.json"
+    handing = ("--calibrate", "--restorers", "regression")
+    shown = run(*words, *handing, "--html", str(page), "-o", str(cells))
+    (found,) = json.loads(cells.read_text("utf-8"))["cells"]
+    assert f"{math.exp(found['accuracy']['loss']):.4g}" in page.read_text("utf-8")
+    assert "Perplexity; leaving channels chosen by l2" in shown.out
 
 
 def test_wrong_calls(run, net, folder, story, tmp_path):

@@ -5,12 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Sequence
 
 from rich.console import RenderableType
 from rich.text import Text
 
 from bequest.cli.output import finite
 from bequest.cli.tables import refusal_tables, table, titled
+from bequest.measure import Accuracy
 from bequest.report import Comparison
 from bequest.report.comparison import cost_rows
 
@@ -22,21 +24,25 @@ _COLUMNS = (
 
 def comparison_tables(comparison: Comparison) -> list[RenderableType]:
     """A table per criterion, restorers by ratios with the best in bold, then what stayed."""
-    dense = comparison.accuracy
-    items: list[RenderableType] = [
-        Text(f"dense: top-1 {dense.top1:.2f} % on {comparison.data}, {dense.count:,} images")
-    ]
+    dense = f"{comparison.accuracy.count:,}"
+    what = (
+        f"perplexity {comparison.worded(comparison.accuracy)} on {comparison.data}, {dense} tokens"
+    )
+    if not comparison.of_text:
+        top1 = f"{comparison.accuracy.top1:.2f} %"
+        what = f"top-1 {top1} on {comparison.data}, {dense} images"
+    items: list[RenderableType] = [Text(f"dense: {what}")]
     items += [_accuracies(comparison, criterion) for criterion in comparison.criteria]
     return [*items, *refusal_tables(comparison.refusals())]
 
 
 def _accuracies(comparison: Comparison, criterion: str) -> RenderableType:
     columns = [
-        [comparison.cell(criterion, name, ratio).accuracy.top1 for name in comparison.restorers]
+        [comparison.cell(criterion, name, ratio).accuracy for name in comparison.restorers]
         for ratio in comparison.ratios
     ]
     rows = [
-        [name, *(_worded(column[place], max(column)) for column in columns)]
+        [name, *(_worded(comparison, column, place) for column in columns)]
         for place, name in enumerate(comparison.restorers)
     ]
     header = ["restorer", *(f"{100 * ratio:g} %" for ratio in comparison.ratios)]
@@ -44,11 +50,15 @@ def _accuracies(comparison: Comparison, criterion: str) -> RenderableType:
     made.add_section()
     for what, *shares in cost_rows(comparison, criterion):
         made.add_row(f"{what} left", *shares, style="dim")
-    return titled(f"Top-1 in percent; leaving channels chosen by {criterion}", made)
+    return titled(f"{comparison.figures}; leaving channels chosen by {criterion}", made)
 
 
-def _worded(top1: float, best: float) -> str:
-    return f"[bold]{top1:.2f}[/bold]" if top1 == best else f"{top1:.2f}"
+def _worded(comparison: Comparison, column: Sequence[Accuracy], place: int) -> str:
+    """An accuracy, in bold where it is the best of the column."""
+    figures = [comparison.figure(one) for one in column]
+    best = min(figures) if comparison.of_text else max(figures)
+    text = comparison.worded(column[place])
+    return f"[bold]{text}[/bold]" if figures[place] == best else text
 
 
 def encode(comparison: Comparison, suffix: str) -> str:

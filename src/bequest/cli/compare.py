@@ -12,8 +12,13 @@ from bequest.cli.output import Output
 
 
 def compare(
+    context: typer.Context,
     model: options.Model,
-    data: options.Data,
+    data: options.DataOrText = None,
+    text: options.Text = None,
+    window: options.Window = None,
+    stride: options.Stride = None,
+    calibrate: options.Calibrate = False,
     ratios: Annotated[
         str, typer.Option(metavar="R,R,...", help="Shares of channels that each layer loses.")
     ] = "0.3,0.5,0.7",
@@ -46,22 +51,25 @@ def compare(
     html: options.Html = None,
     json: options.Json = False,
 ) -> None:
-    """Prunes at every ratio with every restorer and measures each on the same images.
+    """Prunes at every ratio with every restorer and measures each on the same images, or text.
 
-    Synthetic images for what looks at inputs (regression, obs, ...) are made once for all. Where
+    Inputs for what looks at inputs (regression, obs, ...) are made up once for all. Where
     nothing could be pruned at any ratio the exit code is 1.
     """
     from bequest.cli.cells import comparison_tables, encode
     from bequest.cli.files import require_file, write
     from bequest.cli.grid import compare_all
+    from bequest.cli.measures import Measures
     from bequest.cli.models import open_model
     from bequest.cli.steps import Settings
-    from bequest.cli.values import parse_device, parse_names, parse_ratios
+    from bequest.cli.text import require_one
+    from bequest.cli.values import options_given, parse_device, parse_names, parse_ratios
     from bequest.errors import ModelError
     from bequest.report import comparison_page
     from bequest.selection.outcome import nothing_pruned
 
     with Output(json) as output:
+        on = require_one(data, text, window, stride, options_given(context))
         settings = Settings(groups, scope, round_to, seed)
         asked = parse_ratios(ratios)
         criteria = parse_names(criterion, "--criterion")
@@ -73,18 +81,30 @@ def compare(
         require_file(out, "--out", ".csv", ".json")
         place = parse_device(device)
         opened = open_model(model, weights=weights, base=base, device=place)
-        form = opened.form.overridden(size, mean, std)
+        form = opened.form.overridden(size, mean, std, window)
+        measures = Measures.open(
+            data,
+            text,
+            opened,
+            form,
+            limit=limit,
+            offset=offset,
+            batch_size=batch_size,
+            stride=stride,
+        )
+        measures, seen = measures.set_apart() if calibrate else (measures, None)
         comparison = compare_all(
             opened.model,
             form.example(place),
-            form.images(data, limit=limit, offset=offset, batch_size=batch_size),
+            measures,
             name=model,
-            data=data.name,
+            data=on.name,
             ratios=asked,
             criteria=criteria,
             restorers=handing,
             settings=settings,
             value_range=form.value_range(),
+            looked_at=seen,
         )
         if out is not None:
             write(out, encode(comparison, out.suffix.lower()))

@@ -21,6 +21,7 @@ from bequest.cli.digits import NETWORK, Digits, Training, load_digits, loader, t
 from bequest.cli.files import write
 from bequest.cli.grid import compare_all
 from bequest.cli.inputs import InputForm
+from bequest.cli.measures import Measures
 from bequest.cli.output import Output
 from bequest.cli.steps import Settings, save_with_origin
 from bequest.errors import BequestError, UsageError
@@ -95,7 +96,7 @@ def demonstrate(out: Path, output: Output) -> Outcome:
         comparison = compare_all(
             network,
             example,
-            images,
+            Measures(images),
             name=f"zoo:{NETWORK}",
             data="held-out digits",
             ratios=_RATIOS,

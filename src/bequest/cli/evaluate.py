@@ -45,18 +45,15 @@ def evaluate(
     from bequest.cli.robust import Attack
     from bequest.cli.steps import timed
     from bequest.cli.tables import table
-    from bequest.cli.text import check_text
+    from bequest.cli.text import require_one
     from bequest.cli.values import options_given, parse_device
-    from bequest.errors import UsageError
     from bequest.report import wording
 
     with Output(json) as output:
         place = parse_device(device)
         given = options_given(context)
         attacking = Attack.parse(attack, eps, given)
-        check_text(text, window, stride, given)
-        if data is None and text is None:
-            raise UsageError("expected --data PATH or --text FILE, found neither")
+        require_one(data, text, window, stride, given)
         opened = open_model(model, weights=weights, base=base, device=place)
         form = opened.form.overridden(size, mean, std, window)
         example = form.example(place)

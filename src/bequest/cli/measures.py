@@ -91,9 +91,19 @@ class Measures:
             )
         return Measures(self.images.subset(FEWEST, count)), self.images.subset(0, FEWEST)
 
-    def of(self, model: nn.Module) -> tuple[Accuracy | None, Perplexity | None]:
+    def accuracy(self, model: nn.Module) -> Accuracy:
+        """Over the images, or of the next tokens of the text."""
+        accuracy, read = self.of(model, progress=False)
+        if read is not None:
+            return Accuracy(read.top1, None, read.loss, read.tokens, 0)
+        assert accuracy is not None
+        return accuracy
+
+    def of(
+        self, model: nn.Module, *, progress: bool = True
+    ) -> tuple[Accuracy | None, Perplexity | None]:
         """The accuracy, or the perplexity; None where there is nothing to measure it on."""
         return (
-            None if self.images is None else evaluate(model, self.images, progress=True),
-            None if self.text is None else self.text.perplexity(model),
+            None if self.images is None else evaluate(model, self.images, progress=progress),
+            None if self.text is None else self.text.perplexity(model, progress=progress),
         )

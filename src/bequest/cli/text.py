@@ -47,9 +47,11 @@ class Text:
     window: int
     stride: int | None = None
 
-    def perplexity(self, model: nn.Module) -> Perplexity:
+    def perplexity(self, model: nn.Module, *, progress: bool = True) -> Perplexity:
         """Of a network over the text, with a progress bar on a terminal."""
-        return perplexity(model, self.tokens, window=self.window, stride=self.stride, progress=True)
+        return perplexity(
+            model, self.tokens, window=self.window, stride=self.stride, progress=progress
+        )
 
     def set_apart(self) -> tuple[Text, list[Tensor]]:
         """The text that measures, and the first windows of it, which a regression looks at.
@@ -88,6 +90,25 @@ def check_text(
             f"expected --window of at least 2 tokens and --stride of at least 1, found {window} "
             f"and {stride}"
         )
+
+
+def require_one(
+    data: Path | None,
+    text: Path | None,
+    window: int | None,
+    stride: int | None,
+    given: frozenset[str],
+) -> Path:
+    """The file of ``--data`` or ``--text``, of which one is needed.
+
+    Raises:
+        UsageError: neither is given, or :func:`check_text` raises it.
+    """
+    check_text(text, window, stride, given)
+    found = data or text
+    if found is None:
+        raise UsageError("expected --data PATH or --text FILE, found neither")
+    return found
 
 
 def open_text(path: Path, opened: Opened, form: InputForm, stride: int | None) -> Text:

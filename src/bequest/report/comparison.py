@@ -63,6 +63,7 @@ class Comparison:
         accuracy: of the dense network.
         cost: of the dense network, for one input.
         cells: one per criterion, restorer and ratio, in this order.
+        of_text: whether accuracies are those of next tokens of a text.
     """
 
     model: str
@@ -71,6 +72,29 @@ class Comparison:
     accuracy: Accuracy
     cost: Cost
     cells: tuple[Cell, ...]
+    of_text: bool = False
+
+    def figure(self, accuracy: Accuracy) -> float:
+        """What networks are compared by: top-1 in percent, of a text the perplexity."""
+        return wording.exponential(accuracy.loss) if self.of_text else accuracy.top1
+
+    @property
+    def figures(self) -> str:
+        """What :meth:`figure` is, in words."""
+        return "Perplexity" if self.of_text else "Top-1 in percent"
+
+    def worded(self, accuracy: Accuracy) -> str:
+        """:meth:`figure` as people read it."""
+        value = self.figure(accuracy)
+        return wording.perplexity(value) if self.of_text else f"{value:.2f}"
+
+    @property
+    def reached(self) -> str:
+        """What the dense network reaches, and on how much."""
+        count = f"{self.accuracy.count:,}"
+        if self.of_text:
+            return f"a perplexity of {self.worded(self.accuracy)} on {self.data} ({count} tokens)"
+        return f"{wording.percent(self.accuracy.top1)} on {self.data} ({count} images)"
 
     @property
     def criteria(self) -> tuple[str, ...]:
@@ -101,6 +125,7 @@ class Comparison:
         return {
             "model": self.model,
             "data": self.data,
+            "of_text": self.of_text,
             "settings": dict(self.settings),
             "dense": {
                 "accuracy": dataclasses.asdict(self.accuracy),
@@ -154,10 +179,9 @@ def comparison_page(comparison: Comparison, *notes: str) -> str:
         comparison: what was measured.
         notes: further lines under the title.
     """
-    dense = comparison.accuracy
     summary = [
-        f"The dense network reaches {wording.percent(dense.top1)} on {comparison.data} "
-        f"({dense.count:,} images) with {wording.count(comparison.cost.params)} parameters and "
+        f"The dense network reaches {comparison.reached} "
+        f"with {wording.count(comparison.cost.params)} parameters and "
         f"{wording.count(comparison.cost.macs)} multiply-accumulates (MACs). Here it is pruned and "
         "restored without data and without training.",
         *notes,
@@ -189,15 +213,24 @@ def _accuracy_section(comparison: Comparison, criterion: str) -> Section:
         for restorer in comparison.restorers
     }
     accuracies = [
-        [restorer, *(f"{top1:.2f}" for _, top1 in points)] for restorer, points in lines.items()
+        [
+            restorer,
+            *(
+                comparison.worded(comparison.cell(criterion, restorer, ratio).accuracy)
+                for ratio in comparison.ratios
+            ),
+        ]
+        for restorer in comparison.restorers
     ]
     header = [f"{100 * ratio:g} %" for ratio in comparison.ratios]
     caption = f"Every curve begins at the dense network, {comparison.accuracy.top1:.2f} %."
+    if comparison.of_text:
+        caption = f"How often the next token is foretold. {caption}"
     return Section(
         f"Accuracy, channels chosen by {criterion}",
         pictures=[Picture(curves(lines, comparison.accuracy.top1), caption)],
         tables=[
-            Table(["top-1 (%)", *header], accuracies),
+            Table(["perplexity" if comparison.of_text else "top-1 (%)", *header], accuracies),
             Table(["left", *header], cost_rows(comparison, criterion)),
         ],
     )

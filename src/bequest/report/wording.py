@@ -27,6 +27,11 @@ def percent(value: float) -> str:
     return f"{value:.2f} %"
 
 
+def exponential(loss: float) -> float:
+    """A loss in nats as a perplexity; infinite where that is too large a number."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
 def perplexity(value: float) -> str:
     """8.1762 → "8.176"."""
     return f"{value:.4g}"
