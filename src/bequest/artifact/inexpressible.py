@@ -31,8 +31,8 @@ def _biases(situation: Situation) -> Iterable[str]:
     """Tensors that the class doesn't have."""
     if situation.unknown:
         yield (
-            f"its class has no {_names(situation.unknown)}, which restoring has added; use a "
-            "restorer that adds no biases, such as restorer='none'"
+            f"its class has no {_names(situation.unknown)}, which restoring has added; restore it "
+            "with bias='keep'"
         )
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, fx
 
 from bequest.graph.geometry import LAYERS, Geometry, arguments, geometry_of
+from bequest.graph.products import parameter_of
 from bequest.graph.trace import Network, operator_of
 
 
@@ -63,8 +64,8 @@ def layer_weights(network: Network) -> dict[fx.Node, str]:
     kinds: dict[str, set[object]] = defaultdict(set)
     for node in network.nodes:
         for value in node.all_input_nodes:
-            name = network.tensors.get(value.name)
-            if name is None:
+            name = network.tensors.get(parameter_of(value)[0].name)
+            if name is None or parameter_of(node)[1]:  # what reads a transposed matrix counts
                 continue
             if _applies(node, value, network.tensors):
                 geometry, found[node] = geometry_of(node), name
@@ -72,6 +73,11 @@ def layer_weights(network: Network) -> dict[fx.Node, str]:
             else:
                 kinds[name].add(node)
     return {node: name for node, name in found.items() if len(kinds[name]) == 1}
+
+
+def as_applied(node: fx.Node, weight: Tensor) -> Tensor:
+    """A layer's weight as its operator takes it: that of GPT-2's layers is transposed before."""
+    return weight.t() if parameter_of(arguments(node)["weight"])[1] else weight
 
 
 def bias_of(node: fx.Node, network: Network) -> str | None:

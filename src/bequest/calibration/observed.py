@@ -14,12 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
-from bequest.calibration.layers import Call, Layer
+from bequest.calibration.layers import Call, Layer, as_applied
 from bequest.calibration.moments import Moments, sampled_places
 from bequest.calibration.samples import Samples
 from bequest.calibration.walk import Walk
+from bequest.graph.geometry import geometry_of
 from bequest.graph.groups import Channels, Group
 from bequest.graph.reading import Read
+from bequest.graph.trace import operator_of
 from bequest.graph.units import Reader
 from bequest.surgery.cut import Cut
 
@@ -49,7 +51,7 @@ def calibrate(
     wanted: dict[fx.Node, list[tuple[Group, Read]]] = defaultdict(list)
     left: dict[str, int] = {}
     for member in groups:
-        reads = [r for r in member.consumers if r.groups == 1 and r.dim == 1 and r.weight]
+        reads = [r for r in member.consumers if r.weight and _looked_into(r)]
         left[member.name] = len(reads)
         for read in reads:
             wanted[read.node].append((member, read))
@@ -83,6 +85,12 @@ def calibrate(
             visit(member, ())
 
 
+def _looked_into(read: Read) -> bool:
+    """Whether a layer is neither grouped nor a transposed convolution."""
+    turned = operator_of(read.node) == "linear" and geometry_of(read.node).transposed
+    return read.groups == 1 and read.dim == (0 if turned else 1)
+
+
 def _observed(walk: Walk, layer: Layer, call: Call, seed: int) -> tuple[Tensor, Tensor]:
     """A layer's weight (o, d) and the covariance of its inputs (d, d), 0 where they don't vary."""
     weight = walk.tensor(layer.weight)
@@ -93,7 +101,8 @@ def _observed(walk: Walk, layer: Layer, call: Call, seed: int) -> tuple[Tensor, 
         moments.add(call.geometry, x, dense, places)
     moments.check(layer.name)
     gram, _ = moments.centred()
-    return weight.detach().double().flatten(1), gram[0] / moments.rows
+    rows = as_applied(call.node, weight.detach())
+    return rows.double().flatten(1), gram[0] / moments.rows
 
 
 def _owners(channels: Channels, member: Group, read: Read, weight: Tensor) -> Tensor:

@@ -85,7 +85,7 @@ def place_count(geometry: Geometry, shape: Sequence[int]) -> int:
 def weight_rows(geometry: Geometry, weight: Tensor) -> Tensor:
     """The weight as (g, o, d): one row per output, times a row of :func:`patches` = the output."""
     if geometry.linear:
-        return weight[None]
+        return (weight.t() if geometry.transposed else weight)[None]
     grouped = weight.reshape(geometry.groups, -1, weight.shape[1], math.prod(geometry.kernel))
     if geometry.transposed:
         grouped = grouped.transpose(1, 2)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from bequest.calibration import spill
-from bequest.calibration.layers import Call, Layer, bias_of, layer_weights
+from bequest.calibration.layers import Call, Layer, as_applied, bias_of, layer_weights
 from bequest.calibration.recalibration import BatchNorms
 from bequest.calibration.regions import Region
 from bequest.calibration.spill import Mapped, Store
@@ -181,7 +181,7 @@ class Walk:
         """What a call makes of the pruned stream's chunk with another weight and bias."""
 
         def swap(args: list[Any]) -> list[Any]:
-            args[1:3] = [weight, bias]
+            args[1:3] = [as_applied(call.node, weight), bias]
             return self.cut.arguments(call.node, args)
 
         result: Tensor = self._pruned.chunk(call.node, number, swap)
@@ -318,7 +318,8 @@ class Walk:
             weight = self._weights.get(node)
             if weight is not None:  # it and the bias may have been changed by the visit
                 bias = self._added.get(weight, bias_of(node, self.reading.network))
-                args[1:3] = [tensors[weight], None if bias is None else tensors[bias]]
+                applied = as_applied(node, tensors[weight])
+                args[1:3] = [applied, None if bias is None else tensors[bias]]
             return self.cut.arguments(node, recalibrate(args))
 
         return adapt

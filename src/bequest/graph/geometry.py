@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import fx
 
+from bequest.graph.products import parameter_of
 from bequest.graph.trace import operator_of
 
 LAYERS = frozenset(
@@ -35,7 +36,7 @@ class Geometry:
             out there.
         dilation: steps between the kernel's positions.
         groups: blocks of outputs that read a block of inputs each.
-        transposed: inputs and outputs change places.
+        transposed: inputs and outputs change places; of a linear layer, in its weight.
     """
 
     linear: bool
@@ -71,7 +72,7 @@ def geometry_of(node: fx.Node, groups: int | None = None) -> Geometry:
     """
     name, given = operator_of(node), arguments(node)
     if name == "linear":
-        return Geometry(linear=True)
+        return Geometry(linear=True, transposed=parameter_of(given["weight"])[1])
     kernel, padding = tuple(given["weight"].meta["val"].shape[2:]), given["padding"]
     return Geometry(
         linear=False,

@@ -31,6 +31,7 @@ from bequest.execution.threads import ONE_AT_A_TIME
 from bequest.graph.admission import admit
 from bequest.graph.inputs import Inputs, mapped, normalise_inputs
 from bequest.graph.numbers import Call, Recorder
+from bequest.graph.products import as_layers
 
 MOST_OPERATORS = 20_000
 """Operators that a network may run when it is traced, which takes about a minute then. Tracing
@@ -263,15 +264,17 @@ def _export(model: nn.Module, inputs: Inputs) -> Network:
             constants[spec.arg.name] = cast(Tensor, program.constants[cast(str, spec.target)])
     if any(isinstance(tensor, FakeTensor) for tensor in constants.values()):
         _refuse_fakes(model)
+    given = frozenset(
+        spec.arg.name
+        for spec in signature.input_specs
+        if spec.kind is InputKind.USER_INPUT and isinstance(spec.arg, TensorArgument)
+    )
+    as_layers(program.graph, tensors.keys(), given)
     pure = all(spec.kind is OutputKind.USER_OUTPUT for spec in signature.output_specs)
     return Network(
         nodes=tuple(program.graph.nodes),
         tensors=tensors,
-        inputs=frozenset(
-            spec.arg.name
-            for spec in signature.input_specs
-            if spec.kind is InputKind.USER_INPUT and isinstance(spec.arg, TensorArgument)
-        ),
+        inputs=given,
         constants=constants,
         returns=program.call_spec.out_spec if pure else None,
     )

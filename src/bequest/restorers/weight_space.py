@@ -173,6 +173,9 @@ def reconstruction_error(unit: Unit, kept: Tensor, removed: Tensor, delivery: De
 
 def _may_have_bias(model: nn.Module, reading: Reading, layer: str, adds: bool) -> bool:
     """Whether a layer has a bias, or may be given one, if only for the batch norm behind it."""
+    added = {read.bias for read in reading.reads if read.weight == f"{layer}.weight"}
+    if added == {f"{layer}.bias"}:  # whatever its class is
+        return True
     if not can_hold_bias(model, layer):
         return False
     has_one = model.get_submodule(layer).bias is not None

@@ -20,6 +20,7 @@ from torch import nn
 from bequest.errors import UsageError
 from bequest.graph.geometry import LAYERS, arguments, geometry_of
 from bequest.graph.groups import Channels, Group
+from bequest.graph.products import parameter_of
 from bequest.graph.trace import operator_of
 from bequest.selection.widths import Bundle, Choice
 
@@ -201,11 +202,12 @@ def _uses(channels: Channels) -> dict[str, int]:
         if node.op != "call_function" or operator_of(node) not in LAYERS:
             continue
         given, geometry = arguments(node), geometry_of(node)
-        tensor = names.get(given["weight"].name)
+        tensor = names.get(parameter_of(given["weight"])[0].name)
         if tensor is None:
             continue
         # Of a transposed convolution every input is multiplied, not every output.
-        value = (given["input"] if geometry.transposed else node).meta["val"]
+        transposed = geometry.transposed and not geometry.linear
+        value = (given["input"] if transposed else node).meta["val"]
         features = value.shape[-1 if geometry.linear else 1]
         uses[tensor] = uses.get(tensor, 0) + value.numel() // features
     return uses

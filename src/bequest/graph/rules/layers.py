@@ -9,6 +9,7 @@ from torch import fx
 
 from bequest.graph.geometry import Geometry, geometry_of
 from bequest.graph.ledger import Labels, Layout
+from bequest.graph.products import parameter_of
 from bequest.graph.reading import Read, Write
 from bequest.graph.rules.base import Step, rule
 from bequest.graph.rules.elementwise import aligned
@@ -71,13 +72,16 @@ def linear(step: Step) -> Layout:
     data, weight, bias = step.arg(0, "input"), step.arg(1, "weight"), step.arg(2, "bias")
     if len(weight.meta["val"].shape) == 1:
         return multiplied(step)
-    out = _labels(step, weight, 0)
+    step.ignore([weight])  # a parameter that is transposed before is read in its own layout
+    weight, turned = parameter_of(weight)
+    rows, columns = (1, 0) if turned else (0, 1)
+    out = _labels(step, weight, rows)
     if bias is not None and bias.meta["val"].shape != step.shape[-1:]:
         return _shifted(step, data, weight, bias)
     _tie_bias(step, bias, out)
     last = len(data.meta["val"].shape) - 1
-    _consume(step, data, last, weight, bias, dim=1, zero_padded=False)
-    _produce(step, weight, bias, 0, out, "linear")
+    _consume(step, data, last, weight, bias, dim=columns, zero_padded=False)
+    _produce(step, weight, bias, rows, out, "linear")
     return _result(step, data, last, out)
 
 
