@@ -42,12 +42,33 @@ def test_a_pruned_network_writes_alike_with_and_without_its_cache(example):
     assert "past_key_values" in pruned.model(tokens())
 
 
-@pytest.mark.parametrize("name", ["llama, 8 heads of 8", "gpt2"])
+ATTENTION = ("q_proj", "qkv_proj", "c_attn", "query_key_value")
+UNSAVED = ("falcon", "falcon, all of its own", "bloom", "gemma3", "qwen2", "smollm3", "olmo2")
+"""Those that test_save_pretrained doesn't prune."""
+
+
+@pytest.mark.parametrize("name", UNSAVED)
+def test_hidden_units_and_heads_leave(name):
+    layers = {"n_layer" if name == "bloom" else "num_hidden_layers": 1}
+    model = causal(name, **layers)
+    pruned = bequest.prune(model, tokens(1), 0.3, restorer="none", progress=False)
+    assert type(pruned.model) is type(model)
+    names = [group.name for group in pruned.plan.groups]
+    assert any("mlp" in one for one in names)
+    if name == "falcon":  # one head of keys serves all
+        assert any("is looked up by index" in one.reason for one in pruned.plan.refused)
+    else:
+        assert any(one.endswith(ATTENTION) for one in names)
+    with_cache, without = (continued(pruned.model, use_cache=use) for use in (True, False))
+    assert torch.equal(with_cache, without)
+
+
+@pytest.mark.parametrize("name", ["llama, 8 heads of 8", "gpt2", "phi3"])
 def test_heads_leave_where_two_sizes_are_equal(name, tmp_path):
     model = causal(name)
     pruned = bequest.prune(model, tokens(1), 0.5, restorer="none", progress=False)
     assert pruned.plan.form == "module"
-    assert any(group.name.endswith(("q_proj", "c_attn")) for group in pruned.plan.groups)
+    assert any(group.name.endswith(ATTENTION) for group in pruned.plan.groups)
     with_cache, without = (continued(pruned.model, use_cache=use) for use in (True, False))
     assert torch.equal(with_cache, without)
     pruned.save(tmp_path)

@@ -48,16 +48,21 @@ def require_same(folder: Path, pruned: bequest.Pruned) -> Any:
     return model.config
 
 
-HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 48}
+MIDDLE = {"intermediate_size": 48}
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, **MIDDLE}
 WIDTHS: dict[str, tuple[Any, str, dict[str, int]]] = {
     "llama": (0.3, "inner", {**HEADS, "head_dim": 10}),
     "llama, 8 heads of 8": (0.5, "inner", {**HEADS, "head_dim": 8, "intermediate_size": 40}),
     "mistral": (0.3, "inner", {**HEADS, "head_dim": 10}),
     "qwen3": (0.3, "inner", HEADS),
     "gemma2": (0.3, "inner", HEADS),
-    "phi": ({"*attn*": 0.3, "*": 0}, "inner", {"num_attention_heads": 4, "head_dim": 8}),
-    "phi3": (MLP, "inner", {"num_attention_heads": 6, "intermediate_size": 48}),
-    "gpt2": (0.3, "all", {"n_embd": 32, "n_head": 4, "n_inner": 48}),
+    "phi": (
+        0.3,
+        "inner",
+        {"num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": 8, **MIDDLE},
+    ),
+    "phi3": (0.3, "inner", {**HEADS, "head_dim": 8}),
+    "gpt2": (MLP, "inner", {"n_embd": 48, "n_head": 6, "n_inner": 48}),
     "gpt-neox": (MLP, "inner", {"intermediate_size": 48, "num_attention_heads": 6}),
     "opt": (MLP, "inner", {"ffn_dim": 48, "num_attention_heads": 6}),
 }
@@ -74,6 +79,13 @@ def test_the_configuration_says_the_widths_that_its_class_has_them_for(name, tmp
     config = require_same(tmp_path / "out", pruned)
     assert {key: getattr(config, key) for key in expected} == expected
     assert model.config.to_dict() == pruned.model.config.to_dict() == before
+
+
+def test_a_narrower_stream_is_said_with_the_heads_whose_width_follows_from_it(tmp_path):
+    pruned = pruned_of(causal("gpt2", n_layer=1), 0.3, groups="all")
+    pruned.save_pretrained(tmp_path)
+    config = require_same(tmp_path, pruned)
+    assert (config.n_embd, config.n_head, config.n_inner) == (32, 4, 48)
 
 
 def test_what_was_loaded_writes_what_the_pruned_network_writes(tmp_path):

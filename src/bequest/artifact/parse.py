@@ -10,12 +10,16 @@ from collections.abc import Mapping
 
 from bequest.artifact import fields
 from bequest.artifact.plan import VERSION, Form, GroupPlan, Plan, Refusal
-from bequest.surgery.attributes import HELD
+from bequest.surgery.attributes import COUNTS, HELD
 from bequest.surgery.operation import Attribute, Surgery, TensorCut
 
-WIDTH_ATTRIBUTES = HELD | frozenset(
-    "in_channels out_channels groups in_features out_features embedding_dim num_embeddings "
-    "num_features num_channels num_groups normalized_shape num_parameters nx nf".split()
+WIDTH_ATTRIBUTES = (
+    HELD
+    | {f"config.{name}" for name in COUNTS}
+    | frozenset(
+        "in_channels out_channels groups in_features out_features embedding_dim num_embeddings "
+        "num_features num_channels num_groups normalized_shape num_parameters nx nf".split()
+    )
 )
 """The attributes of modules that a plan may change."""
 

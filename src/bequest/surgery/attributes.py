@@ -7,9 +7,11 @@ changes there. That is a guess; a second trace of the pruned network compares it
 
 from __future__ import annotations
 
+import inspect
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 from torch import fx, nn
@@ -61,14 +63,27 @@ def mend(cut: Cut, model: nn.Module) -> Iterator[Attribute]:
     """
     modules = dict(model.named_modules())
     for name, sizes in _changes(cut).items():
-        module = modules.get(name)
-        for attribute in sorted(HELD.intersection(vars(module) if module is not None else ())):
-            before = getattr(module, attribute)
+        for attribute in _held(modules[name]) if name in modules else ():
+            before = attrgetter(attribute)(modules[name])
             before = tuple(before) if isinstance(before, list | tuple) else before
             if type(before) in (int, tuple):
-                after = _after(attribute, before, sizes.get(before, set()))
+                after = _after(attribute.rpartition(".")[2], before, sizes.get(before, set()))
                 if after != before:
                     yield Attribute(name, attribute, before, after)
+
+
+def _held(module: nn.Module) -> list[str]:
+    """Known names of a module's own numbers, and of those that its code reads from its config."""
+    found = sorted(HELD.intersection(vars(module)))
+    config = vars(module).get("config")
+    read = sorted(name for name in COUNTS if type(getattr(config, name, None)) is int)
+    if not read:
+        return found
+    try:
+        source = inspect.getsource(type(module).forward)
+    except (OSError, TypeError):  # code that was typed in, or compiled
+        return found
+    return found + [f"config.{name}" for name in read if f"self.config.{name}" in source]
 
 
 def _after(attribute: str, before: Size, met: set[_Met]) -> Size:

@@ -6,6 +6,7 @@ written to plan.json, and replayed on a fresh instance when an artefact is loade
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from dataclasses import dataclass
 
@@ -72,13 +73,16 @@ def apply(model: nn.Module, surgery: Surgery) -> None:
     modules = dict(model.named_modules())
     for change in surgery.attributes:
         module = modules.get(change.module)
-        found = getattr(module, change.name, None)
+        holder, _, name = change.name.rpartition(".")
+        found = getattr(getattr(module, holder, None) if holder else module, name, None)
         if module is None or _plain(found) != change.before:
             raise ModelError(
                 f"expected {change.module}.{change.name} = {change.before}, found {found}; "
                 "the model is not the one that the surgery was planned for"
             )
-        setattr(module, change.name, change.after)
+        if holder:  # a configuration that other modules share
+            setattr(module, holder, copy.copy(getattr(module, holder)))
+        setattr(getattr(module, holder) if holder else module, name, change.after)
     for name in surgery.biases:
         add_bias(model, name)
     for module in modules.values():

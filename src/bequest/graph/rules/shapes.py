@@ -12,6 +12,7 @@ from bequest.graph.ledger import Labels, Layout
 from bequest.graph.reading import Fork
 from bequest.graph.rules.base import Step, rule, wall
 from bequest.graph.rules.elementwise import agreed
+from bequest.graph.rules.partitions import in_unequal_parts, partition
 from bequest.graph.trace import operator_of
 
 
@@ -117,7 +118,7 @@ def slices(step: Step) -> Layout:
     if len(part) == 0:
         return layout.with_dims((*layout.dims[:dim], None, *layout.dims[dim + 1 :]))
     if stride == 1:
-        _partition(step, labels, start, [part])
+        partition(step, labels, start, [part], alone=not in_unequal_parts(step.node, dim))
     else:
         step.freeze(labels, "is taken in steps")
     return layout.with_dims((*layout.dims[:dim], part, *layout.dims[dim + 1 :]))
@@ -141,7 +142,7 @@ def split(step: Step) -> tuple[Layout, ...]:
         if len(set(widths)) > 1 and operator_of(step.node) != "split_with_sizes":
             step.freeze(labels, "is split into parts of unequal size")
         elif len(filled) > 1:
-            _partition(step, labels, 0, filled)
+            partition(step, labels, 0, filled)
     return tuple(
         layout.with_dims((*layout.dims[:dim], part, *layout.dims[dim + 1 :])) for part in parts
     )
@@ -161,18 +162,23 @@ def getitem(step: Step) -> Layout:
 @rule("cat", "concat", role="linear")
 def concatenate(step: Step) -> Layout:
     """Tensors one after the other: each keeps its own channels."""
-    nodes = step.operands()
-    nodes = [node for node in step.arg(0, "tensors") if node.meta["val"].numel()] or nodes
+    given = step.arg(0, "tensors")
+    nodes = [node for node in given if node.meta["val"].ndim == step.ndim]
+    step.ignore(node for node in given if node not in nodes)  # without any elements
     layouts = [step.layout(node) for node in nodes]
     dim = int(step.arg(1, "dim", 0)) % step.ndim
-    pieces = [layout.dims[dim] for layout in layouts]
+    widths = [int(node.meta["val"].shape[dim]) for node in nodes]
+    filled = [
+        (one.dims[dim], one, width) for one, width in zip(layouts, widths, strict=True) if width
+    ]
     joined: Labels | None = None
-    if any(piece is not None for piece in pieces):
-        filled = [
-            step.ledger.rest(node.meta["val"].shape[dim], layout.origin) if piece is None else piece
-            for node, layout, piece in zip(nodes, layouts, pieces, strict=True)
-        ]
-        joined = np.concatenate(filled)
+    if any(piece is not None for piece, _, _ in filled):
+        joined = np.concatenate(
+            [
+                step.ledger.rest(width, layout.origin) if piece is None else piece
+                for piece, layout, width in filled
+            ]
+        )
     # The other dimensions must agree, as in an element-wise operator.
     without = [layout.with_dims(_without(layout.dims, dim)) for layout in layouts]
     shared = _agree(step, without)
@@ -253,17 +259,6 @@ def _split(step: Step, labels: Labels, sizes: list[int]) -> list[Labels | None]:
         step.ledger.tie(lines[chosen][:, :1], lines[chosen])
         step.ledger.literal(labels, step.place)
     return [lines[d][:, 0] if d == chosen else None for d in range(len(sizes))]
-
-
-def _partition(step: Step, labels: Labels, start: int, parts: Sequence[Labels]) -> None:
-    """Parts of a dimension, from ``start`` on, that are tensors of their own."""
-    width = len(parts[0])
-    equal = all(len(part) == width for part in parts)
-    if equal and len(labels) % width == 0 and start % width == 0:
-        step.ledger.balance(labels, len(labels) // width, step.place)
-    for part in parts:
-        step.ledger.segment(part)
-    step.ledger.literal(labels, step.place)
 
 
 def _without(dims: Sequence[Labels | None], dim: int) -> list[Labels | None]:

@@ -1,0 +1,46 @@
+"""Parts of a dimension of channels: whether they are equal, and keep equal numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import fx
+
+from bequest.graph.geometry import arguments
+from bequest.graph.ledger import Labels
+from bequest.graph.rules.base import Step
+
+
+def in_unequal_parts(node: fx.Node, dim: int) -> bool:
+    """Whether a slice is one of several that share a dimension out, some wider than others.
+
+    Queries of many heads, keys and values of few lie so in one matrix: half of it may be queries.
+    """
+    source: Any = node.args[0]
+    size = source.meta["val"].shape[dim]
+    ranges = set()
+    for user in source.users:
+        if user.target is node.target:
+            given = arguments(user)
+            if int(given["dim"]) % source.meta["val"].ndim == dim and given["step"] == 1:
+                ranges.add(slice(given["start"], given["end"]).indices(size)[:2])
+    ordered = sorted(ranges)
+    tiled = [0, *(stop for _, stop in ordered)] == [*(start for start, _ in ordered), size]
+    return tiled and len({stop - start for start, stop in ordered}) > 1
+
+
+def partition(
+    step: Step, labels: Labels, start: int, parts: Sequence[Labels], *, alone: bool = True
+) -> None:
+    """Parts of a dimension, from ``start`` on, that are tensors of their own.
+
+    A part that stands ``alone`` and divides the dimension evenly is one of equal parts.
+    """
+    width = len(parts[0])
+    equal = alone and all(len(part) == width for part in parts)
+    if equal and len(labels) % width == 0 and start % width == 0:
+        step.ledger.balance(labels, len(labels) // width, step.place)
+    for part in parts:
+        step.ledger.segment(part)
+    step.ledger.literal(labels, step.place)
