@@ -114,8 +114,8 @@ def counts_on(rows: Tensor, step: int = 1) -> bool:
         (Probable, X, 32),
         (Placed, X, 16),
         (Framed, X.repeat(4, 1), 16),
-        (Recalling, {"input_ids": X}, 64),
-        (Recalling, X, 64),
+        (Recalling, {"input_ids": X}, 128),
+        (Recalling, X, 128),
         (Forgetful, X, 32),
     ],
 )
@@ -123,7 +123,7 @@ def test_what_is_written_is_what_the_network_foretells(network, example, length)
     made = Written(rows=32, length=64).make(network().eval(), example, seed=0)
     assert made.written
     assert not made.real
-    assert made.notes[0].startswith(f"inputs: {32 * 64 // length} rows of {length} tokens")
+    assert made.notes[0].startswith(f"inputs: {32 * 64 // length} texts of {length} tokens")
     texts = rows_of(made).view(-1, length)
     assert texts.shape == (32 * 64 // length, length)
     assert counts_on(texts, 2 if issubclass(network, Recalling) else 1)
@@ -225,14 +225,14 @@ def test_a_network_that_can_write_does_so_where_nobody_names_a_source():
     unasked, named, uniform = pruned(), pruned("written"), pruned("synthetic")
     assert torch.equal(unasked.model.down.weight, named.model.down.weight)
     assert unasked.report.notes == (
-        "inputs: 512 rows of 32 tokens, which the network has written itself",
+        "inputs: 512 texts of 32 tokens, which the network has written itself",
     )
     assert named.plan.recipe["inputs"]["source"]["name"] == "written"
     ridges = [one.plan.groups[0].ridge for one in (unasked, uniform)]
     assert ridges[1] == pytest.approx(100 * ridges[0])
     few = pruned(images=64)
     assert few.plan.recipe["inputs"]["count"] == 64
-    assert few.report.notes[0].startswith("inputs: 64 rows of 16 tokens")
+    assert few.report.notes[0].startswith("inputs: 32 texts of 32 tokens")
 
 
 def test_of_uniform_tokens_the_report_says_why_and_what_would_be_better():
@@ -247,12 +247,12 @@ def test_writing_has_a_bounded_cost(monkeypatch):
     model = Recalling().eval()
     macs = Author.of(model, X).macs
     source = Written(rows=64, length=64)
-    for effort, rows, length in ((4096, 64, 64), (2048, 32, 64), (512, 16, 32), (1, 16, 8)):
+    for effort, length in ((4096, 256), (2048, 128), (512, 32), (1, 8)):
         monkeypatch.setattr(written, "EFFORT", effort * macs)
         made = source.make(model, X, seed=0)
-        assert made.notes[0].startswith(f"inputs: {rows} rows of {length} tokens")
-        assert ("64 of 64 would take it more than" in made.notes[0]) == (effort < 4096)
-        assert rows_of(made).numel() == rows * length
+        assert made.notes[0].startswith(f"inputs: 16 texts of {length} tokens")
+        assert ("4,096 tokens would take it more than" in made.notes[0]) == (effort < 4096)
+        assert rows_of(made).numel() == 16 * length
 
 
 class Marked(Recalling):

@@ -79,7 +79,7 @@ def test_pruned_by_itself_and_by_a_text(run, folder, story, tmp_path):
     source = ("--data", "written(rows=8, length=16)")
     written = run(*words, *source, "-o", str(tmp_path / "out"), "--json").json
     assert written["before"]["perplexity"]["windows"] == len(STORY.split()) // 16
-    assert written["notes"][0].startswith("inputs: 8 rows of 16 tokens")
+    assert written["notes"][0].startswith("inputs: 8 texts of 16 tokens")
     calibrated = run(*words, "--calibrate", "--json").json
     assert calibrated["recipe"]["inputs"]["real"]
     windows = len(STORY.split()) // 16

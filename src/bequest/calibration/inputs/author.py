@@ -22,7 +22,7 @@ from bequest.graph.inputs import normalise_inputs, tensors_of, with_tensors
 from bequest.graph.trace import trace
 from bequest.graph.vocabulary import tables
 
-AT_ONCE, STEP = 32, 10**10
+AT_ONCE, STEP = 16, 10**10
 """Rows that are written at once: as many as a step of so many multiply-accumulates serves, and no
 fewer than that many, which share one reading of the weights. So their cache stays small."""
 
@@ -173,7 +173,10 @@ class Author:
         return (length + 1) // 2 if self.any_length else length
 
     def bears(self, length: int) -> bool:
-        """Whether the network takes rows of that length."""
+        """Whether the network takes rows of that length, which it has learnt to read."""
+        longest = getattr(getattr(self.model, "config", None), "max_position_embeddings", None)
+        if isinstance(longest, int) and length > longest:
+            return False
         tokens = torch.zeros(len(self._example), length, dtype=torch.int64)
         return self._is_same(tokens, None)
 

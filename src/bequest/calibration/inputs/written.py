@@ -25,11 +25,14 @@ EFFORT = 3 * 10**13
 """Multiply-accumulates of writing, at most: some twenty minutes on two cores, seconds on a GPU.
 With a cache, the rows that are asked for take as many from 1.8 billion parameters on."""
 
-FEWEST_ROWS, SHORTEST = 16, 8
-"""Rows that there are at least, and tokens of each, where they would take more than that."""
+GOES_ON = 4
+"""Rows over which a text goes on: where windows of real text begin, texts rarely do."""
+
+FEWEST_TEXTS, SHORTEST = 16, 8
+"""Texts that there are at least, and tokens of each, where there can't be as many as asked for."""
 
 WITHOUT_CACHE = 32
-"""Tokens of a row, at most, where each takes a pass over all before it."""
+"""Tokens of a text, at most, where each takes a pass over all before it."""
 
 
 @register("inputs", "written")
@@ -39,18 +42,19 @@ class Written(Source):
 
     A network can write where it reads one batch of tokens, beside masks of ones, and returns
     (batch, length, V), V the rows of the table that tokens are looked up in, and where another last
-    token leaves all outputs before it as they were. Every second row begins with the start token
+    token leaves all outputs before it as they were. Every second text begins with the start token
     that the network's configuration names (``bos_token_id``, else ``decoder_start_token_id``), the
     others with a random one. Keys and values are cached where the network can do that
-    (``past_key_values``); else rows have :data:`WITHOUT_CACHE` tokens, and there are more of them.
-    What is written is laid out, row behind row, in rows of the example's length.
+    (``past_key_values``), and a text goes on over :data:`GOES_ON` rows; else it has
+    :data:`WITHOUT_CACHE` tokens, and there are more of them. What is written is laid out, text
+    behind text, in rows of the example's length.
 
     Writing takes :data:`EFFORT` multiply-accumulates at most. Where it would take more, there are
-    fewer rows, down to :data:`FEWEST_ROWS`, and then shorter ones; a note says so.
+    fewer texts, down to :data:`FEWEST_TEXTS`, and shorter ones; a note says so.
 
     Attributes:
-        rows: texts that are written.
-        length: tokens of each.
+        rows: of tokens that are written.
+        length: of a row.
         temperature: of the draws; above 1, what is rare is drawn more often than foretold.
     """
 
@@ -67,37 +71,34 @@ class Written(Source):
 
     def _make(self, model: nn.Module, example_inputs: Any, seed: int, show: bool) -> Samples:
         author = Author.of(model, example_inputs)
-        rows, length = self._affordable(author)
-        count = ceil(rows * length / author.length)
+        total, length = self._affordable(author)
+        count = ceil(total / author.length)
         batching = Batching.of(example_inputs)
         chunk = batching.samples_at_once(model, example_inputs, chunk_of(count))
         inputs = ceil(count / chunk) * chunk
-        rows = ceil(inputs * author.length / length)
-        texts = author.write(rows, length, self.temperature, seed, show=show)
-        parts = texts.flatten()[: inputs * author.length].view(-1, chunk, author.length)
+        texts = ceil(inputs * author.length / length)
+        written = author.write(texts, length, self.temperature, seed, show=show)
+        parts = written.flatten()[: inputs * author.length].view(-1, chunk, author.length)
         chunks = tuple(tuple(author.arguments(part)) for part in parts)
-        return Samples(chunks, real=False, notes=(self._note(rows, length),), written=True)
+        note = f"inputs: {texts} texts of {length} tokens, which the network has written itself"
+        if total < self.rows * self.length:
+            note += (
+                f": {self.rows * self.length:,} tokens would take it more than {EFFORT:.0e} "
+                "multiply-accumulates"
+            )
+        return Samples(chunks, real=False, notes=(note,), written=True)
 
     def _affordable(self, author: Author) -> tuple[int, int]:
-        """How many rows of how many tokens."""
-        length = self.length
-        if author.argument is None:
-            length = min(length, WITHOUT_CACHE) if author.any_length else author.length
-        if length > author.length and not author.bears(length):
+        """How many tokens, and how many of them in each text."""
+        asked = self.rows * self.length
+        alone = author.argument is None
+        if alone and not author.any_length:
             length = author.length
-        rows = max(1, self.rows * self.length // length)
-        most = EFFORT // (author.macs * author.passes(length))
-        if rows * length > most:
-            rows = min(rows, max(FEWEST_ROWS, most // length))
-            if author.argument is not None or author.any_length:
-                length = min(length, max(SHORTEST, most // rows))
-        return rows, length
-
-    def _note(self, rows: int, length: int) -> str:
-        note = f"inputs: {rows} rows of {length} tokens, which the network has written itself"
-        if rows * length >= self.rows * self.length:
-            return note
-        return (
-            f"{note}: {self.rows} of {self.length} would take it more than {EFFORT:.0e} "
-            "multiply-accumulates"
-        )
+        else:
+            length = WITHOUT_CACHE if alone else GOES_ON * self.length
+            length = min(length, max(self.length, asked // FEWEST_TEXTS))
+            length = length if author.bears(length) else min(length, author.length)
+        total = min(asked, EFFORT // (author.macs * author.passes(length)))
+        if total < asked and (author.any_length or not alone):
+            length = min(length, max(SHORTEST, total // FEWEST_TEXTS))
+        return max(total, min(asked, FEWEST_TEXTS * length)), length
