@@ -42,6 +42,7 @@ def model_card(
             *map(_row, plan.groups),
             "",
             *(f"* {note}" for note in notes),
+            "",
         ]
     )
 
