@@ -25,3 +25,25 @@ def test_rows_that_are_gathered_in_parts_give_the_same_sums(monkeypatch):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-3)
     for one, other in zip(found[0].means(), found[1].means(), strict=True):
         torch.testing.assert_close(one, other)
+
+
+def test_layers_that_read_the_same_rows_share_their_sums():
+    first, second, x = nn.Linear(6, 4), nn.Linear(6, 3, bias=False), torch.randn(3, 5, 6)
+    geometry, pairs = (
+        Geometry(linear=True),
+        [(first, torch.randn(3, 5, 4)), (second, torch.randn(3, 5, 3))],
+    )
+    alone, shared = [], []
+    for layer, target in pairs:
+        like = shared[0].alone() if shared else None
+        for found, one in ((alone, None), (shared, like)):
+            sums = Moments(geometry, layer.weight, layer.bias, one)
+            for part, wanted in zip(x, target, strict=True):
+                sums.add(geometry, part[None], wanted[None])
+            found.append(sums)
+    assert shared[1].gram is shared[0].gram
+    for one, other in zip(alone, shared, strict=True):
+        for left, right in zip(
+            (*one.centred(), *one.means()), (*other.centred(), *other.means()), strict=True
+        ):
+            assert torch.equal(left, right)

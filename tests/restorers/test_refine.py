@@ -192,7 +192,7 @@ def test_errors_without_the_refit_are_those_of_the_dense_weights(monkeypatch):
     class Noted(by_walk.Measure):
         def __init__(self, walk, former, new_biases):
             super().__init__(walk, former, new_biases)
-            held.append(dict(former))
+            held.append({one: former.get(one, walk.tensor(one)) for one in former.changed})
 
     monkeypatch.setattr(by_walk, "Measure", Noted)
     for steps in (0, 24):

@@ -9,6 +9,8 @@ mean: of a second moment less a squared mean, rounding leaves nothing but itself
 
 from __future__ import annotations
 
+from copy import copy
+
 import torch
 from torch import Tensor
 
@@ -48,6 +50,7 @@ class Moments:
         geometry: of the layer's operator.
         weight: its weight.
         bias: its bias, or None.
+        like: the moments of another layer over the same rows x, which need not be summed again.
 
     Attributes:
         rows: number of rows.
@@ -57,19 +60,33 @@ class Moments:
         errors: Σ e′, (g, o).
     """
 
-    def __init__(self, geometry: Geometry, weight: Tensor, bias: Tensor | None) -> None:
+    def __init__(
+        self, geometry: Geometry, weight: Tensor, bias: Tensor | None, like: Moments | None = None
+    ) -> None:
         self._weight = weight_rows(geometry, weight.detach())
         g, o, d = self._weight.shape
         held = self._weight.new_zeros(g * o) if bias is None else bias.detach()
         self._bias = held.view(g, 1, o)
-        self._order = channel_major(geometry, d).to(weight.device)
+        self._order = None if geometry.linear else channel_major(geometry, d).to(weight.device)
         self._shift: Tensor | None = None
+        self._about: Tensor
         self._constant: Tensor | None = None
+        self._like = like
         self.rows = 0
-        self.gram = self._weight.new_zeros(g, d, d, dtype=torch.float64)
+        if like is None:
+            self.gram = self._weight.new_zeros(g, d, d, dtype=torch.float64)
+            self.sums = self._weight.new_zeros(g, d, dtype=torch.float64)
+        else:
+            self.gram, self.sums = like.gram, like.sums
+            self._shift, self._about = like._shift, like._about
         self.cross = self._weight.new_zeros(g, d, o, dtype=torch.float64)
-        self.sums = self._weight.new_zeros(g, d, dtype=torch.float64)
         self.errors = self._weight.new_zeros(g, o, dtype=torch.float64)
+
+    def alone(self) -> Moments:
+        """The same without errors: what another layer over the same rows may share."""
+        shared = copy(self)
+        shared.cross, shared.errors = self.cross[..., :0], self.errors[..., :0]
+        return shared
 
     @property
     def unknowns(self) -> int:
@@ -110,12 +127,17 @@ class Moments:
         if self._constant is None:
             self._constant = self._first_constant(rows, outputs)
         errors = torch.baddbmm(outputs - self._constant, rows, self._weight.mT, alpha=-1)
-        order = self._order
         self.rows += rows.shape[1]
-        self.gram += (rows.mT @ rows)[:, order[:, None], order].double()
-        self.cross += (rows.mT @ errors)[:, order].double()
-        self.sums += rows.sum(1)[:, order].double()
-        self.errors += errors.sum(1).double()
+        if self._like is None:
+            gram = rows.mT @ rows
+            self.gram += self._in_order(self._in_order(gram).mT).mT
+            self.sums += self._in_order(rows.sum(1))
+        self.cross += self._in_order(rows.mT @ errors)
+        self.errors += errors.sum(1)
+
+    def _in_order(self, values: Tensor) -> Tensor:
+        """Values by input, from the order of rows to channels × kernel positions."""
+        return values if self._order is None else values[:, self._order]
 
     def _first_constant(self, rows: Tensor, outputs: Tensor) -> Tensor:
         """What is taken off the outputs, (g, 1, o), besides W·x′: e′ = y − constant − W·x′."""
@@ -139,8 +161,10 @@ class Moments:
     def means(self) -> tuple[Tensor, Tensor]:
         """Means of x (g, d) and of e (g, o)."""
         assert self._constant is not None
-        still = torch.empty_like(self._about)
-        still[:, self._order] = self._about  # in the order of the weight's rows
+        still = self._about
+        if self._order is not None:
+            still = torch.empty_like(self._about)
+            still[:, self._order] = self._about  # in the order of the weight's rows
         written = self._bias.double() + (self._weight.double() @ still[:, :, None]).mT
         e = (self._constant.double() - written)[:, 0] + self.errors / self.rows
         return self._about + self.sums / self.rows, e
@@ -156,14 +180,16 @@ class Moments:
         gram = self.gram - self.sums[:, :, None] * means[:, None, :]
         cross = self.cross - means[:, :, None] * self.errors[:, None, :]
         varies = gram.diagonal(dim1=1, dim2=2) > self.rounding()
+        if bool(varies.all()):
+            return gram, cross
         return gram * (varies[:, :, None] & varies[:, None, :]), cross * varies[:, :, None]
 
-    def about_zero(self) -> tuple[Tensor, Tensor]:
-        """The same about zero: Σ x·xᵀ and Σ x·eᵀ."""
-        gram, cross = self.centred()
+    def about_zero(self, gram: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
+        """Those about means moved to zero, in place: Σ x·xᵀ and Σ x·eᵀ."""
         x, e = self.means()
-        gram = gram + self.rows * x[:, :, None] * x[:, None, :]
-        return gram, cross + self.rows * x[:, :, None] * e[:, None, :]
+        gram += self.rows * x[:, :, None] * x[:, None, :]
+        cross += self.rows * x[:, :, None] * e[:, None, :]
+        return gram, cross
 
     def rounding(self) -> Tensor:
         """What Σ (x − mean)² of an input may be by rounding alone, (g, d)."""

@@ -86,7 +86,11 @@ class Interpreter:
 
     def operator(self, node: fx.Node) -> Any:
         """The value of an operator."""
-        return self.apply(node, *self.arguments(node, self.values.__getitem__))
+        return self.apply(node, *self.arguments(node, self.value))
+
+    def value(self, node: fx.Node) -> Any:
+        """The value of an operand."""
+        return self.values[node]
 
     def arguments(
         self, node: fx.Node, value: Callable[[fx.Node], Any]

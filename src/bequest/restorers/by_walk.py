@@ -15,6 +15,7 @@ from bequest.calibration.walk import Walk
 from bequest.execution.precision import rounded, working_precision
 from bequest.graph.trace import named_tensors
 from bequest.restorers.base import Attempt, Restored, Restorer, group_plan
+from bequest.restorers.former import Former
 from bequest.restorers.held_back import Errors, Measure, split
 from bequest.restorers.new_biases import mean_behind, taken_up
 from bequest.restorers.refine import Refine
@@ -75,6 +76,7 @@ class ByWalk(Restorer):
             made_up=samples.tokens_alone,
             may_give=lambda layer: adds or mean_behind(reading, layer) is not None,
             name=self.name,
+            former=Former(named_tensors(model), surgery),
         )
         fitted, held_back = split(samples)
         show = attempt.progress

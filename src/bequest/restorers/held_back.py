@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from bequest.calibration.samples import Samples
 from bequest.calibration.spill import Mapped
 from bequest.calibration.walk import Walk
 from bequest.graph.geometry import Geometry
+from bequest.restorers.former import Former
 from bequest.restorers.wanted import Branch, branch
 
 HELD_BACK = 0.1
@@ -64,7 +65,7 @@ class Measure:
 
     Args:
         walk: of the networks as they are handed back, over inputs that were held back.
-        former: name → weight or bias that was changed, as it had been.
+        former: weights and biases that were changed, as they had been.
         new_biases: names of the layers that had no bias.
 
     Attributes:
@@ -72,9 +73,7 @@ class Measure:
             means; float64 (m, 3).
     """
 
-    def __init__(
-        self, walk: Walk, former: Mapping[str, Tensor], new_biases: Collection[str]
-    ) -> None:
+    def __init__(self, walk: Walk, former: Former, new_biases: Collection[str]) -> None:
         self.walk = walk
         self.former = former
         self.new_biases = new_biases
@@ -97,7 +96,7 @@ class Measure:
         added = layer.name in self.new_biases
         once = (
             self.former.get(layer.weight, weight),
-            None if added or bias is None else self.former.get(bias, now[1]),
+            None if added or bias is None or now[1] is None else self.former.get(bias, now[1]),
         )
         other = branch(self.walk, call)
         dense = call.dense if other is None else _sums(other, call)

@@ -53,18 +53,23 @@ def solve(several: Sequence[Moments], ridge: float, *, intercept: bool = True) -
     ridge = ridge * max(1.0, ENOUGH_ROWS * unknowns / rows)
     centred = [one.centred() for one in several]
     spread = torch.stack([gram.diagonal(dim1=1, dim2=2) for gram, _ in centred]).sum(0)
-    rounding = torch.stack([one.rounding() for one in several]).sum(0)
+    rounding = _total([one.rounding() for one in several])
     penalty = ridge * spread.mean(1, keepdim=True).clamp(min=0) + rounding
     # Where all inputs are zero whatever is taken is right: their products with errors are zero too.
     penalty = penalty + torch.where(penalty.amax(1, keepdim=True) > 0, 0.0, 1.0)
-    parts = centred if intercept else [one.about_zero() for one in several]
-    gram = torch.stack([part for part, _ in parts]).sum(0)
-    cross = torch.stack([part for _, part in parts]).sum(0)
+    pairs = zip(several, centred, strict=True)
+    parts = centred if intercept else [one.about_zero(*products) for one, products in pairs]
+    gram, cross = (_total(part) for part in zip(*parts, strict=True))
     change, condition, by_eigenvalues = _ridged(gram, penalty, cross, several[0].epsilon)
-    pairs = [one.means() for one in several] if intercept else []
-    intercepts = tuple(e - (change * x[:, :, None]).sum(1) for x, e in pairs)
+    means = [one.means() for one in several] if intercept else []
+    intercepts = tuple(e - (change * x[:, :, None]).sum(1) for x, e in means)
     constant = int((spread == 0).sum(1).min())
     return Solution(change.mT, intercepts, ridge, condition, by_eigenvalues, constant)
+
+
+def _total(parts: Sequence[Tensor]) -> Tensor:
+    """The sum; of one part itself, without a copy."""
+    return parts[0] if len(parts) == 1 else torch.stack([*parts]).sum(0)
 
 
 def _ridged(

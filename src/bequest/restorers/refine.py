@@ -26,6 +26,7 @@ from bequest.calibration.layers import Call, Layer
 from bequest.calibration.regions import Region
 from bequest.calibration.walk import Walk
 from bequest.execution.randomness import stream
+from bequest.restorers.former import Former
 from bequest.restorers.wanted import scale_of, wanted
 
 RATE = 0.05
@@ -59,15 +60,14 @@ class Refine:
         walk: over the networks as the closed form has left them.
         steps: of Adam, for each region.
         seed: of the draws of batches.
-        former: name → tensor that was changed before, as it had been; those that change here are
-            added.
+        former: tensors that were changed before; those that change here are noted, too.
 
     Attributes:
         regions: the layer's operator → its region; the walk holds what they read.
         gains: layer → what was gained.
     """
 
-    def __init__(self, walk: Walk, steps: int, seed: int, former: dict[str, Tensor]) -> None:
+    def __init__(self, walk: Walk, steps: int, seed: int, former: Former) -> None:
         self.walk, self.steps, self.seed, self.former = walk, steps, seed, former
         self.gains: dict[str, Refined] = {}
         self.regions = _regions(walk)
@@ -84,7 +84,7 @@ class Refine:
         self.gains[layer.name] = gain
         if gain.after < gain.before:
             for name, value in found.items():
-                self.former.setdefault(name, start[name])
+                self.former.note(name)
                 self._tensor(name).copy_(value)
             self.walk.rerun(region)
 

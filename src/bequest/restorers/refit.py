@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
 from bequest.calibration.layers import Layer
 from bequest.calibration.moments import Moments, sampled_places
+from bequest.calibration.patches import weight_rows
 from bequest.calibration.walk import Walk
 from bequest.errors import ModelError
+from bequest.restorers.former import Former
 from bequest.restorers.wanted import wanted
 
 
@@ -29,6 +31,13 @@ class Fit(Protocol):
 
     @property
     def ridge(self) -> float: ...  # noqa: D102
+
+
+class Conditions(NamedTuple):
+    """A :class:`Fit` without what was found."""
+
+    condition: float
+    ridge: float
 
 
 @dataclass(frozen=True)
@@ -48,6 +57,11 @@ class Change:
     notes: tuple[str, ...] = ()
     fit: Fit | None = None
 
+    def told(self) -> Change:
+        """What is reported of it, without the numbers."""
+        fit = self.fit and Conditions(self.fit.condition, self.fit.ridge)
+        return Change(notes=self.notes, fit=fit)
+
 
 class Seen:
     """A layer that reads something else than in the dense network.
@@ -58,12 +72,19 @@ class Seen:
     """
 
     def __init__(
-        self, walk: Walk, layer: Layer, seed: int, made_up: bool, may_give: bool = True
+        self,
+        walk: Walk,
+        layer: Layer,
+        seed: int,
+        made_up: bool,
+        may_give: bool,
+        before: dict[object, Moments],
     ) -> None:
         self.layer = layer
         self.made_up = made_up
         self._may_give = may_give
         self._walk, self._seed = walk, seed
+        self._before = before  # of the layer met before, which may have read the same rows
 
     @property
     def weight(self) -> Tensor:
@@ -94,15 +115,22 @@ class Seen:
     def moments(self) -> dict[str | None, Moments]:
         """Bias → moments of what the calls that add it read (x) and lack (wanted − written)."""
         found: dict[str | None, Moments] = {}
+        alone = len(self.layer.calls) == 1
         for call in self.layer.calls:
+            unknowns = weight_rows(call.geometry, self.weight).shape[2]
+            places = sampled_places(call, unknowns, self._seed)
+            rows = call.node.args[0], call.geometry, None if places is None else len(places)
             one = found.get(call.bias)
             if one is None:
-                one = Moments(call.geometry, self.weight, self._walk.tensor(call.bias))
-                found[call.bias] = one
-            places = sampled_places(call, one.unknowns, self._seed)
+                like = self._before.get(rows) if alone else None
+                bias = self._walk.tensor(call.bias)
+                one = found[call.bias] = Moments(call.geometry, self.weight, bias, like)
             for x, target in zip(call.inputs, wanted(self._walk, call), strict=True):
                 one.add(call.geometry, x, target, places)
             one.check(self.layer.name)
+            self._before.clear()
+            if alone:
+                self._before[rows] = one.alone()
         return found
 
 
@@ -116,11 +144,12 @@ class Refit:
         made_up: as :class:`Seen` has it.
         may_give: whether the layer of that name may be given a bias.
         name: of the restorer.
+        former: of the networks that are walked over.
 
     Attributes:
-        changes: layer → what was done to it.
+        changes: layer → what is reported of what was done to it.
         new_biases: layers that were given a bias.
-        former: name → weight or bias that was changed, as it had been.
+        former: weights and biases that were changed, as they had been.
     """
 
     def __init__(
@@ -132,12 +161,14 @@ class Refit:
         made_up: bool,
         may_give: Callable[[str], bool],
         name: str,
+        former: Former,
     ) -> None:
         self.walk, self.refit, self.seed, self.made_up = walk, refit, seed, made_up
         self.may_give, self.name = may_give, name
         self.changes: dict[str, Change] = {}
         self.new_biases: list[str] = []
-        self.former: dict[str, Tensor] = {}
+        self.former = former
+        self._before: dict[object, Moments] = {}
 
     def __call__(self, layer: Layer) -> None:
         """Asks what the layer is to change by and writes it.
@@ -147,10 +178,10 @@ class Refit:
             ModelError: it is not finite, as from weights that are not.
         """
         may_give = self.may_give(layer.name)
-        seen = Seen(self.walk, layer, self.seed, self.made_up, may_give)
+        seen = Seen(self.walk, layer, self.seed, self.made_up, may_give, self._before)
         change = self.refit(seen)
         self._check(seen, change)
-        self.changes[layer.name] = change
+        self.changes[layer.name] = change.told()
         if change.weight is not None:
             self._raise(layer.weight, change.weight)
         for bias, gain in change.biases.items():
@@ -188,5 +219,5 @@ class Refit:
     def _raise(self, name: str, gain: Tensor) -> None:
         tensor = self.walk.tensor(name)
         assert tensor is not None
-        self.former.setdefault(name, tensor.detach().clone())
+        self.former.note(name)
         tensor.detach().copy_((tensor.detach().double() + gain).to(tensor.dtype))

@@ -10,7 +10,7 @@ those of the channels that stay, so they run at the smaller width here too.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -47,7 +47,7 @@ class Masked(Interpreter):
         self.reading = cut.channels.reading
         super().__init__(self.reading.network, device_of(pruned), precision)
         self._cut = cut
-        self._tensors = _put_back(self.network.tensors.values(), surgery, dense, pruned)
+        self._dense, self._pruned, self._cuts = dense, named_tensors(pruned), cuts_of(surgery)
         self._biases = _new_biases(cut.channels, surgery, dense, pruned)
 
     @torch.no_grad()
@@ -61,9 +61,22 @@ class Masked(Interpreter):
         returned: Any = self.network.output.args[0]
         return [self._left(one) for one in returned]
 
+    def placeholder(self, node: fx.Node, feeds: Iterator[Any]) -> Any:
+        """Inputs and constants; the network's tensors are made when they are asked for."""
+        held = node.name in self.network.tensors
+        return None if held else super().placeholder(node, feeds)
+
+    def value(self, node: fx.Node) -> Any:
+        """A node's value; a tensor of the network for as long as it is used alone."""
+        name = self.network.tensors.get(node.name)
+        return self.values[node] if name is None else self.tensor(name)
+
     def tensor(self, name: str) -> Tensor:
         """The pruned tensor at its places in the dense one."""
-        return self.constant(self._tensors[name])
+        tensor = self._dense[name].detach()
+        if name in self._pruned:  # a program holds the tensors that it reads alone
+            tensor = put_back(tensor, self._pruned[name].detach(), self._cuts[name])
+        return self.constant(tensor)
 
     def constant(self, tensor: Tensor) -> Tensor:
         """The same in the precision of this run."""
@@ -90,7 +103,7 @@ class Masked(Interpreter):
 
     def _at_new_width(self, node: fx.Node) -> Any:
         """A norm over the channels that stay, put back among zeros."""
-        args, kwargs = self.arguments(node, lambda one: self._cut.slice(one, self.values[one]))
+        args, kwargs = self.arguments(node, lambda one: self._cut.slice(one, self.value(one)))
         result = self.apply(node, self._cut.arguments(node, args), kwargs)
         layouts = self.reading.layouts[node]
         if isinstance(layouts, Layout):
@@ -129,7 +142,7 @@ class Masked(Interpreter):
     def _left(self, returned: Any) -> Any:
         if not isinstance(returned, fx.Node):
             return returned
-        value = self.values.get(returned)
+        value = self.value(returned)
         return self._cut.slice(returned, value) if isinstance(value, Tensor) else value
 
 
@@ -164,18 +177,6 @@ def _blocks(tensor: Tensor, cut: TensorCut) -> tuple[Sequence[Tensor], Tensor]:
     """The blocks of rows of a tensor and the indices that each keeps."""
     keep = torch.tensor(cut.keep, device=tensor.device).view(cut.blocks, -1)
     return (tensor.chunk(cut.blocks) if cut.blocks > 1 else [tensor]), keep
-
-
-def _put_back(
-    names: Iterable[str], surgery: Surgery, dense: Mapping[str, Tensor], pruned: nn.Module
-) -> dict[str, Tensor]:
-    left, cuts = named_tensors(pruned), cuts_of(surgery)
-    return {
-        name: put_back(dense[name].detach(), left[name].detach(), cuts[name])
-        if name in left
-        else dense[name]  # a program holds the tensors that it reads alone
-        for name in names
-    }
 
 
 def _new_biases(

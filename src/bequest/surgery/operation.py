@@ -141,7 +141,7 @@ def _cut(owners: dict[str, list[tuple[nn.Module, str]]], cut: TensorCut) -> None
             f"the surgery keeps {len(cut.keep)} indices up to {max(cut.keep, default=-1)} of "
             f"'{cut.tensor}', dimension {cut.dim}, which has the shape {tuple(tensor.shape)}"
         )
-    smaller = laid_out_as(tensor, _select(tensor.detach(), cut))
+    smaller = select(tensor.detach(), cut)
     if isinstance(tensor, nn.Parameter):
         smaller = nn.Parameter(smaller, requires_grad=tensor.requires_grad)
     for module, attribute in owners[cut.tensor]:
@@ -160,7 +160,12 @@ def laid_out_as(like: Tensor, values: Tensor) -> Tensor:
     return torch.empty_like(values, memory_format=form).copy_(values)
 
 
-def _select(tensor: Tensor, cut: TensorCut) -> Tensor:
+def select(tensor: Tensor, cut: TensorCut) -> Tensor:
+    """What a cut leaves of a tensor, in its memory format."""
+    return laid_out_as(tensor, _chosen(tensor, cut))
+
+
+def _chosen(tensor: Tensor, cut: TensorCut) -> Tensor:
     keep = torch.tensor(cut.keep, device=tensor.device)
     if cut.blocks == 1:
         return tensor.index_select(cut.dim, keep)
