@@ -47,6 +47,36 @@ def test_the_statistics_come_nearer():
     assert total_mismatch(model, fitted) < 0.5 * total_mismatch(model, images)
 
 
+@pytest.mark.parametrize(
+    ("shape", "offset"),
+    [((5, 3, 4, 6), 0.0), ((7, 3), 2.0), ((4, 3, 9), 1e4), ((2, 3, 2, 3, 4), 1.0)],
+)
+def test_moments_are_those_of_float64_and_so_are_their_gradients(shape, offset):
+    value = torch.randn(shape, generator=torch.Generator().manual_seed(0)) + offset
+    dims = [d for d in range(value.ndim) if d != 1]
+    mean, var = inversion.Moments.apply(value)
+    exact = value.double()
+    torch.testing.assert_close(mean.double(), exact.mean(dims), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(var.double(), exact.var(dims, correction=0), rtol=1e-3, atol=1e-5)
+    about_zero = (exact - offset).requires_grad_()
+    assert torch.autograd.gradcheck(inversion.Moments.apply, (about_zero,))
+
+
+@pytest.mark.parametrize("space", [(40, 40), (24, 48), (12, 20)])
+def test_fine_structure_stays_where_moments_are_fitted(space):
+    model = randomise(Plain())
+    images = torch.randn(8, 3, *space, generator=torch.Generator().manual_seed(0))
+    change = invert(model, images, 3) - images
+    cells = [min(side, round(16 * side / min(space))) for side in space]
+    assert change.abs().max() > 0.1
+    rows = torch.linalg.matrix_rank(change.flatten(0, 1), atol=1e-4)
+    columns = torch.linalg.matrix_rank(change.flatten(0, 1).mT, atol=1e-4)
+    assert rows.max() <= min(cells)
+    assert columns.max() <= min(cells)
+    along = change.flatten(0, 2)  # every line is made of as many numbers as there are cells
+    assert torch.linalg.matrix_rank(along, atol=1e-3) <= cells[1]
+
+
 def test_the_model_is_left_alone_and_the_same_bits_come_out_twice():
     model = randomise(Plain()).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

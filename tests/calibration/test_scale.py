@@ -85,15 +85,16 @@ def test_inputs_as_in_training_are_not_noted():
     model = trained_on(normalised(pixels(256)))
     for count in (1, 2, 64):
         assert not silent(model, X, [normalised(pixels(count, seed=1))]).notes
-    assert not silent(model, X, None).notes
+    assert all("as '1' tells" in note for note in silent(model, X, None).notes)
 
 
 def test_made_up_inputs_of_the_wrong_range_are_noted_with_the_cure():
     model = trained_on(0.02 * pixels(256) + 3)
     with pytest.warns(InputWarning, match=r"^made-up inputs: .*value_range=\(0, 1\)"):
-        made = Regression(images=64, inversion=2).samples(model, X, None, 0)
-    assert len(made.notes) == 1
+        wrong = Regression(images=64, inversion=2, value_range=(0, 1)).samples(model, X, None, 0)
+    assert len(wrong.notes) == 2
     assert not silent(model, X, None, value_range=(3.0, 3.02)).notes
+    assert len(silent(model, X, None).notes) == 1  # batch norms tell
 
 
 def test_where_nothing_is_stored_nothing_is_said():

@@ -62,6 +62,18 @@ class Samples:
         known = self.real or self.written
         return not known and not any(part.is_floating_point() for part in self.chunks[0])
 
+    def images(self) -> Tensor | None:
+        """All of them where they are images or sequences alone, (N, C, *space); else None."""
+        columns = list(zip(*self.chunks, strict=True))
+        if len(columns) != 1 or columns[0][0].ndim < 3 or not columns[0][0].is_floating_point():
+            return None
+        return torch.cat(columns[0])
+
+    def with_images(self, images: Tensor, *notes: str) -> Samples:
+        """The same number of images in place of those that :meth:`images` gives, and more notes."""
+        chunks = tuple((part,) for part in torch.split(images, self.chunk_size))
+        return replace(self, chunks=chunks, notes=(*self.notes, *notes))
+
     def to_json(self) -> dict[str, Any]:
         """What a plan says of them."""
         return {"real": self.real, "count": self.count, "notes": list(self.notes)}

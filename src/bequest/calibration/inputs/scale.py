@@ -9,7 +9,6 @@ both tell inputs of another normalisation: pixels of 0..255 or [0, 1] in place o
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,14 +89,14 @@ def noted(samples: Samples, model: nn.Module, example_inputs: Any) -> Samples:
 
 def sights(samples: Samples, model: nn.Module, example_inputs: Any) -> list[Sight]:
     """What each first batch norm sees of the samples; empty for a network without batch norms."""
-    if not any(map(_has_statistics, model.modules())):
+    if not any(map(has_statistics, model.modules())):
         return []
     fixed = Batching.of(example_inputs).size == samples.chunk_size  # it may run with so many alone
     rows = slice(None if fixed else ENOUGH)
     met = []
     for chunk in samples.chunks[: -(-ENOUGH // samples.chunk_size)]:
         parts = [part if i in samples.whole else part[rows] for i, part in enumerate(chunk)]
-        met.append(_first_norms(private_copy(model), with_tensors(example_inputs, parts)))
+        met.append(first_norms(private_copy(model), with_tensors(example_inputs, parts)))
     found = []
     for same in zip(*met, strict=True):
         name, norm = same[0][:2]
@@ -116,7 +115,7 @@ def sights(samples: Samples, model: nn.Module, example_inputs: Any) -> list[Sigh
     return found
 
 
-def _first_norms(copy: nn.Module, inputs: Any) -> Sequence[tuple[str, nn.Module, Tensor]]:
+def first_norms(copy: nn.Module, inputs: Any) -> list[tuple[str, nn.Module, Tensor]]:
     """Name, norm and input of each batch norm behind no other; ``copy`` is given hooks.
 
     Gradients show the way: the inputs ask for them, norms' outputs don't.
@@ -134,7 +133,7 @@ def _first_norms(copy: nn.Module, inputs: Any) -> Sequence[tuple[str, nn.Module,
         return mapped(output, Tensor.detach)
 
     for name, module in copy.named_modules():
-        if _has_statistics(module):
+        if has_statistics(module):
             module.register_forward_pre_hook(watch(name))
             module.register_forward_hook(cut)
     args, kwargs = mapped(
@@ -147,7 +146,7 @@ def _first_norms(copy: nn.Module, inputs: Any) -> Sequence[tuple[str, nn.Module,
     return met
 
 
-def _has_statistics(module: nn.Module) -> bool:
+def has_statistics(module: nn.Module) -> bool:
     """Whether it is a batch norm that has stored what it saw; a new one has ones and zeros."""
     if not isinstance(module, nn.modules.batchnorm._BatchNorm) or module.running_mean is None:
         return False

@@ -17,6 +17,7 @@ from bequest.calibration.inputs.images import Drawing, Range
 from bequest.calibration.inputs.inverted import inverted
 from bequest.calibration.inputs.leaves import dead_leaves
 from bequest.calibration.inputs.noise import pink_noise, white_noise
+from bequest.calibration.inputs.told import as_told
 from bequest.calibration.inputs.written import Written
 from bequest.calibration.samples import Samples
 from bequest.config import register
@@ -51,8 +52,9 @@ class Synthetic(Source):
             together take no more than :data:`~bequest.calibration.inputs.base.BUDGET`
             multiply-accumulates.
         source: of real numbers: "leaves", "pink" or "white".
-        value_range: lowest and highest value of real inputs, where known; matters to networks
-            without batch norm. None = zero mean and unit variance per channel.
+        value_range: lowest and highest value of real inputs, where known. None = the mean and
+            deviation that the network's first batch norms tell
+            (:mod:`bequest.calibration.inputs.told`), else zero mean and unit variance per channel.
         inversion: steps by which images are fitted to the statistics of the network's batch norms,
             or, where it has none, to its classes (:mod:`bequest.calibration.inputs.inverted`); each
             takes a forward and a backward pass. None = 12, and down to 3 where all of them together
@@ -108,6 +110,7 @@ class Synthetic(Source):
                 bearable = EFFORT // (PASSES * count * each)
                 steps = min(MOST_STEPS, max(FEWEST_STEPS, bearable))
         made = synthesise(model, example_inputs, count, self.source, self.value_range, seed)
+        made = as_told(model, made, example_inputs, self.value_range)
         return inverted(model, made, example_inputs, steps, self.value_range, seed, show=show)
 
 
