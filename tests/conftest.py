@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from bequest.calibration.inputs import base
+from bequest.restorers import regression
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # several workers fill the cores
@@ -36,6 +37,12 @@ def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a test doesn't say how many inputs are looked at, a few will do."""
     monkeypatch.setattr(base, "FEWEST", 64)
     monkeypatch.setattr(base, "MOST", 64)
+
+
+@pytest.fixture(autouse=True)
+def _closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a test doesn't say by how many steps layers are refined, the closed form will do."""
+    monkeypatch.setattr(regression, "MOST_STEPS", int(os.environ.get("STEPS", 0)))
 
 
 @pytest.fixture(autouse=True)

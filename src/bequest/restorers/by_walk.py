@@ -10,6 +10,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from bequest.artifact.plan import GroupPlan
+from bequest.calibration.layers import Layer
 from bequest.calibration.subject import Subject
 from bequest.calibration.walk import Walk
 from bequest.execution.precision import rounded, working_precision
@@ -25,6 +26,8 @@ from bequest.surgery.cut import Chosen
 from bequest.surgery.cuts import plan_surgery
 
 SEEN = "errors are those on the inputs that were fitted to: there are too few to hold any back"
+
+KEPT = "refined in vain: the closed form stays"
 
 WORSE = 1.05
 """Times the error without the refit, above which it is said to have made things worse."""
@@ -80,18 +83,19 @@ class ByWalk(Restorer):
         )
         fitted, held_back = split(samples)
         show = attempt.progress
-        walk.run(fitted.chunks, refit, self_calibrate=not samples.real, show=show)
-        steps = self.steps(attempt.subject)
-        if steps:
-            refine = Refine(walk, steps, attempt.seed, refit.former)
-            walk.run(
-                fitted.chunks,
-                refine,
-                self_calibrate=not samples.real,
-                regions=refine.regions,
-                title="refining",
-                show=show,
-            )
+        refine = Refine(walk, self.steps(attempt.subject), attempt.seed, refit.former)
+
+        def change(layer: Layer) -> None:
+            refit(layer)
+            refine(layer)
+
+        walk.run(
+            fitted.chunks,
+            change,
+            self_calibrate=not samples.real,
+            regions=refine.regions,
+            show=show,
+        )
         for name in refit.new_biases:
             types[f"{name}.bias"] = types[f"{name}.weight"]
         for name, tensor in _floating(pruned).items():
@@ -105,7 +109,7 @@ class ByWalk(Restorer):
         else:
             taken_up(pruned, reading, refit.new_biases)
         errors = measure.errors()
-        groups = (self._plan(one, refit, errors, walk.constant) for one in attempt.chosen)
+        groups = (self._plan(one, refit, refine, errors, walk.constant) for one in attempt.chosen)
         if held_back is fitted:
             groups = (replace(one, notes=(*one.notes, SEEN)) for one in groups)
         return Restored(pruned, surgery, tuple(groups))
@@ -114,6 +118,7 @@ class ByWalk(Restorer):
         self,
         one: Chosen,
         refit: Refit,
+        refine: Refine,
         errors: Mapping[str, Errors],
         constant: Mapping[str, int],
     ) -> GroupPlan:
@@ -128,6 +133,7 @@ class ByWalk(Restorer):
             if name in constant
         ]
         notes += [f"{name}: {note}" for name in met for note in changes[name].notes]
+        notes += [f"{name}: {KEPT}" for name in met if name in refine.kept]
         notes += [
             f"{name}: further from the dense network than without the refit, on inputs held back "
             f"({errors[name].before:.3g} → {errors[name].after:.3g}); give real inputs, or more of "

@@ -1,6 +1,6 @@
 """Refines regions behind the closed form: what one matrix at a time cannot find.
 
-A second walk stops at every layer that reads something else than in the dense network. The layers
+Where a walk has refitted a layer that reads something else than in the dense network, the layers
 that wrote what it reads, the norms between and the layer itself
 (:class:`~bequest.calibration.regions.Region`) are moved together, by Adam on
 
@@ -10,7 +10,10 @@ out what the region makes of the pruned stream, wanted what the dense network wr
 the branch that it is added to lacks (:mod:`~bequest.restorers.wanted`), s the scale γ/σ of the
 batch norm between. Nothing outside of the region is run or differentiated. A part of the inputs is
 not learnt from: of the steps on the way those weights are taken that are best on it, and the closed
-form stays where none is better.
+form stays where none is better. What follows in the walk is refitted to what refined layers write.
+
+Steps are in proportion to the L that the closed form leaves: where that is little, little is moved,
+or made-up inputs would be fitted in ways in which real ones differ.
 """
 
 from __future__ import annotations
@@ -30,10 +33,14 @@ from bequest.restorers.former import Former
 from bequest.restorers.wanted import scale_of, wanted
 
 RATE = 0.05
-"""First step of Adam, relative to the root mean square of each tensor; falls to 0 by a cosine."""
+"""First step of Adam, relative to the root mean square of each tensor, where the closed form leaves
+an L of a half or more; less in proportion. Falls to 0 by a cosine."""
 
-BATCH = 64
+BATCH = 32
 """Inputs of a step."""
+
+MENDED = 1e-8
+"""L up to which there is nothing to mend."""
 
 UNSEEN = 0.125
 """Share of the inputs that no step learns from; at least one chunk."""
@@ -65,12 +72,14 @@ class Refine:
     Attributes:
         regions: the layer's operator → its region; the walk holds what they read.
         gains: layer → what was gained.
+        kept: layers whose closed form stays, though it leaves something to mend.
     """
 
     def __init__(self, walk: Walk, steps: int, seed: int, former: Former) -> None:
         self.walk, self.steps, self.seed, self.former = walk, steps, seed, former
         self.gains: dict[str, Refined] = {}
-        self.regions = _regions(walk)
+        self.kept: set[str] = set()
+        self.regions = _regions(walk) if steps else {}
 
     def __call__(self, layer: Layer) -> None:
         """Moves the weights of the layer's region, if it has one of its own."""
@@ -80,9 +89,14 @@ class Refine:
             return
         task = _Task(self.walk, call, region)
         start = {name: self._tensor(name).clone() for name in self.walk.changeable(region)}
-        found, gain = self._best(task, start)
+        before = task.unseen_loss(start)
+        if before <= MENDED:
+            return
+        found, gain = self._best(task, start, before)
         self.gains[layer.name] = gain
-        if gain.after < gain.before:
+        if gain.after == gain.before:
+            self.kept.add(layer.name)
+        else:
             for name, value in found.items():
                 self.former.note(name)
                 self._tensor(name).copy_(value)
@@ -94,18 +108,18 @@ class Refine:
         return tensor.detach()
 
     def _best(
-        self, task: _Task, start: Mapping[str, Tensor]
+        self, task: _Task, start: Mapping[str, Tensor], before: float
     ) -> tuple[Mapping[str, Tensor], Refined]:
         """The best weights on the way, judged by inputs that no step learns from."""
         now = {name: value.clone().requires_grad_() for name, value in start.items()}
-        sizes = {name: _size(value) for name, value in start.items()}
-        adam = torch.optim.Adam([{"params": [now[n]], "lr": RATE * sizes[n]} for n in now])
-        before = best = task.unseen_loss(start)
-        found: Mapping[str, Tensor] = start
+        rate = RATE * min(1.0, 2 * before)
+        rates = {name: rate * _size(value) for name, value in start.items()}
+        adam = torch.optim.Adam([{"params": [now[n]], "lr": rates[n]} for n in now])
+        best, found = before, start
         batches = task.batches(self.seed)
         for step in range(self.steps):
             for group, name in zip(adam.param_groups, now, strict=True):
-                group["lr"] = RATE * sizes[name] * (1 + cos(pi * step / self.steps)) / 2
+                group["lr"] = rates[name] * (1 + cos(pi * step / self.steps)) / 2
             adam.zero_grad(set_to_none=True)
             batch = next(batches)
             for number in batch:  # views in the graph have the size of a chunk

@@ -50,7 +50,8 @@ class Regression(ByWalk):
             :data:`MADE_UP` times that where tokens are made up.
         refine: steps by which layers are refined together behind the closed form
             (:mod:`bequest.restorers.refine`). None = as many as :data:`REFINING`
-            multiply-accumulates allow, at most :data:`MOST_STEPS`; 0 = the closed form alone.
+            multiply-accumulates allow, at most :data:`MOST_STEPS`, and none where that is less than
+            :data:`FEWEST_STEPS` or tokens are made up; 0 = the closed form alone.
         bias: "add" or "keep": whether layers without a bias may be given one. None = "keep" for
             classes of transformers, whose configuration couldn't say it. Layers that get none are
             fitted without intercept.
@@ -63,7 +64,7 @@ class Regression(ByWalk):
     value_range: tuple[float, float] | None = None
     inversion: int | None = None
     ridge: float = 1e-2
-    refine: int | None = later(0)
+    refine: int | None = later(None)
     bias: str | None = later(None)
 
     def __post_init__(self) -> None:
@@ -85,8 +86,11 @@ class Regression(ByWalk):
         """Of refinement: those asked for, or what is affordable."""
         if self.refine is not None:
             return self.refine
+        if subject.samples is not None and subject.samples.tokens_alone:
+            return 0
         each = PASSES * BATCH * macs_of_one(subject.dense, subject.inputs)
-        return min(MOST_STEPS, REFINING // each)
+        steps = min(MOST_STEPS, REFINING // each)
+        return steps if steps >= FEWEST_STEPS else 0
 
     def refit(self, seen: Seen) -> Change:
         """Solves the layer's regression; what can't be solved is corrected by its biases alone."""
@@ -135,7 +139,7 @@ class Regression(ByWalk):
         return samples_from(data, self.inputs(), model, example_inputs, seed, show=show)
 
 
-MOST_STEPS = 300
+FEWEST_STEPS, MOST_STEPS = 16, 200
 """Steps of refinement where nobody says how many."""
 
 REFINING = 3 * 10**12
