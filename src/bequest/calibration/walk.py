@@ -80,16 +80,20 @@ class Walk:
         return self._weights.keys()
 
     def changeable(self, region: Region) -> list[str]:
-        """The weights, biases and factors of norms that nothing outside of a region reads."""
+        """The parameters of a region that nothing outside of it reads; buffers stay."""
         names, inside = self.reading.network.tensors, frozenset(region.nodes)
         found = [self._added[w] for w in map(self._weights.get, region.nodes) if w in self._added]
         for node in region.nodes:
-            stored = node.args[3:5] if self.reading.roles.get(node) == "norm" else ()
             for value in node.all_input_nodes:
                 name = names.get(value.name)
-                if name is not None and value not in stored and inside.issuperset(value.users):
+                if name is not None and inside.issuperset(value.users):
                     found.append(name)
-        return [name for name in found if self._pruned.tensors[name].is_floating_point()]
+        tensors = ((name, self._pruned.tensors[name]) for name in dict.fromkeys(found))
+        return [
+            name
+            for name, tensor in tensors
+            if isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
+        ]
 
     def outside(self, region: Region, number: int) -> dict[fx.Node, Any]:
         """What a region reads from elsewhere in the pruned stream, of one chunk."""

@@ -87,10 +87,10 @@ class Refine:
         region = self.regions.get(call.node)
         if region is None or not layer.whole:
             return
-        task = _Task(self.walk, call, region)
         start = {name: self._tensor(name).clone() for name in self.walk.changeable(region)}
+        task = _Task(self.walk, call, region)
         before = task.unseen_loss(start)
-        if before <= MENDED:
+        if not start or before <= MENDED:
             return
         found, gain = self._best(task, start, before)
         self.gains[layer.name] = gain
