@@ -73,7 +73,7 @@ def subject(name: str) -> Subject:
 
 
 def outputs(model: nn.Module, example: Tensor | Mapping[str, Tensor]) -> Tensor:
-    """Everything floating-point that the network returns, as one vector."""
+    """Everything floating-point that the network returns, as one vector; caches are no results."""
     value = model(**example) if isinstance(example, Mapping) else model(example)
     return torch.cat([tensor.flatten() for tensor in _tensors(value)])
 
@@ -81,7 +81,9 @@ def outputs(model: nn.Module, example: Tensor | Mapping[str, Tensor]) -> Tensor:
 def _tensors(value: Any) -> list[Tensor]:
     if isinstance(value, Tensor):
         return [value] if value.is_floating_point() else []
-    items = value.values() if isinstance(value, Mapping) else value
+    items = value
+    if isinstance(value, Mapping):
+        items = [one for name, one in value.items() if name != "past_key_values"]
     return [tensor for item in items for tensor in _tensors(item)] if items else []
 
 
