@@ -42,7 +42,7 @@ def _few_images(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where a test doesn't say by how many steps layers are refined, the closed form will do."""
-    monkeypatch.setattr(regression, "MOST_STEPS", int(os.environ.get("STEPS", 0)))
+    monkeypatch.setattr(regression, "MOST_STEPS", 0)
 
 
 @pytest.fixture(autouse=True)
