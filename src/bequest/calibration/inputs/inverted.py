@@ -211,9 +211,10 @@ def mismatch(norm: nn.Module, value: Tensor) -> Tensor:
     """How far a batch norm's input is from what it has stored; 0 = the same moments."""
     mean, var = Moments.apply(value)  # type: ignore[no-untyped-call]
     sigma = (norm.running_var + norm.eps).sqrt()  # type: ignore[operator]
-    shift = (mean - norm.running_mean) / sigma  # type: ignore[operator]
-    stretch = (var + norm.eps).sqrt() / sigma - 1  # type: ignore[operator]
-    return shift.square().mean() + stretch.square().mean()
+    shift = (mean - norm.running_mean) / sigma
+    stretch = (var + norm.eps).sqrt() / sigma - 1
+    distance: Tensor = shift.square().mean() + stretch.square().mean()
+    return distance
 
 
 class Moments(torch.autograd.Function):
@@ -237,7 +238,7 @@ class Moments(torch.autograd.Function):
         return mean, var
 
     @staticmethod
-    def backward(ctx: Any, by_mean: Tensor, by_var: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, by_mean: Tensor, by_var: Tensor) -> Tensor:
         """Of both, by the value."""
         value, mean = ctx.saved_tensors
         count = value.numel() // value.shape[1]

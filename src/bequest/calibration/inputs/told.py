@@ -126,7 +126,7 @@ def told(model: nn.Module, example_inputs: Any, images: Tensor, at_once: int) ->
     def met(batch: Tensor) -> list[tuple[str, nn.Module, Tensor]]:
         return first_norms(private_copy(model), with_tensors(example_inputs, [batch]))
 
-    flat = [met(part) for part in padded.split(at_once)]
+    flat = [met(part) for part in torch.split(padded, at_once)]
     responses = [
         _Response(name, norm, value, mirrored, torch.cat([v for _, _, v in still]), channels)
         for (name, norm, value), (_, _, mirrored), *still in zip(
@@ -168,8 +168,11 @@ class _Response:
         self.slopes = (constant[1 : channels + 1] - self.zero).double()
         self.filters = constant.shape[1]
         self.response, self.mirrored = value - self.zero, mirrored - self.zero
-        self.stored = norm.running_mean.double()  # type: ignore[operator]
-        self.var = norm.running_var.double() + norm.eps  # type: ignore[operator]
+        stored, var = norm.running_mean, norm.running_var
+        assert isinstance(stored, Tensor)
+        assert isinstance(var, Tensor)
+        self.stored = stored.double()
+        self.var: Tensor = var.double() + float(norm.eps)  # type: ignore[arg-type]
 
     def is_affine(self) -> bool:
         """Whether negatives are met as what images are met as, but for the sign."""
@@ -188,12 +191,14 @@ class _Response:
         still = self.zero[0].double() + torch.tensordot(mean.double(), self.slopes, 1)
         borders = still.flatten(1).var(1, correction=0)
         rows = self.response.transpose(0, 1).flatten(1).double()
-        return (self.var - borders) / rows.var(1, correction=0)
+        squares: Tensor = (self.var - borders) / rows.var(1, correction=0)
+        return squares
 
 
 def _means(equations: list[tuple[Tensor, Tensor]]) -> Tensor:
     """The means of the channels (C,), by least squares with a slight ridge."""
     a, t = (torch.cat(parts) for parts in zip(*equations, strict=True))
     gram = a.T @ a
-    held = HELD * gram.diagonal().mean() * torch.eye(len(gram)).to(gram)
-    return torch.linalg.lstsq(gram + held, a.T @ t).solution.float()
+    ridge = (HELD * gram.diagonal().mean()).clamp(min=1e-12)
+    means: Tensor = torch.linalg.solve(gram + ridge * torch.eye(len(gram)).to(gram), a.T @ t)
+    return means.float()
