@@ -173,7 +173,7 @@ class _Task:
         generator = stream(seed)
         each = max(1, BATCH // len(self.targets[0]))
         while True:
-            order = torch.randperm(len(self.seen), generator=generator).tolist()
+            order = torch.randperm(len(self.seen), generator=generator, device="cpu").tolist()
             for first in range(0, len(order), each):
                 yield [self.seen[i] for i in order[first : first + each]]
 

@@ -119,7 +119,8 @@ def told(model: nn.Module, example_inputs: Any, images: Tensor, at_once: int) ->
     if channels > MOST_CHANNELS or not any(map(has_statistics, model.modules())):
         return None
     images = normalised(images[:at_once], None)
-    ones = torch.eye(channels).to(images).view(channels, channels, *(1 for _ in images.shape[2:]))
+    ones = torch.eye(channels, device=images.device, dtype=images.dtype)
+    ones = ones.view(channels, channels, *(1 for _ in images.shape[2:]))
     constant = torch.cat([torch.zeros_like(ones[:1]), ones]).expand(-1, -1, *images.shape[2:])
     padded = torch.cat([constant, constant[:1].expand(-len(constant) % at_once, *images.shape[1:])])
 
@@ -200,5 +201,6 @@ def _means(equations: list[tuple[Tensor, Tensor]]) -> Tensor:
     a, t = (torch.cat(parts) for parts in zip(*equations, strict=True))
     gram = a.T @ a
     ridge = (HELD * gram.diagonal().mean()).clamp(min=1e-12)
-    means: Tensor = torch.linalg.solve(gram + ridge * torch.eye(len(gram)).to(gram), a.T @ t)
+    held = ridge * torch.eye(len(gram), device=gram.device)
+    means: Tensor = torch.linalg.solve(gram + held, a.T @ t)
     return means.float()
