@@ -201,6 +201,6 @@ def _means(equations: list[tuple[Tensor, Tensor]]) -> Tensor:
     a, t = (torch.cat(parts) for parts in zip(*equations, strict=True))
     gram = a.T @ a
     ridge = (HELD * gram.diagonal().mean()).clamp(min=1e-12)
-    held = ridge * torch.eye(len(gram), device=gram.device)
+    held = ridge * torch.eye(len(gram), device=gram.device, dtype=gram.dtype)
     means: Tensor = torch.linalg.solve(gram + held, a.T @ t)
     return means.float()
