@@ -19,7 +19,7 @@ from bequest.execution.precision import at_least_single, working_dtype
 from bequest.execution.running import placed
 from bequest.graph.inputs import mapped, normalise_inputs
 from bequest.graph.trace import inputs_for
-from bequest.measure.cost import cost
+from bequest.measure.cost import cost_without_data
 
 FEWEST, MOST = 256, 4096
 """Inputs that are looked at where nobody says how many."""
@@ -99,5 +99,5 @@ def affordable(each: int) -> int:
 def macs_of_one(model: nn.Module, example_inputs: Any) -> int:
     """Multiply-accumulates of one input, at least 1."""
     args, kwargs = normalise_inputs(example_inputs)
-    macs = cost(model, mapped(placed(kwargs or args, model), Tensor.clone)).macs
+    macs = cost_without_data(model, mapped(placed(kwargs or args, model), Tensor.clone)).macs
     return max(1, macs // Batching.of(example_inputs).size)
