@@ -12,7 +12,7 @@ from torch import nn
 import bequest
 from bequest.calibration.inputs import Synthetic
 from bequest.calibration.inputs.told import told
-from bequest.errors import InputWarning
+from bequest.errors import InputWarning, UsageError
 
 MEAN, DEVIATION = torch.tensor([0.5, 0.4, -1.5]), 0.3
 
@@ -88,6 +88,31 @@ def test_inputs_of_any_dimensions(space):
     images = drawn(space=space)
     model = trained_on(read(images), conv(3, 16, 3, padding=1), norm(16))
     check(told(model, drawn(1, space=space), images, 64))
+
+
+@pytest.mark.parametrize("space", [(20,), (12, 12)])
+def test_a_linear_layer_that_reads_all_of_an_image_tells_them_too(space):
+    images = drawn(space=space)
+    first = nn.Flatten(), nn.Linear(images[0].numel(), 64), nn.BatchNorm1d(64)
+    model = trained_on(read(images), *first, behind=[nn.Linear(64, 4)])
+    found = told(model, drawn(1, space=space), images, 64)
+    torch.testing.assert_close(found.mean, MEAN, atol=0.1, rtol=0.1)
+    assert found.deviation == pytest.approx(DEVIATION, rel=0.1)
+    pruned = bequest.prune(model, drawn(1, space=space), 0.5, data=Synthetic(64, inversion=1))
+    assert any("as '2' tells" in note for note in pruned.report.notes)
+
+
+def test_a_network_that_asks_for_half_precision_by_itself_is_refused():
+    class Halving(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = trained_on(read(drawn()), behind=[nn.Conv2d(16, 4, 3)]).bfloat16()
+
+        def forward(self, x):
+            return self.inner(x.bfloat16())
+
+    with pytest.raises(UsageError, match="Halving does not run on the inputs"):
+        bequest.prune(Halving().eval(), drawn(1), 0.5)
 
 
 def test_a_network_that_normalises_its_inputs_reads_pixels():

@@ -91,7 +91,13 @@ class Classifier(Average):
         (Average, text(), {"window": 10, "stride": 0}, UsageError, "window 10 and stride 0"),
         (Average, text()[None], {}, UsageError, r"int64 \(n,\), found torch.int64 \(1, 101\)"),
         (Average, text().float(), {}, UsageError, r"found torch.float32 \(101,\)"),
-        (Average, "words", {}, UsageError, r"int64 \(n,\), found words"),
+        (Average, "words", {}, UsageError, r"int64 \(n,\), found str"),
+        (Average, text().tolist(), {}, UsageError, r"int64 \(n,\), found list$"),
+        (Average, text() > 3, {}, UsageError, r"found torch.bool \(101,\)"),
+        (Average, text(), {"window": 10.0}, UsageError, r"found window 10\.0 and stride 10\.0"),
+        (Average, text(), {"window": "10"}, UsageError, "found window '10' and stride '10'"),
+        (Average, text(), {"window": 10, "stride": 5.0}, UsageError, r"and stride 5\.0"),
+        (str, text(), {}, UsageError, "expected a torch.nn.Module, found str"),
         (Encoder, text(), {"window": 10}, ModelError, "Encoder sees the tokens that it is asked"),
         (Classifier, text(), {"window": 10}, ModelError, r"found \(1, 13\); a language model"),
     ],
@@ -99,3 +105,11 @@ class Classifier(Average):
 def test_what_cannot_be_measured_is_refused(network, tokens, numbers, error, message):
     with pytest.raises(error, match=message):
         bequest.perplexity(network(), tokens, **numbers)
+
+
+def test_outputs_that_are_not_finite_have_no_perplexity():
+    network = Average()
+    network.head.bias.data.fill_(math.nan)
+    found = bequest.perplexity(network, text(), window=10)
+    assert math.isnan(found.loss)
+    assert math.isnan(found.perplexity)

@@ -13,6 +13,7 @@ from torch.nn.functional import cross_entropy
 from bequest.errors import ModelError, UsageError
 from bequest.execution.copies import duplicate
 from bequest.execution.devices import device_of
+from bequest.execution.modules import require_module
 from bequest.execution.progress import tracked
 from bequest.execution.running import evaluation_mode, is_on, run
 
@@ -70,10 +71,11 @@ def perplexity(
         progress: show a bar, if the standard error is a terminal.
 
     Raises:
-        UsageError: the text is shorter than a window, a token is not among the model's, or a
-            number is out of range.
+        UsageError: ``model`` is no module, the text is shorter than a window, a token is not among
+            the model's, or a number is out of range.
         ModelError: the model gives no such logits, or they depend on tokens that come later.
     """
+    require_module(model)
     stride = window if stride is None else stride
     _check_numbers(tokens, window, stride)
     if device is not None and not is_on(model, torch.device(device)):
@@ -93,7 +95,7 @@ def perplexity(
         seconds = time.perf_counter() - start
     mean = loss / count
     return Perplexity(
-        perplexity=exp(mean) if mean < 700 else float("inf"),
+        perplexity=float("inf") if mean >= 700 else exp(mean),
         loss=mean,
         top1=100 * hits / count,
         tokens=count,
@@ -103,19 +105,25 @@ def perplexity(
 
 
 def _check_numbers(tokens: Tensor, window: int, stride: int) -> None:
-    if window < 2 or not 1 <= stride <= window:
+    whole = all(isinstance(one, int) for one in (window, stride))
+    if not whole or window < 2 or not 1 <= stride <= window:
         raise UsageError(
             "perplexity: expected a window of at least 2 tokens and a stride from 1 to the window, "
-            f"found window {window} and stride {stride}"
+            f"found window {window!r} and stride {stride!r}"
         )
-    if not isinstance(tokens, Tensor) or tokens.ndim != 1 or tokens.is_floating_point():
-        found = f"{tokens.dtype} {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else tokens
+    if not isinstance(tokens, Tensor) or tokens.ndim != 1 or not _counts(tokens.dtype):
+        of = f"{tokens.dtype} {tuple(tokens.shape)}" if isinstance(tokens, Tensor) else None
+        found = of or type(tokens).__name__
         raise UsageError(f"perplexity: expected a text of tokens, int64 (n,), found {found}")
     if len(tokens) < window:
         raise UsageError(
             f"perplexity: expected a text of at least one window, {window} tokens, found "
             f"{len(tokens)}; give more text, or a smaller window"
         )
+
+
+def _counts(dtype: torch.dtype) -> bool:
+    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
 
 
 def _vocabulary(model: nn.Module, tokens: Tensor, row: Tensor) -> int:

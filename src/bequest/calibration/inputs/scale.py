@@ -19,6 +19,7 @@ from bequest.calibration.inputs.batching import Batching
 from bequest.calibration.samples import Samples
 from bequest.errors import InputWarning
 from bequest.execution.copies import private_copy
+from bequest.execution.running import run
 from bequest.graph.inputs import mapped, normalise_inputs, with_tensors
 
 FARTHEST = 1.0
@@ -142,7 +143,7 @@ def first_norms(copy: nn.Module, inputs: Any) -> list[tuple[str, nn.Module, Tens
     )
     with torch.enable_grad():
         args, kwargs = mapped((args, kwargs), Tensor.clone)  # code may write into its input
-        copy(*args, **kwargs)
+        run(copy, kwargs or args)
     return met
 
 

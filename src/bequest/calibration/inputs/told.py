@@ -154,6 +154,8 @@ class _Response:
         mirrored: of their negatives.
         constant: of images of zeros, and of ones in each of C channels, (≥ 1 + C, O, *places).
         channels: C.
+
+    Behind a linear layer there are no places; that is one.
     """
 
     def __init__(
@@ -165,6 +167,10 @@ class _Response:
         constant: Tensor,
         channels: int,
     ) -> None:
+        value, mirrored, constant = (
+            one.flatten(2) if one.ndim > 2 else one[..., None]
+            for one in (value, mirrored, constant)
+        )
         self.norm_name, self.zero = norm_name, constant[:1]
         self.slopes = (constant[1 : channels + 1] - self.zero).double()
         self.filters = constant.shape[1]
