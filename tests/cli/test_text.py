@@ -138,7 +138,13 @@ def test_wrong_calls(run, net, folder, story, tmp_path):
         assert message in " ".join(found.err.split())
     for words, message in {
         ("--sparsity", "0.5", *given): "--text and --sparsity don't go together",
-        ("--calibrate",): "--calibrate says something of the images of --data",
+        ("--calibrate",): "of the images of --data; give --data PATH, or --text FILE",
+        (
+            "--calibrate",
+            "--data",
+            "written",
+            *given,
+        ): "--data written and --calibrate don't go together",
         (
             "--calibrate",
             "--text",

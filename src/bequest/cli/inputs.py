@@ -180,4 +180,6 @@ def parse_data(
                 raise UsageError(f"--data {text} and {option} don't go together; leave one out")
         source = parse_config(text, "inputs", "--data")
     require_data(path or read, given)
+    if source is not None and "--calibrate" in given:
+        raise UsageError(f"--data {text} and --calibrate don't go together; leave one out")
     return path, source

@@ -64,7 +64,10 @@ def require_data(data: object, given: frozenset[str]) -> None:
     """
     for option in ("--limit", "--offset", "--batch-size", "--calibrate"):
         if data is None and option in given:
-            raise UsageError(f"{option} says something of the images of --data; give --data PATH")
+            other = ", or --text FILE" if option == "--calibrate" else ""
+            raise UsageError(
+                f"{option} says something of the images of --data; give --data PATH{other}"
+            )
 
 
 def parse_ratio(text: str) -> float | dict[str, float]:
