@@ -91,6 +91,12 @@ def test_pruned_by_itself_and_by_a_text(run, folder, story, tmp_path):
     )
 
 
+def test_a_network_that_reads_tokens_is_to_be_evaluated_on_a_text(run, folder, tmp_path):
+    words = ("--ratio", "*.up_proj=0.5", "--restorer", "none", "-o", str(tmp_path / "out"))
+    shown = run("prune", f"hf:{folder}", *words)
+    assert "out --text FILE" in " ".join(shown.err.split())
+
+
 def test_restorers_are_compared_by_perplexity(run, folder, story, tmp_path):
     words = ("compare", f"hf:{folder}", "--text", str(story), "--window", "16", "--ratios", "0.5")
     page = tmp_path / "page.html"

@@ -174,7 +174,7 @@ def prune(
             save_with_origin(pruned, saved, opened.spec, form, hugging_face=hugging_face)
         needed = "" if opened.base is None else f"--model {opened.base} "
         again = f"hf:{saved}" if hugging_face else saved
-        on = f"--text {text}" if text else f"--data {path or 'PATH'}"
+        on = f"--text {text or 'FILE'}" if form.vocabulary else f"--data {path or 'PATH'}"
         _show(output, result, html, saved, f"{again} {needed}{on}")
         if idle:
             raise ModelError(idle)
