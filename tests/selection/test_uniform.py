@@ -137,3 +137,10 @@ def test_the_form_is_that_of_the_widths_which_the_target_has_found(bears_half, f
     )
     assert pruned.plan.form == form
     assert widths(pruned)["one"] not in (12, 6)
+
+
+@pytest.mark.parametrize("value", ["yes", 1, None])
+def test_uniform_is_true_or_false(value):
+    model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 2))
+    with pytest.raises(UsageError, match="uniform: expected True or False"):
+        bequest.prune(model, torch.zeros(1, 4), 0.5, uniform=value)

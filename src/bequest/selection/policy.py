@@ -78,6 +78,8 @@ def checked(
         ratio = check_ratio(DEFAULT_RATIO if ratio is None else ratio)
     elif scope != "group":
         raise UsageError("target: it ranks groups against each other itself; leave scope out")
+    if not isinstance(uniform, bool):
+        raise UsageError(f"uniform: expected True or False, found {uniform!r}")
     if uniform and scope != "group":
         raise UsageError("uniform: scope 'global' gives layers widths of their own; leave it out")
     return {
@@ -87,7 +89,7 @@ def checked(
         "criterion": config.resolve("criterion", criterion, Criterion),
         "scope": _one_of("scope", scope, ("group", "global")),
         "round_to": _whole("round_to", round_to, least=1),
-        "uniform": bool(uniform),
+        "uniform": uniform,
         "seed": check_seed(seed),
         "progress": bool(progress),
     }
