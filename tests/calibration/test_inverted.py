@@ -77,6 +77,22 @@ def test_fine_structure_stays_where_moments_are_fitted(space):
     assert torch.linalg.matrix_rank(along, atol=1e-3) <= cells[1]
 
 
+@pytest.mark.parametrize("space", [(20,), (18, 17, 19), (17, 18, 17, 17)])
+def test_images_of_any_dimensions_come_nearer(space):
+    model = nn.Sequential(nn.Flatten(2), nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4)).eval()
+    images = torch.randn(2, 1, *space, generator=torch.Generator().manual_seed(0))
+    model[2].running_mean.fill_(0.5)
+    norm = model[2]
+
+    def distance(values):
+        with torch.no_grad():
+            return float(mismatch(norm, model[1](values.flatten(2))))
+
+    fitted = invert(model, images, 8)
+    assert fitted.shape == images.shape
+    assert distance(fitted) < distance(images)
+
+
 def test_the_model_is_left_alone_and_the_same_bits_come_out_twice():
     model = randomise(Plain()).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}

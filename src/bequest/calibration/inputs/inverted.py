@@ -43,6 +43,9 @@ CELLS = 16
 """Cells of the change along the shorter side of an image, where moments are fitted. Changes finer
 than that make moments agree in ways in which images are less natural than before."""
 
+MODES = {2: "bilinear", 3: "trilinear"}
+"""How cells are spread over so many dimensions; a change over others is as fine as the images."""
+
 MEMORY = 2**30
 """Bytes of batch norms' inputs in one batch; the gradient holds about three times as much."""
 
@@ -181,7 +184,7 @@ def _fit(
 
 def _coarse(space: Sequence[int]) -> tuple[int, ...]:
     """Cells of the change along each side: as many as pixels, at most about :data:`CELLS`."""
-    share = min(1.0, CELLS / min(space)) if len(space) > 1 else 1.0
+    share = min(1.0, CELLS / min(space)) if len(space) in MODES else 1.0
     return tuple(round(share * side) for side in space)
 
 
@@ -189,8 +192,7 @@ def _spread(change: Tensor, space: Sequence[int]) -> Tensor:
     """The change of every pixel, linear between the cells."""
     if tuple(change.shape[2:]) == tuple(space):
         return change
-    mode = {2: "bilinear", 3: "trilinear"}[len(space)]
-    return interpolate(change, size=tuple(space), mode=mode)
+    return interpolate(change, size=tuple(space), mode=MODES[len(space)])
 
 
 def _distance(outputs: Callable[[Tensor], Any], classes: Tensor, x: Tensor) -> Tensor:
