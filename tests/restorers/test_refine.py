@@ -100,12 +100,13 @@ def test_a_region_reaches_back_to_who_writes_the_channels(network, last, layers)
     cut = cut_in_half(model, x[:2])
     network_ = cut.channels.reading.network
     ends = [node for node in network_.nodes if operator_of(node) in ("conv2d", "linear")]
-    (region,) = (
-        r
-        for r in (Region.behind(cut, node) for node in ends)
-        if r and f"{last}.weight" in r.tensors
-    )
-    assert {name.split(".")[0] for name in region.tensors if name.endswith("weight")} >= layers
+    found = filter(None, (Region.behind(cut, node) for node in ends))
+    read = {
+        region: {v.name for node in region.nodes for v in node.all_input_nodes} for region in found
+    }
+    tensors = {r: {network_.tensors.get(one, "") for one in names} for r, names in read.items()}
+    (region,) = (r for r, names in tensors.items() if f"{last}.weight" in names)
+    assert {name.split(".")[0] for name in tensors[region] if name.endswith("weight")} >= layers
     assert len(region.outside) == 1
 
 

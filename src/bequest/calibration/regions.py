@@ -23,12 +23,10 @@ class Region:
     Attributes:
         nodes: in an order of execution; the last is the layer that reads the channels.
         outside: values from elsewhere that they read.
-        tensors: the parameters and buffers that they read, by name.
     """
 
     nodes: tuple[fx.Node, ...]
     outside: tuple[fx.Node, ...]
-    tensors: frozenset[str]
 
     @classmethod
     def behind(cls, cut: Cut, last: fx.Node) -> Region | None:
@@ -53,8 +51,4 @@ class Region:
             return None
         read = dict.fromkeys(v for node in nodes for v in node.all_input_nodes if v not in inside)
         names = network.tensors
-        return cls(
-            nodes,
-            tuple(value for value in read if value.name not in names),
-            frozenset(names[value.name] for value in read if value.name in names),
-        )
+        return cls(nodes, tuple(value for value in read if value.name not in names))

@@ -133,7 +133,9 @@ class ByWalk(Restorer):
             if name in constant
         ]
         notes += [f"{name}: {note}" for name in met for note in changes[name].notes]
-        notes += [f"{name}: {KEPT}" for name in met if name in refine.kept]
+        notes += [
+            f"{name}: {KEPT}" for name in met if name in refine.gains and refine.gains[name].in_vain
+        ]
         notes += [
             f"{name}: further from the dense network than without the refit, on inputs held back "
             f"({errors[name].before:.3g} → {errors[name].after:.3g}); give real inputs, or more of "

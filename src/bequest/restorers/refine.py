@@ -59,12 +59,17 @@ class Refined:
     before: float
     after: float
 
+    @property
+    def in_vain(self) -> bool:
+        """Whether the closed form stays, though it leaves something to mend."""
+        return self.after == self.before
+
 
 class Refine:
     """Refines each region that a walk meets.
 
     Args:
-        walk: over the networks as the closed form has left them.
+        walk: over both networks; the closed form of a layer is there when it is met.
         steps: of Adam, for each region.
         seed: of the draws of batches.
         former: tensors that were changed before; those that change here are noted, too.
@@ -72,13 +77,11 @@ class Refine:
     Attributes:
         regions: the layer's operator → its region; the walk holds what they read.
         gains: layer → what was gained.
-        kept: layers whose closed form stays, though it leaves something to mend.
     """
 
     def __init__(self, walk: Walk, steps: int, seed: int, former: Former) -> None:
         self.walk, self.steps, self.seed, self.former = walk, steps, seed, former
         self.gains: dict[str, Refined] = {}
-        self.kept: set[str] = set()
         self.regions = _regions(walk) if steps else {}
 
     def __call__(self, layer: Layer) -> None:
@@ -94,13 +97,12 @@ class Refine:
             return
         found, gain = self._best(task, start, before)
         self.gains[layer.name] = gain
-        if gain.after == gain.before:
-            self.kept.add(layer.name)
-        else:
-            for name, value in found.items():
-                self.former.note(name)
-                self._tensor(name).copy_(value)
-            self.walk.rerun(region)
+        if gain.in_vain:
+            return
+        for name, value in found.items():
+            self.former.note(name)
+            self._tensor(name).copy_(value)
+        self.walk.rerun(region)
 
     def _tensor(self, name: str) -> Tensor:
         tensor = self.walk.tensor(name)

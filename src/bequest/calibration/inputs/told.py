@@ -8,13 +8,13 @@ each channel,
     m = argmin Σ_o ((b_o + Σ_c A[o,c]·m_c − μ_o)/σ_o)²   and   s² = median_o (σ_o² − u_o)/v_o,
 
 u_o what the mean alone varies by from place to place, at padded borders. A, b, u and v are found by
-running images, so that padding, strides and normalisations that the network
-begins with are in them. (docs/methods.md, "What a network says about its own inputs".)
+running images, so that padding, strides and normalisations that the network begins with are in
+them (docs/methods.md, "synthetic").
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any
 
@@ -71,10 +71,8 @@ class Told:
         shift = float(self.mean.square().mean().sqrt()) / self.deviation
         return shift <= SHIFTED and 1 / STRETCHED <= self.deviation <= STRETCHED
 
-    def differs(self, value_range: Range) -> bool:
+    def differs(self, value_range: tuple[float, float]) -> bool:
         """Whether inputs in a range can hardly have been those of the training."""
-        if value_range is None:
-            return False
         low, high = value_range
         spread = (high - low) / 4 / self.deviation
         inside = bool(((self.mean >= low) & (self.mean <= high)).all())
@@ -95,15 +93,14 @@ def as_told(model: nn.Module, made: Samples, example_inputs: Any, value_range: R
     found = None if images is None else told(model, example_inputs, images, made.chunk_size)
     if images is None or found is None:
         return made
-    if value_range is None and found.is_standard:
-        return made
     if value_range is None:
+        if found.is_standard:
+            return made
         return made.with_images(found.applied(images), f"made-up images have the {found}")
     if not found.differs(value_range):
         return made
-    return made.with_images(
-        images, f"made-up images lie in {value_range}; training's had the {found}"
-    )
+    note = f"made-up images lie in {value_range}; training's had the {found}"
+    return replace(made, notes=(*made.notes, note))
 
 
 def told(model: nn.Module, example_inputs: Any, images: Tensor, at_once: int) -> Told | None:
@@ -189,14 +186,14 @@ class _Response:
     def equations(self) -> tuple[Tensor, Tensor]:
         """What the means solve: rows (O, C) and right-hand sides (O,), in stored deviations."""
         sigma = self.var.sqrt()
-        still = self.zero[0].double().flatten(1).mean(1)
-        rows = self.slopes.flatten(2).mean(2).T
+        still = self.zero[0].double().mean(1)
+        rows = self.slopes.mean(2).T
         return rows / sigma[:, None], (self.stored - still) / sigma
 
     def squares(self, mean: Tensor) -> Tensor:
         """The inputs' variance by each filter, (O,), less what the mean does at the borders."""
         still = self.zero[0].double() + torch.tensordot(mean.double(), self.slopes, 1)
-        borders = still.flatten(1).var(1, correction=0)
+        borders = still.var(1, correction=0)
         rows = self.response.transpose(0, 1).flatten(1).double()
         squares: Tensor = (self.var - borders) / rows.var(1, correction=0)
         return squares
