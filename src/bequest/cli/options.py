@@ -23,7 +23,7 @@ Weights = Annotated[
     typer.Option(
         rich_help_panel=_NETWORK,
         metavar="FILE",
-        help="Trained weights: .safetensors, or a .pth that holds nothing but tensors.",
+        help="Trained weights: .safetensors, or a .pth or .ckpt that is read without running code.",
     ),
 ]
 Base = Annotated[

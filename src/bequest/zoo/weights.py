@@ -6,7 +6,7 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +16,26 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from bequest.errors import ArtifactError, UsageError
+from bequest.zoo.checkpoint import fitted, listed, unwrapped
 
-_TORCH_SUFFIXES = (".pth", ".pt", ".th", ".tar", ".bin")
-_LISTED = 3
+_TORCH_SUFFIXES = (".pth", ".pt", ".th", ".tar", ".bin", ".ckpt")
 
 
 def load_weights(model: nn.Module, path: str | Path) -> None:
     """Loads a weights file into ``model``, in place, matching every tensor by name.
 
-    A checkpoint that holds the weights under "state_dict" or "model" is unwrapped, and a prefix
-    "module." that every name has (data-parallel training) is taken off. Batch-norm step counters
-    (``num_batches_tracked``), which old files lack, may be missing, and so may the second name of
-    a tensor that two modules share. The model is untouched unless the whole file fits.
+    A checkpoint that holds the weights under a usual key ("state_dict", "model_state_dict",
+    "model", ...) is unwrapped. One prefix that all names have ("module.", "model.", "net.",
+    "ema_model.module.", ...) is taken off if what is left fits exactly, and so is "_orig_mod."
+    wherever it stands. Averages of the weights (EMA) are read where there are no others beside
+    them. Batch-norm step counters (``num_batches_tracked``), which old files lack, may be missing,
+    and so may the second name of a tensor that two modules share. The model is untouched unless
+    the whole file fits.
 
     Args:
         model: the network; its device and dtypes stay.
         path: a ``.safetensors`` file, or a file of ``torch.save`` (``.pth``, ``.pt``, ``.th``,
-            ``.tar``, ``.bin``) that holds nothing but tensors.
+            ``.tar``, ``.bin``, ``.ckpt``) that can be read without running code.
 
     Raises:
         UsageError: there is no such file, or its suffix is none of these.
@@ -40,9 +43,8 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
             unexpected, of another shape or kind; a value is NaN or infinite.
     """
     path = Path(path)
-    given = _without_prefix(_unwrap(_read(path), path))
     own: dict[str, Tensor] = model.state_dict(keep_vars=True)
-    _check_names(own, given, path)
+    given = fitted(own, unwrapped(_read(path), path), path)
     _check_tensors(own, given, path)
     model.load_state_dict(given, strict=False)
 
@@ -115,46 +117,6 @@ def _is_compressed(path: Path) -> bool:
         raise ArtifactError(f"{path} is a damaged archive: {error}") from error
 
 
-def _unwrap(checkpoint: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in a checkpoint: itself, or what it holds as "state_dict" or "model"."""
-    for key in ("state_dict", "model"):
-        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(key), Mapping):
-            checkpoint = checkpoint[key]
-    if not isinstance(checkpoint, Mapping):
-        raise ArtifactError(
-            f"{path}: expected a state dict (names and tensors), found {type(checkpoint).__name__}"
-        )
-    others = [str(name) for name, value in checkpoint.items() if not isinstance(value, Tensor)]
-    if others or not checkpoint:
-        found = f"other things: {_listed(others)}" if others else "an empty dictionary"
-        raise ArtifactError(f"{path}: expected a state dict (names and tensors), found {found}")
-    return {str(name): value for name, value in checkpoint.items()}
-
-
-def _without_prefix(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    prefix = "module."
-    if all(name.startswith(prefix) for name in tensors):
-        return {name.removeprefix(prefix): value for name, value in tensors.items()}
-    return tensors
-
-
-def _check_names(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
-    covered = {id(own[name]) for name in given.keys() & own.keys()}
-    missing = [
-        name
-        for name, tensor in own.items()
-        if id(tensor) not in covered and not name.endswith("num_batches_tracked")
-    ]
-    unexpected = [name for name in given if name not in own]
-    if missing or unexpected:
-        parts = [f"missing: {_listed(missing)}"] if missing else []
-        parts += [f"unexpected: {_listed(unexpected)}"] if unexpected else []
-        raise ArtifactError(
-            f"{path} does not fit the network by name; {'; '.join(parts)}. "
-            "Expected the weights of exactly this network."
-        )
-
-
 def _check_tensors(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path: Path) -> None:
     shapes = [
         f"{name} (expected {tuple(own[name].shape)}, found {tuple(value.shape)})"
@@ -164,7 +126,7 @@ def _check_tensors(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path:
     if shapes:
         raise ArtifactError(
             f"{path} is for another network (other widths or number of classes?); "
-            f"shapes differ: {_listed(shapes)}"
+            f"shapes differ: {listed(shapes)}"
         )
     for name, value in given.items():
         dense = value.layout == torch.strided and not value.is_meta
@@ -176,9 +138,3 @@ def _check_tensors(own: Mapping[str, Tensor], given: Mapping[str, Tensor], path:
             )
         if not bool(value.to(own[name].dtype).isfinite().all()):
             raise ArtifactError(f"{path}: {name} holds NaN or infinite values")
-
-
-def _listed(items: Iterable[str]) -> str:
-    items = list(items)
-    more = f" and {len(items) - _LISTED} more" if len(items) > _LISTED else ""
-    return ", ".join(items[:_LISTED]) + more
