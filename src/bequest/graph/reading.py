@@ -76,12 +76,14 @@ class Fork:
 
     Attributes:
         labels: the channels before the view.
+        kept: those behind it.
         part: which of the new dimensions keeps them, counted from the end (1 = the last).
         size: its size.
         parts: how many new dimensions there are.
     """
 
     labels: Labels
+    kept: Labels
     part: int
     size: int
     parts: int

@@ -2,7 +2,9 @@
 
 ``view(B, N, 3, H, D)`` lays the rows of a fused projection out over three dimensions. Which of them
 can shrink shows only further down: 3 is taken apart by index, D is summed over by a product that it
-also scales, and whole heads can leave. So the network is read once for each possible part.
+also scales, and whole heads can leave. So the network is read once for each possible part. Views
+may lay out one after the other, (3, H·D) and then (H, D), or side by side: parts that an operator
+holds where they are read are no choice any more when the others' parts are tried again.
 """
 
 from __future__ import annotations
@@ -32,12 +34,46 @@ def read(network: Network) -> Reading:
     if not reading.forks:
         return reading
     best: dict[fx.Node, tuple[_Rank, int]] = {}
+    left: dict[fx.Node, set[int]] = {}
     for part in range(1, max(fork.parts for fork in reading.forks.values()) + 1):
-        trial = _read(network, dict.fromkeys(network.nodes, part))
-        for node, rank in _ranks(trial).items():
-            found = rank, trial.forks[node].part
-            best[node] = max(best.get(node, found), found)
+        _try(network, dict.fromkeys(network.nodes, part), best, left)
+    if not all(heads for (heads, _, _), _ in best.values()):
+        for part in sorted(set().union(*left.values())):
+            chosen = {node: part if part in parts else max(parts) for node, parts in left.items()}
+            _try(network, dict.fromkeys(network.nodes, part) | chosen, best, left)
     return _read(network, {node: part for node, (_, part) in best.items()})
+
+
+def _try(
+    network: Network,
+    parts: Mapping[fx.Node, int],
+    best: dict[fx.Node, tuple[_Rank, int]],
+    left: dict[fx.Node, set[int]],
+) -> None:
+    """Reads the network with these parts, and notes what that shows of each view.
+
+    Args:
+        network: what is read.
+        parts: view → part.
+        best: view → the best rank so far, and its part; updated.
+        left: view → all parts but those that an operator was seen to hold, if any; updated.
+    """
+    trial = _read(network, parts)
+    held = _held(trial)
+    for node, rank in _ranks(trial).items():
+        fork = trial.forks[node]
+        best[node] = max(best.get(node, (rank, fork.part)), (rank, fork.part))
+        others = left.setdefault(node, set(range(1, fork.parts + 1))) - {fork.part}
+        if others and held[fork.kept].all():
+            left[node] = others
+
+
+def _held(reading: Reading) -> NDArray[np.bool_]:
+    """Mask over labels: those that an operator holds itself, not by what they are tied to."""
+    mask = np.zeros(reading.ledger.count, bool)
+    for labels, _ in reading.ledger.frozen:
+        mask[labels] = True
+    return mask
 
 
 def _read(network: Network, parts: Mapping[fx.Node, int]) -> Reading:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 from torch import fx
 
-from bequest.graph.geometry import Geometry, geometry_of
+from bequest.graph.geometry import Geometry, arguments, geometry_of
 from bequest.graph.ledger import Labels, Layout
 from bequest.graph.products import parameter_of
 from bequest.graph.reading import Read, Write
 from bequest.graph.rules.base import Step, rule
 from bequest.graph.rules.elementwise import aligned
 from bequest.graph.rules.products import multiplied
+from bequest.graph.trace import operator_of
 
 
 @rule("conv1d", "conv2d", "conv3d", role="layer")
@@ -165,7 +166,23 @@ def _produce(
     groups: int = 1,
 ) -> None:
     names = step.tensor_name(weight), step.tensor_name(bias)
+    whole = _rows_of(weight) if dim == 0 else weight
+    if whole is not weight and step.tensor_name(whole) is not None:
+        # Of a packed projection that is cut into weights the rows of all of them are one layer's.
+        out = _labels(step, whole, 0)
+        names = step.tensor_name(whole), step.tensor_name(None if bias is None else _rows_of(bias))
     step.reading.writes.append(Write(step.node, kind, *names, dim, out, groups))
+
+
+def _rows_of(weight: fx.Node) -> fx.Node:
+    """What a value is rows of, if an operator has cut them out; else the value itself."""
+    source: Any = weight.args[0] if weight.args else weight
+    match operator_of(weight):
+        case "getitem" if operator_of(source) in ("split", "split_with_sizes", "chunk"):
+            return source.args[0] if arguments(source)["dim"] == 0 else weight  # type: ignore[no-any-return]
+        case "slice" if arguments(weight)["dim"] == 0:
+            return source  # type: ignore[no-any-return]
+    return weight
 
 
 def _depthwise(step: Step, data: fx.Node, channel: int, out: Labels, groups: int) -> None:

@@ -255,7 +255,8 @@ def _split(step: Step, labels: Labels, sizes: list[int]) -> list[Labels | None]:
     if chosen is None:
         part = step.reading.parts.get(step.node, 0)
         chosen = len(sizes) - part if 0 < part <= len(sizes) else int(np.argmax(sizes))
-        step.reading.forks[step.node] = Fork(labels, len(sizes) - chosen, sizes[chosen], len(sizes))
+        kept, part = lines[chosen][:, 0], len(sizes) - chosen
+        step.reading.forks[step.node] = Fork(labels, kept, part, sizes[chosen], len(sizes))
         step.ledger.tie(lines[chosen][:, :1], lines[chosen])
         step.ledger.literal(labels, step.place)
     return [lines[d][:, 0] if d == chosen else None for d in range(len(sizes))]
