@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import prune
 
 import bequest
 from bequest.errors import BequestError, ModelError, UnknownNameError, UsageError
@@ -88,18 +87,6 @@ def with_complex() -> nn.Module:
     return broken
 
 
-def with_weight_norm() -> nn.Module:
-    broken = model()
-    nn.utils.parametrizations.weight_norm(broken.conv2)
-    return broken
-
-
-def with_pruning_masks() -> nn.Module:
-    broken = model()
-    prune.l1_unstructured(broken.conv2, "weight", 0.5)
-    return broken
-
-
 def with_hook() -> nn.Module:
     broken = model()
     broken.conv2.register_forward_hook(lambda module, args, out: out[:, :3])
@@ -148,8 +135,6 @@ class DataDependent(nn.Module):
         (with_bad_statistics, "'norm1.running_var' holds NaN or infinite"),
         (with_integers, "'fc.weight' has the dtype torch.int8"),
         (with_complex, "'fc.weight' has the dtype torch.complex64"),
-        (with_weight_norm, "'conv2' has parametrised weights"),
-        (with_pruning_masks, "'conv2' carries a hook"),
         (with_hook, "'conv2' carries a hook"),
         (scripted, "scripted"),
         (compiled, "compiled"),

@@ -21,6 +21,7 @@ from bequest.call import Call
 from bequest.criteria.base import Criterion
 from bequest.execution.copies import private_copy
 from bequest.execution.modes import in_plain_mode
+from bequest.execution.reparametrised import as_stored
 from bequest.execution.running import undisturbed
 from bequest.graph.admission import admit
 from bequest.graph.groups import group
@@ -37,6 +38,7 @@ from bequest.selection.ratio import Ratio
 from bequest.selection.selecting import select
 from bequest.selection.targets.base import Met, Search, met
 from bequest.selection.widths import Scope, chosen_from
+from bequest.surgery.folding import folded
 from bequest.surgery.program import Program
 from bequest.surgery.training import training_notes, with_training
 
@@ -186,10 +188,11 @@ def prune(
         seed=seed,
         progress=progress,
     )
+    model, stored = as_stored(model)
     admit(model)
     model, forgotten = as_plain(model)
     with undisturbed(model):
-        subject = _read(model, example_inputs, call)
+        subject, computed = _read(model, example_inputs, call)
         selection = select(subject, call)
         restoration = Restoration(subject, call.restorer, selection.form, call.seed, call.progress)
         search = Search(selection.choices, restoration, call.round_to, selection.bundles)
@@ -203,7 +206,7 @@ def prune(
             cost_without_data(one, subject.example_inputs) for one in (subject.dense, pruned)
         )
     plan = Plan(
-        architecture=fingerprint(model),
+        architecture=fingerprint(subject.model),
         recipe={**call.to_json(), **found.recipe, **_seen(subject, call)},
         versions=versions(),
         groups=outcome.restored.groups,
@@ -211,17 +214,22 @@ def prune(
         surgery=outcome.restored.surgery,
         form="program" if isinstance(pruned, Program) else "module",
     )
-    whole = continued(model, plan)
+    whole = continued(subject.model, plan)
     remember(pruned, whole.plan, whole.dense)
-    notes = (*forgotten, *whole.notes, *_trained(subject, plan, pruned), *outcome.notes)
+    told = (*_of_computed(stored, ""), *_of_computed(computed, ", by which it became a program"))
+    notes = (*told, *forgotten, *whole.notes, *_trained(subject, plan, pruned), *outcome.notes)
     idle = warn_of_nothing(call.ratio, plan.groups, plan.refused)
     made = () if subject.samples is None else subject.samples.notes
     report = Report(plan.groups, plan.refused, before, after, (*made, *idle, *notes))
     return Pruned(pruned, whole.plan, report)
 
 
-def _read(model: nn.Module, example_inputs: Any, call: Call) -> Subject:
-    """Traces a copy of the model, on the inputs that it is looked at with if there are any."""
+def _read(model: nn.Module, example_inputs: Any, call: Call) -> tuple[Subject, tuple[str, ...]]:
+    """Traces a copy of the model, on the inputs that it is looked at with if there are any.
+
+    Returns:
+        Model, copy and groups; and the names of the weights that were computed and are stored now.
+    """
     dense = private_copy(model)
     args, kwargs = inputs_for(dense, example_inputs)
     example_inputs = kwargs or args
@@ -233,8 +241,21 @@ def _read(model: nn.Module, example_inputs: Any, call: Call) -> Subject:
             call.data, made_up, dense, example_inputs, call.seed, show=call.progress
         )
     inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
-    channels = with_training(group(read(trace(dense, inputs))), dense, inputs)
-    return Subject(model, dense, example_inputs, inputs, channels, samples)
+    channels = group(read(trace(dense, inputs)))
+    model, computed = folded(model, dense, inputs, channels)
+    if computed:
+        dense = private_copy(model)
+        channels = group(read(trace(dense, inputs)))
+    channels = with_training(channels, dense, inputs)
+    return Subject(model, dense, example_inputs, inputs, channels, samples), computed
+
+
+def _of_computed(names: tuple[str, ...], more: str) -> tuple[str, ...]:
+    """What is said of parameters that the network had computed from others."""
+    if not names:
+        return ()
+    listed = ", ".join(f"'{name}'" for name in names)
+    return (f"computed from other parameters before, now stored{more}: {listed}",)
 
 
 def _allocated(call: Call, search: Search) -> Met:

@@ -20,7 +20,7 @@ from bequest.sparse.encoding import TensorSpec
 from bequest.surgery.program import Document, Program, build, resolve
 
 FIELDS = ("inputs", "tensors", "parameters", "steps", "returns", "any_batch")
-_NAME = re.compile(r"[A-Za-z_]\w*(\.\w+)*", re.ASCII)
+_NAME = re.compile(r"\w+(\.\w+)*", re.ASCII)
 _LARGEST = 2**40
 _DEEPEST = 8
 

@@ -38,6 +38,7 @@ from bequest.artifact.plan import Plan
 from bequest.artifact.program import load_program
 from bequest.errors import ArtifactError, ModelError, UsageError
 from bequest.execution.modules import require_module
+from bequest.execution.reparametrised import as_stored
 from bequest.sparse.encoding import TensorSpec, decode, encode
 from bequest.sparse.forms import rebuild
 from bequest.surgery import operation
@@ -248,8 +249,9 @@ def _read(path: Path, manifest: Manifest) -> dict[str, Tensor]:
     return values
 
 
-def _replay(folder: Path, fresh_model: Model, manifest: Manifest) -> Model:
+def _replay(folder: Path, fresh_model: nn.Module, manifest: Manifest) -> nn.Module:
     """A copy of ``fresh_model`` after the surgery, with exactly the tensors of the manifest."""
+    fresh_model, _ = as_stored(fresh_model)
     plan, found = manifest.plan, fingerprint(fresh_model)
     whose = f"{folder} does not fit fresh_model"
     if found != plan.architecture:

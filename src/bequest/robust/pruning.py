@@ -21,6 +21,7 @@ from bequest.errors import UsageError
 from bequest.execution.copies import duplicate
 from bequest.execution.modes import in_plain_mode
 from bequest.execution.progress import tracked
+from bequest.execution.reparametrised import as_stored
 from bequest.execution.running import undisturbed
 from bequest.graph.admission import admit
 from bequest.hypersphere.convert import as_plain
@@ -101,6 +102,7 @@ def prune(
     call = checked_call(ratio, restorer, seed)
     _check_reach(call.shares, chosen)
 
+    model, _ = as_stored(model)
     admit(model)
     model, forgotten = as_plain(model)
     with undisturbed(model):

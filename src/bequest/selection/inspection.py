@@ -7,11 +7,14 @@ from typing import Any
 
 from torch import nn
 
+from bequest.execution.copies import private_copy
+from bequest.execution.reparametrised import as_stored
 from bequest.graph.chains import bind
 from bequest.graph.groups import Channels, Group, group
 from bequest.graph.rules import read
 from bequest.graph.trace import named_tensors, trace
 from bequest.selection.candidates import held_by_output
+from bequest.surgery.folding import folded
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,11 @@ def inspect(model: nn.Module, example_inputs: Any) -> Inspection:
         UsageError: the inputs do not fit the model.
         ModelError: the model is refused by name or can't be exported.
     """
+    model, _ = as_stored(model)
     channels = group(read(trace(model, example_inputs)))
+    model, computed = folded(model, private_copy(model), example_inputs, channels)
+    if computed:
+        channels = group(read(trace(model, example_inputs)))
     tensors = named_tensors(model)
     views = tuple(
         GroupView(
