@@ -22,13 +22,17 @@ class Call(Policy):
     Attributes:
         restorer: what the removed channels leave behind.
         data: inputs to look at; None = they are made up where something looks at them.
+        outputs: names of the results that count; None = all.
     """
 
     restorer: Restorer
     data: Samples | Source | None
+    outputs: tuple[str, ...] | None = None
 
     @classmethod
-    def checked(cls, *, restorer: Any, data: Any = None, **policy: Any) -> Call:
+    def checked(
+        cls, *, restorer: Any, data: Any = None, outputs: Any = None, **policy: Any
+    ) -> Call:
         """Checks the arguments of :func:`bequest.prune` and resolves names to config objects.
 
         Raises:
@@ -36,7 +40,8 @@ class Call(Policy):
         """
         arguments = checked(**policy)
         method = config.resolve("restorer", restorer, Restorer)
-        call = cls(**arguments, restorer=method, data=resolved(data))
+        results = _checked_outputs(outputs)
+        call = cls(**arguments, restorer=method, data=resolved(data), outputs=results)
         if call.reads_inputs:
             require_agreed(method, method.inputs(), call.data)
         elif data is not None:
@@ -57,6 +62,7 @@ class Call(Policy):
             "restorer": config.to_json(self.restorer),
             "round_to": self.round_to,
             **({"uniform": True} if self.uniform else {}),
+            **({} if self.outputs is None else {"outputs": list(self.outputs)}),
             "seed": self.seed,
         }
 
@@ -64,3 +70,16 @@ class Call(Policy):
     def reads_inputs(self) -> bool:
         """Whether the network is run over inputs: to know what layers see, or to refit them."""
         return self.observes or self.restorer.reads_inputs
+
+
+def _checked_outputs(outputs: Any) -> tuple[str, ...] | None:
+    """Names of results; numbers are places in a tuple."""
+    if outputs is None:
+        return None
+    given = outputs if isinstance(outputs, list | tuple) else None
+    if not given or not all(type(one) in (str, int) for one in given):
+        raise UsageError(
+            "outputs: expected a list of the results that count, by name ('logits') or place (0), "
+            f"found {outputs!r}"
+        )
+    return tuple(one if isinstance(one, str) else f"[{one}]" for one in given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ from bequest.execution.modes import in_plain_mode
 from bequest.execution.reparametrised import as_stored
 from bequest.execution.running import undisturbed
 from bequest.graph.admission import admit
-from bequest.graph.groups import group
+from bequest.graph.groups import Channels, group
+from bequest.graph.results import counting, shrunk
 from bequest.graph.rules import read
 from bequest.graph.trace import inputs_for, require_runnable, trace
 from bequest.hypersphere.convert import as_plain
@@ -38,6 +40,7 @@ from bequest.selection.ratio import Ratio
 from bequest.selection.selecting import select
 from bequest.selection.targets.base import Met, Search, met
 from bequest.selection.widths import Scope, chosen_from
+from bequest.surgery.cut import Cut
 from bequest.surgery.folding import folded
 from bequest.surgery.program import Program
 from bequest.surgery.training import training_notes, with_training
@@ -125,6 +128,7 @@ def prune(
     scope: Scope = "group",
     restorer: str | Restorer = "regression",
     data: Data = None,
+    outputs: Sequence[str | int] | None = None,
     round_to: int = 8,
     uniform: bool = False,
     seed: int = 0,
@@ -157,6 +161,9 @@ def prune(
             name or a config object of :mod:`bequest.calibration.inputs`, such as
             ``Synthetic(images=1024)``; or the ``Samples`` that a source's ``make`` has made, for
             several calls. None = no data: they are made up.
+        outputs: which of several results count, by name or place: ["logits"]; those of the others
+            may lose channels, as a stream among the hidden states does, and stay what they are
+            otherwise. None = all count.
         round_to: widths become multiples of this in groups of at least twice as many channels.
         uniform: layers of a kind keep equal widths, also under a target; of a network of
             transformers only widths are pruned that a configuration of its class can say
@@ -183,6 +190,7 @@ def prune(
         scope=scope,
         restorer=restorer,
         data=data,
+        outputs=outputs,
         round_to=round_to,
         uniform=uniform,
         seed=seed,
@@ -217,6 +225,8 @@ def prune(
     whole = continued(subject.model, plan)
     remember(pruned, whole.plan, whole.dense)
     told = (*_of_computed(stored, ""), *_of_computed(computed, ", by which it became a program"))
+    left = Cut.of(subject.channels, [one for one in chosen if one.group.name in outcome.pruned])
+    told = (*told, *shrunk(subject.channels, call.outputs, left.shape))
     notes = (*told, *forgotten, *whole.notes, *_trained(subject, plan, pruned), *outcome.notes)
     idle = warn_of_nothing(call.ratio, plan.groups, plan.refused)
     made = () if subject.samples is None else subject.samples.notes
@@ -241,13 +251,17 @@ def _read(model: nn.Module, example_inputs: Any, call: Call) -> tuple[Subject, t
             call.data, made_up, dense, example_inputs, call.seed, show=call.progress
         )
     inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
-    channels = group(read(trace(dense, inputs)))
+    channels = _grouped(dense, inputs, call)
     model, computed = folded(model, dense, inputs, channels)
     if computed:
         dense = private_copy(model)
-        channels = group(read(trace(dense, inputs)))
+        channels = _grouped(dense, inputs, call)
     channels = with_training(channels, dense, inputs)
     return Subject(model, dense, example_inputs, inputs, channels, samples), computed
+
+
+def _grouped(dense: nn.Module, inputs: Any, call: Call) -> Channels:
+    return group(counting(read(trace(dense, inputs)), call.outputs))
 
 
 def _of_computed(names: tuple[str, ...], more: str) -> tuple[str, ...]:

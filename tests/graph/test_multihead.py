@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -116,7 +118,7 @@ class Pictures(nn.Module):
         return self.head(self.ln(self.layers(x))[:, 0])
 
 
-ATTENTION = {
+ATTENTION: dict[str, Any] = {
     "self": Attends,
     "sequence first": lambda: Attends(batch_first=False),
     "with weights": WithWeights,
@@ -125,7 +127,7 @@ ATTENTION = {
     "three sources": ThreeSources,
     "other widths": OtherWidths,
 }
-WHOLE = {
+WHOLE: dict[str, Any] = {
     "encoder": Encodes,
     "encoder, norm first": lambda: Encodes(norm_first=True),
     "decoder": Decodes,
@@ -159,7 +161,7 @@ def without_values(model: nn.Module, heads: list[int]) -> None:
                 rows.unflatten(0, (HEADS, -1))[heads] = 0
 
 
-@pytest.mark.parametrize("name", {**ATTENTION, **WHOLE})
+@pytest.mark.parametrize("name", [*ATTENTION, *WHOLE])
 def test_dead_heads_leave_exactly_at_any_batch_and_come_back(name, tmp_path):
     make = {**ATTENTION, **WHOLE}[name]
     model, x = made(make)

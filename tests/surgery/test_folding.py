@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -67,8 +68,10 @@ def changed(how) -> nn.Sequential:
     return model
 
 
-CODE = {kind.__name__: kind for kind in (Standardised, ByBatchNorm, Equalised, LowRank)}
-UTILITIES = {
+CODE: dict[str, Any] = {
+    kind.__name__: kind for kind in (Standardised, ByBatchNorm, Equalised, LowRank)
+}
+UTILITIES: dict[str, Any] = {
     "weight norm": parametrizations.weight_norm,
     "spectral norm": parametrizations.spectral_norm,
     "older weight norm": weight_norm,
@@ -105,7 +108,7 @@ def output(model: nn.Module, x: Tensor) -> Tensor:
         return model(x)
 
 
-@pytest.mark.parametrize("name", {**CODE, **UTILITIES})
+@pytest.mark.parametrize("name", [*CODE, *UTILITIES])
 def test_dead_channels_leave_exactly_and_come_back(name, tmp_path):
     model, x = made(name), torch.randn(2, 3, 12, 12, dtype=torch.float64)
     silence(model)

@@ -1,5 +1,7 @@
 """Checkpoints as training frameworks write them."""
 
+from typing import Any
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -28,20 +30,24 @@ def lightning(tensors):
     }
 
 
+def compiled(model) -> Any:
+    return torch.compile(model)
+
+
 def averaged(model):
     return AveragedModel(model).state_dict()
 
 
-WRITTEN = {
+WRITTEN: dict[str, Any] = {
     "lightning": lambda model: lightning(model.state_dict()),
-    "compiled": lambda model: torch.compile(model).state_dict(),
+    "compiled": lambda model: compiled(model).state_dict(),
     "parallel": lambda model: nn.DataParallel(model).state_dict(),
-    "compiled parallel": lambda model: torch.compile(nn.DataParallel(model)).state_dict(),
+    "compiled parallel": lambda model: compiled(nn.DataParallel(model)).state_dict(),
     "averaged": averaged,
     "averaged in a checkpoint": lambda model: {"ema": averaged(model), "epoch": 1},
     "by step": lambda model: {"model_state_dict": model.state_dict(), "loss": 0.5},
     "nested": lambda model: {"state": {"model": renamed(model.state_dict(), "module.")}},
-    "compiled inside": lambda model: renamed(torch.compile(model).state_dict(), "net."),
+    "compiled inside": lambda model: renamed(compiled(model).state_dict(), "net."),
     "compiled part": lambda model: {
         name.replace("0.", "0._orig_mod."): value for name, value in model.state_dict().items()
     },

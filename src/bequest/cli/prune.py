@@ -75,6 +75,14 @@ def prune(
         ),
     ] = None,
     groups: options.Groups = "inner",
+    outputs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Which of several results count; those of the others may become narrower. All "
+            "where none is named.",
+        ),
+    ] = None,
     scope: options.Scope = "group",
     round_to: options.RoundTo = 8,
     seed: options.Seed = 0,
@@ -110,7 +118,13 @@ def prune(
     from bequest.cli.robust import Progressive
     from bequest.cli.sparse import prune_weights, single_weights
     from bequest.cli.steps import Settings, measure, require_savable, save_with_origin
-    from bequest.cli.values import options_given, parse_device, parse_out, parse_ratio
+    from bequest.cli.values import (
+        options_given,
+        parse_device,
+        parse_names,
+        parse_out,
+        parse_ratio,
+    )
     from bequest.errors import ModelError
     from bequest.report import PruningResult
     from bequest.selection.outcome import nothing_pruned
@@ -119,7 +133,10 @@ def prune(
         given = options_given(context)
         single = single_weights(sparsity, mask, recover, skip, seed, given)
         hugging_face = parse_out(out, saved_as, given)
-        settings = Settings(groups, scope, round_to, seed, uniform=hugging_face)
+        settings = Settings(
+            *(groups, scope, round_to, seed, hugging_face),
+            outputs=None if outputs is None else parse_names(outputs, "--outputs"),
+        )
         shares = None if ratio is None else parse_ratio(ratio)
         restorer = restorer or ("regression" if strategy is None else "sum")
         path, source = parse_measures(data, text, window, stride, given)

@@ -26,7 +26,10 @@ from bequest.robust import RobustReport, Strategy
 from bequest.robust.annealing import Informed
 from bequest.selection.ratio import Ratio
 
-_REPLACED = ("--target", "--sparsity", "--calibrate", "--criterion", "--scope", "--round-to")
+_REPLACED = (
+    *("--target", "--sparsity", "--calibrate", "--criterion", "--scope", "--round-to"),
+    "--outputs",
+)
 """What a strategy decides by itself, or can't follow."""
 
 

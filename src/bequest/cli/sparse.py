@@ -30,7 +30,7 @@ from bequest.sparse.remains import check_scope
 
 _OF_CHANNELS = (
     *("--ratio", "--target", "--criterion", "--restorer", "--groups", "--scope", "--round-to"),
-    *("--calibrate", "--strategy"),
+    *("--calibrate", "--strategy", "--outputs"),
 )
 """What says which channels leave, and who takes over for them."""
 

@@ -42,6 +42,7 @@ class Settings:
     round_to: int
     seed: int
     uniform: bool = False
+    outputs: tuple[str, ...] | None = None
 
     def check(
         self,
@@ -151,6 +152,7 @@ class Settings:
                 restorer=method,
                 round_to=self.round_to,
                 uniform=self.uniform,
+                outputs=self.outputs,
                 seed=self.seed,
                 progress=progress,
             )

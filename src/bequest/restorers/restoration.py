@@ -32,6 +32,11 @@ class Outcome:
     refused: tuple[Refusal, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def pruned(self) -> frozenset[str]:
+        """Names of the groups that lost channels."""
+        return frozenset(one.name for one in self.restored.groups)
+
 
 @dataclass(frozen=True)
 class Restoration:

@@ -38,7 +38,9 @@ def _reason_to_stay(
         held = [held_by_output(channels, member)] if member.is_output else []
         return "; ".join((*member.reasons, *held))
     if member.is_output and not (pattern and pattern in member.layers):
-        return f"{held_by_output(channels, member)}; name the layer in full to prune it"
+        why = held_by_output(channels, member)
+        others = ", or leave it out of outputs=[...]" if returned_as(channels, member) else ""
+        return f"{why}; name the layer in full to prune it{others}"
     if member.kind == "residual" and policy.groups == "inner":
         return "it is a residual stream; ask for groups 'all'"
     if member.size == 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any, Literal
+from typing import Literal
 
 from torch import fx
 
@@ -176,13 +176,13 @@ def _produce(
 
 def _rows_of(weight: fx.Node) -> fx.Node:
     """What a value is rows of, if an operator has cut them out; else the value itself."""
-    source: Any = weight.args[0] if weight.args else weight
-    match operator_of(weight):
-        case "getitem" if operator_of(source) in ("split", "split_with_sizes", "chunk"):
-            return source.args[0] if arguments(source)["dim"] == 0 else weight  # type: ignore[no-any-return]
-        case "slice" if arguments(weight)["dim"] == 0:
-            return source  # type: ignore[no-any-return]
-    return weight
+    name, cutter = operator_of(weight), weight
+    if name == "getitem":
+        (cutter,) = weight.all_input_nodes
+        name = operator_of(cutter)
+    if name not in ("slice", "split", "split_with_sizes", "chunk"):
+        return weight
+    return cutter.all_input_nodes[0] if arguments(cutter)["dim"] == 0 else weight
 
 
 def _depthwise(step: Step, data: fx.Node, channel: int, out: Labels, groups: int) -> None:
