@@ -2,12 +2,14 @@
 
 from bequest.config import discover
 from bequest.robust.annealing import Baseline, Greedy, Stochastic, Strategy
+from bequest.robust.certificates import Certificate, certified_change, certify
 from bequest.robust.pruning import prune
 from bequest.robust.radius import certified_radius
 from bequest.robust.records import Decision, RobustPruned, RobustReport, Step
 
 __all__ = [
     "Baseline",
+    "Certificate",
     "Decision",
     "Greedy",
     "RobustPruned",
@@ -15,7 +17,9 @@ __all__ = [
     "Step",
     "Stochastic",
     "Strategy",
+    "certified_change",
     "certified_radius",
+    "certify",
     "prune",
 ]
 

@@ -88,16 +88,16 @@ class _Ranges(Interpreter):
         if operator_of(node) == "getitem":
             return self.values[node.args[0]][node.args[1]]  # type: ignore[index]
         rule = rule_of(node)
-        if rule is None or not node.all_input_nodes or not _fits(rule, node, self.values):
+        if rule is None or not node.all_input_nodes or not fits(rule, node, self.values):
             self.gaps.setdefault(place_of(node))
-            return _nothing_known(node, self.device)
+            return nothing_known(node, self.device)
         args, _ = self.arguments(node, self.values.__getitem__)
-        found = rule.value(node, *_ranged(args))
+        found = rule.value(node, *ranged(args))
         missing = len(node.meta["val"]) - len(found) if isinstance(found, tuple) else 0
         return (*found, *(None,) * missing) if isinstance(found, tuple) else found
 
 
-def _fits(rule: Rule, node: fx.Node, known: Known) -> bool:
+def fits(rule: Rule, node: fx.Node, known: Known) -> bool:
     """Whether a rule can read all operands: numbers, and exact ones as weights and statistics."""
     for operand in node.all_input_nodes:
         value = known.get(operand)
@@ -111,7 +111,7 @@ def _fits(rule: Rule, node: fx.Node, known: Known) -> bool:
     return True
 
 
-def _ranged(operands: Sequence[Any]) -> Sequence[Any]:
+def ranged(operands: Sequence[Any]) -> Sequence[Any]:
     """The operands, the first tensor as an interval: a parameter can be what an operator reads."""
     for place, one in enumerate(operands):
         if isinstance(one, Interval | Twin):
@@ -125,7 +125,8 @@ def _ranged(operands: Sequence[Any]) -> Sequence[Any]:
     return operands
 
 
-def _nothing_known(node: fx.Node, device: torch.device) -> Any:
+def nothing_known(node: fx.Node, device: torch.device) -> Any:
+    """±∞ for each result of an operator."""
     value = node.meta["val"]
     if isinstance(value, Tensor):
         return Interval.unbounded(value.shape, device)
@@ -193,7 +194,7 @@ class _Changes(Interpreter):
     def operator(self, node: fx.Node) -> Any:
         held = self._first.get(node)
         other = None if self._second is None else self._second.get(node)
-        return None if held is None else _twin(held, other, self._change(node))
+        return None if held is None else twin_of(held, other, self._change(node))
 
     def _change(self, node: fx.Node) -> Any:
         """The change at a node; None where nothing that it reads differs."""
@@ -204,21 +205,21 @@ class _Changes(Interpreter):
         if all(self.values[one].change is None for one in operands if one in self.values):
             return None
         rule = rule_of(node)
-        if rule is None or not _fits(rule, node, self.values):
+        if rule is None or not fits(rule, node, self.values):
             self.gaps.setdefault(place_of(node))
-            return _nothing_known(node, self.device)
+            return nothing_known(node, self.device)
         args, _ = self.arguments(node, self.values.__getitem__)
-        return rule.change(node, *_ranged(args))
+        return rule.change(node, *ranged(args))
 
 
-def _twin(first: Any, second: Any, change: Any) -> Any:
+def twin_of(first: Any, second: Any, change: Any) -> Any:
     """All that is known at a node, each part bounded by the others."""
     if isinstance(first, tuple):
         count = len(first)
         others = (None,) * count if second is None else second
         changes = () if change is None else change
         parts = zip(first, others, (*changes, *(None,) * (count - len(changes))), strict=True)
-        return tuple(None if one is None else _twin(one, other, c) for one, other, c in parts)
+        return tuple(None if one is None else twin_of(one, other, c) for one, other, c in parts)
     if change is None:
         return Twin(first, first, None)
     if second is None:
@@ -240,10 +241,10 @@ def propagated(start: fx.Node, change: Interval, held: Values) -> Interval:
     """
     changes = _Changes(held)
     changes.values = {
-        node: Weights(value, value) if isinstance(value, Tensor) else _twin(value, None, None)
+        node: Weights(value, value) if isinstance(value, Tensor) else twin_of(value, None, None)
         for node, value in held.known.items()
     }
-    changes.values[start] = _twin(held.known[start], None, change)
+    changes.values[start] = twin_of(held.known[start], None, change)
     changes.interpret(after=start)
     output = output_of(held.network)
     result: Interval = changes.values[output].difference.widened()

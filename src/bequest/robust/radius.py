@@ -45,7 +45,7 @@ def certified_radius(model: nn.Module, inputs: Any, input_range: InputRange = (0
         raise UsageError("certified_radius: expected inputs that are one floating-point tensor")
     x = tensors[0].detach().double()
     low, high = ends_of(input_range, x)
-    x = _within(x, low, high)
+    x = within(x, low, high)
     reading = read(trace(model, inputs))
     shape = output_of(reading.network).meta["val"].shape
     if len(shape) != 2 or shape[0] != len(x) or shape[1] < 2:
@@ -82,7 +82,7 @@ def certified_radius(model: nn.Module, inputs: Any, input_range: InputRange = (0
     return proven
 
 
-def _within(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def within(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """The inputs, cut to the range where rounding has put them outside."""
     slack = 1e-5 * (high - low)
     if bool(((x < low - slack) | (x > high + slack)).any()) or not bool(x.isfinite().all()):

@@ -69,7 +69,7 @@ def _per_output(bias: Tensor, weight: Tensor) -> Tensor:
     return bias.view(-1, *(1 for _ in weight.shape[2:]))
 
 
-def _norm_factors(
+def norm_factors(
     node: fx.Node, gamma: Tensor | None, beta: Tensor | None, mean: Tensor, var: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The batch norm as scale·(x − mean) + beta, shaped to follow dimension 1.
@@ -85,15 +85,15 @@ def _norm_factors(
 
 
 def _norm_value(node: fx.Node, x: Interval, *operands: Any) -> Result:
-    scale, mean, beta = _norm_factors(node, *operands[:4])
+    scale, mean, beta = norm_factors(node, *operands[:4])
     return as_result(node, x.shifted(-mean).scaled(scale).shifted(beta))
 
 
 def _norm_change(node: fx.Node, x: Twin, *operands: Any) -> Result:
     """s′·Δx + Δs·(x − μ) − s′·Δμ + Δβ."""
     held = [(None, None) if one is None else (one.first, one.second) for one in operands[:4]]
-    before = _norm_factors(node, *(one[0] for one in held))  # type: ignore[arg-type]
-    after = _norm_factors(node, *(one[1] for one in held))  # type: ignore[arg-type]
+    before = norm_factors(node, *(one[0] for one in held))  # type: ignore[arg-type]
+    after = norm_factors(node, *(one[1] for one in held))  # type: ignore[arg-type]
     found = x.difference.scaled(after[0])
     if all(one is None or one.change is None for one in operands[:4]):
         return as_result(node, found)

@@ -1,0 +1,69 @@
+"""auto_LiRPA's CROWN of pruned(x) − dense(x) as one module: bounds of other people's making.
+
+Its last release on the index (0.3) is of a time when torch and numpy had names that have moved
+since; :func:`crown` puts them back. It needs ``appdirs`` and ``pyyaml`` and nothing else of what it
+says that it does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+import warnings
+
+import numpy as np
+import torch
+from torch import nn
+
+MISSING = [
+    name
+    for name in ("auto_LiRPA", "appdirs", "yaml", "torchvision")
+    if importlib.util.find_spec(name) is None
+]
+
+
+class Difference(nn.Module):
+    """pruned(x) − dense(x)."""
+
+    def __init__(self, dense, pruned):
+        super().__init__()
+        self.dense, self.pruned = dense, pruned
+
+    def forward(self, x):
+        return self.pruned(x) - self.dense(x)
+
+
+def _library():
+    moved = types.ModuleType("numpy.lib.arraysetops")
+    moved.isin = np.isin
+    sys.modules.setdefault("numpy.lib.arraysetops", moved)
+    helper = importlib.import_module("torch.onnx.symbolic_helper")
+    exporter = importlib.import_module("torch.onnx._internal.torchscript_exporter._globals")
+    helper._set_opset_version = lambda opset: setattr(
+        exporter.GLOBALS, "export_onnx_opset_version", opset
+    )
+    torch._C.Node.__getitem__ = lambda node, name: getattr(node, node.kindOf(name))(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module("auto_LiRPA")
+
+
+def crown(dense, pruned, lower, upper, method="CROWN"):
+    """(lower, upper) of the change over boxes (N, ...), float64."""
+    library = _library()
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with warnings.catch_warnings(), torch.enable_grad():
+            warnings.simplefilter("ignore")
+            module = library.BoundedModule(
+                Difference(dense, pruned).double().eval(), torch.zeros_like(lower[:1]), device="cpu"
+            )
+            around = library.PerturbationLpNorm(norm=np.inf, x_L=lower, x_U=upper)
+            x = library.BoundedTensor((lower + upper) / 2, around)
+            low, high = module.compute_bounds(x=(x,), method=method)
+        return low.detach(), high.detach()
+    finally:
+        torch.set_default_dtype(before)
