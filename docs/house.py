@@ -25,7 +25,14 @@ PICTURE = ROOT / "docs" / "assets" / "house.svg"
 
 COLUMNS = {
     **dict.fromkeys(("cli", "pruning", "call", "selection", "restorers", "calibration"), 1.0),
-    **{"report": 0.45, "robust": 1.55, "criteria": 0.0, "hypersphere": 2.2, "zoo": 3.2},
+    **{
+        "report": 0.45,
+        "sweeping": 0.45,
+        "robust": 1.55,
+        "criteria": 0.0,
+        "hypersphere": 2.2,
+        "zoo": 3.2,
+    },
     **{"measure": 1.0, "artifact": 2.2, "data": 3.2, "sparse": 1.6, "surgery": 1.6},
     **{"graph": 1.1, "execution": 1.1, "ground": 1.6},
 }

@@ -16,13 +16,23 @@ from typing import TYPE_CHECKING, Any
 from bequest._version import __version__
 
 if TYPE_CHECKING:
-    from bequest import calibration, criteria, data, hypersphere, restorers, robust, zoo
+    from bequest import (
+        calibration,
+        criteria,
+        data,
+        hypersphere,
+        restorers,
+        robust,
+        sweeping,
+        zoo,
+    )
     from bequest.artifact import Plan, load, load_plan
     from bequest.artifact.export import export
     from bequest.errors import BequestError
     from bequest.measure import cost, evaluate, latency, perplexity, robustness
     from bequest.pruning import Pruned, Report, prune
     from bequest.selection.inspection import inspect
+    from bequest.sweeping import sweep
 
 _HOMES = {
     "BequestError": "bequest.errors",
@@ -39,9 +49,10 @@ _HOMES = {
     "perplexity": "bequest.measure",
     "prune": "bequest.pruning",
     "robustness": "bequest.measure",
+    "sweep": "bequest.sweeping",
 }
 _MODULES = frozenset(
-    {"calibration", "criteria", "data", "hypersphere", "restorers", "robust", "zoo"}
+    {"calibration", "criteria", "data", "hypersphere", "restorers", "robust", "sweeping", "zoo"}
 )
 
 __all__ = [
@@ -66,6 +77,8 @@ __all__ = [
     "restorers",
     "robust",
     "robustness",
+    "sweep",
+    "sweeping",
     "zoo",
 ]
 

@@ -10,16 +10,19 @@ from bequest.artifact.plan import GroupPlan, Refusal
 from bequest.measure import Accuracy, Cost, Latency
 from bequest.pruning import Report
 from bequest.report import (
-    Cell,
-    Comparison,
     Measured,
     PruningResult,
-    comparison_page,
     pruning_page,
+    sweep_page,
 )
 from bequest.report.comparison import cost_rows
 from bequest.report.page import Page, Section, Table, render
 from bequest.report.pruning import AS_PROGRAM, before_and_after
+from bequest.sweeping import Cell, Comparison, Sweep
+
+
+def comparison_page(comparison, *notes):
+    return sweep_page(Sweep((comparison,)), *notes)
 
 
 class Reader(HTMLParser):

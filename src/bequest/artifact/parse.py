@@ -53,10 +53,11 @@ def parse_plan(value: object) -> Plan:
             for key, item in fields.mapping(versions, "versions").items()
         },
         groups=tuple(
-            _group(item, f"groups[{i}]") for i, item in enumerate(fields.sequence(groups, "groups"))
+            parse_group(item, f"groups[{i}]")
+            for i, item in enumerate(fields.sequence(groups, "groups"))
         ),
         refused=tuple(
-            _refusal(item, f"refused[{i}]")
+            parse_refusal(item, f"refused[{i}]")
             for i, item in enumerate(fields.sequence(refused, "refused"))
         ),
         surgery=_surgery(surgery),
@@ -79,7 +80,8 @@ def _form(value: object) -> Form:
     return value
 
 
-def _group(value: object, where: str) -> GroupPlan:
+def parse_group(value: object, where: str) -> GroupPlan:
+    """What a plan says of a group; ``where`` names it in messages."""
     name, kind, producers, consumers, size, removed, restored_by, error, notes, *numbers = (
         fields.record(value, where, *_GROUP_FIELDS)
     )
@@ -114,7 +116,8 @@ def _optional(value: object, where: str) -> float | None:
     return None if value is None else fields.finite(value, where)
 
 
-def _refusal(value: object, where: str) -> Refusal:
+def parse_refusal(value: object, where: str) -> Refusal:
+    """What a plan says of a group that stays; ``where`` names it in messages."""
     group, size, reason = fields.record(value, where, "group", "size", "reason")
     return Refusal(
         group=fields.text(group, f"{where}.group"),

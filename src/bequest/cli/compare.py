@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 
 from bequest.cli import options
 from bequest.cli.output import Output
 
+_SWEEP = "The sweep"
+
 
 def compare(
     context: typer.Context,
-    model: options.Model,
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            show_default=False,
+            help="One or several, each zoo:NAME, timm:NAME, torchvision:NAME, hf:ID (or "
+            "hf:./FOLDER), FILE.py:FACTORY (runs that file), or a folder that bequest saved.",
+        ),
+    ],
     data: options.DataOrText = None,
     text: options.Text = None,
     window: options.Window = None,
@@ -35,11 +45,23 @@ def compare(
         Path | None,
         typer.Option("-o", "--out", metavar="FILE", help="Write every cell to a .csv or .json."),
     ] = None,
-    weights: options.Weights = None,
+    weights: Annotated[
+        list[Path] | None,
+        typer.Option(
+            rich_help_panel="The network",
+            metavar="FILE",
+            help="Trained weights, as .safetensors or a .pth that holds nothing but tensors; with "
+            "several models once for each, in their order.",
+        ),
+    ] = None,
     groups: options.Groups = "inner",
     scope: options.Scope = "group",
     round_to: options.RoundTo = 8,
     seed: options.Seed = 0,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="N,N,...", help="Instead of --seed: every cell with each of them."),
+    ] = None,
     size: options.Size = None,
     mean: options.Mean = None,
     std: options.Std = None,
@@ -48,77 +70,114 @@ def compare(
     batch_size: options.BatchSize = 256,
     device: options.Device = "cpu",
     base: options.Base = None,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Time every pruned network beside its dense one.")
+    ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            rich_help_panel=_SWEEP,
+            metavar="local|ray",
+            help="Where cells are worked on: processes of this machine, or a Ray cluster.",
+        ),
+    ] = "local",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            rich_help_panel=_SWEEP,
+            metavar="N",
+            help="Cells at once, on one thread each; all idle cores, or those of the cluster, "
+            "where it isn't said.",
+        ),
+    ] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(
+            rich_help_panel=_SWEEP,
+            metavar="HOST:PORT",
+            help="With --engine ray: the cluster; auto = the one that this machine belongs to. "
+            "Without it one is started here.",
+        ),
+    ] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option(
+            rich_help_panel=_SWEEP,
+            metavar="FILE",
+            help="Every finished cell is added to it; the same call goes on from there.",
+        ),
+    ] = None,
     html: options.Html = None,
     json: options.Json = False,
 ) -> None:
     """Prunes at every ratio with every restorer and measures each on the same images, or text.
 
-    Inputs for what looks at inputs (regression, obs, ...) are made up once for all. Where
-    nothing could be pruned at any ratio the exit code is 1.
+    Inputs for what looks at inputs (regression, obs, ...) are made up once for all. A cell that
+    fails doesn't stop the others. Where one failed, or nothing could be pruned at any ratio, the
+    exit code is 1.
     """
-    from bequest.cli.cells import comparison_tables, encode
+    from bequest.cli.cells import encode, require_done, sweep_tables
+    from bequest.cli.entrants import Measuring, open_entrants
     from bequest.cli.files import require_file, write
-    from bequest.cli.grid import compare_all
-    from bequest.cli.measures import Measures
-    from bequest.cli.models import open_model
     from bequest.cli.steps import Settings
     from bequest.cli.text import require_one
-    from bequest.cli.values import options_given, parse_device, parse_names, parse_ratios
-    from bequest.errors import ModelError
-    from bequest.report import comparison_page
-    from bequest.selection.outcome import nothing_pruned
+    from bequest.cli.values import (
+        options_given,
+        parse_device,
+        parse_names,
+        parse_ratios,
+        parse_seeds,
+        refuse_beside,
+    )
+    from bequest.report import sweep_page
+    from bequest.selection.policy import Kinds
+    from bequest.selection.widths import Scope
+    from bequest.sweeping import sweep
+    from bequest.sweeping.run import Engines, check_engine
 
     with Output(json) as output:
-        on = require_one(data, text, window, stride, options_given(context))
+        given = options_given(context)
+        require_one(data, text, window, stride, given)
+        refuse_beside("--seeds", ("--seed",), given)
         settings = Settings(groups, scope, round_to, seed)
         asked = parse_ratios(ratios)
         criteria = parse_names(criterion, "--criterion")
         handing = parse_names(restorers, "--restorers")
+        numbers = (seed,) if seeds is None else parse_seeds(seeds)
         for one in criteria:
             for other in handing:
                 settings.check(asked[0], one, other)
         require_file(html, "--html")
         require_file(out, "--out", ".csv", ".json")
-        place = parse_device(device)
-        opened = open_model(model, weights=weights, base=base, device=place)
-        form = opened.form.overridden(size, mean, std, window)
-        measures = Measures.open(
-            data,
-            text,
-            opened,
-            form,
-            limit=limit,
-            offset=offset,
-            batch_size=batch_size,
-            stride=stride,
+        require_file(journal, "--journal")
+        check_engine(engine, workers, address)
+        on = Measuring(
+            data, text, calibrate, size, mean, std, window, stride, limit, offset, batch_size
         )
-        measures, seen = measures.set_apart() if calibrate else (measures, None)
-        comparison = compare_all(
-            opened.model,
-            form.example(place),
-            measures,
-            name=model,
-            data=on.name,
+        networks, setup = open_entrants(models, weights or (), base, parse_device(device), on)
+        found = sweep(
+            networks,
             ratios=asked,
             criteria=criteria,
             restorers=handing,
-            settings=settings,
-            value_range=form.value_range(),
-            looked_at=seen,
+            seeds=numbers,
+            groups=cast(Kinds, groups),
+            scope=cast(Scope, scope),
+            round_to=round_to,
+            latency=latency,
+            engine=cast(Engines, engine),
+            workers=workers,
+            address=address,
+            journal=journal,
+            setup=setup,
         )
         if out is not None:
-            write(out, encode(comparison, out.suffix.lower()))
+            write(out, encode(found, out.suffix.lower()))
         if html is not None:
-            write(html, comparison_page(comparison))
-        output.show(*comparison_tables(comparison))
-        output.document(comparison.to_json())
+            write(html, sweep_page(found))
+        output.show(*sweep_tables(found))
+        output.document(found.to_json())
         for path in (html, out):
             if path is not None:
                 output.note(f"Written: {path}")
-        idle = [
-            nothing_pruned(one.ratio, one.groups, one.refused)
-            for one in comparison.cells
-            if one.ratio
-        ]
-        if idle and None not in idle:
-            raise ModelError(str(idle[0]))
+        require_done(found)

@@ -19,15 +19,14 @@ from bequest import config, zoo
 from bequest.artifact.folder import PLAN, TENSORS
 from bequest.cli.digits import NETWORK, Digits, Training, load_digits, loader, trained_network
 from bequest.cli.files import write
-from bequest.cli.grid import compare_all
 from bequest.cli.inputs import InputForm
-from bequest.cli.measures import Measures
 from bequest.cli.output import Output
 from bequest.cli.steps import Settings, save_with_origin
 from bequest.errors import BequestError, UsageError
 from bequest.execution.threads import threads_of_torch
 from bequest.measure import Accuracy, evaluate
-from bequest.report import Cell, Comparison, comparison_page
+from bequest.report import sweep_page
+from bequest.sweeping import Cell, Comparison, Images, Network, Sweep, sweep
 
 REPORT = "report.html"
 _DENSE, _PRUNED, _HELD_OUT = "dense.safetensors", "pruned", "held-out.npz"
@@ -93,18 +92,20 @@ def demonstrate(out: Path, output: Output) -> Outcome:
         images = loader(*digits.test)
         form = InputForm.of(zoo.entry(NETWORK).preprocessing)
         example = form.example(torch.device("cpu"))
-        comparison = compare_all(
-            network,
-            example,
-            Measures(images),
-            name=f"zoo:{NETWORK}",
-            data="held-out digits",
+        (comparison,) = sweep(
+            Network(
+                f"zoo:{NETWORK}",
+                network,
+                example,
+                Images(images, "held-out digits"),
+                value_range=form.value_range(),
+            ),
             ratios=_RATIOS,
             criteria=[_CRITERION],
             restorers=_restorers(),
-            settings=_SETTINGS,
-            value_range=form.value_range(),
-        )
+            round_to=_SETTINGS.round_to,
+            workers=1,
+        ).comparisons
         _write(out, digits, network, comparison, training)
         pruned, _ = _SETTINGS.prune(
             network, example, _RATIO, _CRITERION, _RESTORER, value_range=form.value_range()
@@ -112,6 +113,7 @@ def demonstrate(out: Path, output: Output) -> Outcome:
         save_with_origin(pruned, out / _PRUNED, f"zoo:{NETWORK}", form)
         reloaded = evaluate(bequest.load(out / _PRUNED, zoo.create(NETWORK)), images)
         saved = comparison.cell(_CRITERION, _RESTORER, _RATIO)
+        assert saved is not None
         return Outcome(comparison, saved, reloaded)
 
 
@@ -133,7 +135,7 @@ def _write(
         raise BequestError(f"{out} can't be written: {error}") from error
     write(out / _HELD_OUT, archive.getvalue())
     write(out / _DENSE, to_safetensors(network.state_dict()))
-    write(out / REPORT, comparison_page(comparison, *_notes(digits, training)))
+    write(out / REPORT, sweep_page(Sweep((comparison,)), *_notes(digits, training)))
 
 
 def _notes(digits: Digits, training: Training) -> list[str]:

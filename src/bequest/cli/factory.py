@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib.util
+import platform
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -39,6 +40,20 @@ def make_model(path: Path, name: str) -> nn.Module:
             f"{path}:{name}() returned {type(model).__name__}; expected a torch.nn.Module"
         )
     return model
+
+
+def run_files(paths: Iterable[Path]) -> None:
+    """Runs files of the user's, so that objects of their classes can be unpacked.
+
+    Raises:
+        UsageError: there is no such file here.
+        ModelError: a file raises; the message has the line.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise UsageError(f"MODEL: there is no file {path.resolve()} on {platform.node()}")
+        with _reported(path, f"running {path}"):
+            _run(path)
 
 
 def _run(path: Path) -> ModuleType:

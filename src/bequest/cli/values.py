@@ -107,6 +107,18 @@ def parse_ratios(text: str) -> tuple[float, ...]:
     return tuple(sorted(ratios))
 
 
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``0,1,2`` → whole numbers in this order, each once.
+
+    Raises:
+        UsageError: an item is no such number.
+    """
+    items = [item.strip() for item in text.split(",")]
+    if not all(item.isdecimal() for item in items):
+        raise UsageError(f"--seeds: expected whole numbers such as 0,1,2, found {text!r}")
+    return tuple(dict.fromkeys(map(int, items)))
+
+
 def parse_numbers(text: str, option: str, expected: str) -> tuple[float, ...]:
     """``0.01,0.05`` → numbers in this order.
 

@@ -1,153 +1,40 @@
-"""Restorers side by side: what was measured, and the page that shows it."""
+"""Restorers side by side: the page of a sweep."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+import statistics
+from dataclasses import replace
 
-from bequest.artifact.plan import GroupPlan, Refusal
-from bequest.measure import Accuracy, Cost
+from bequest.artifact.plan import Refusal
 from bequest.report import wording
 from bequest.report.figures import Bar, curves, layers
 from bequest.report.page import Page, Picture, Section, Table, render
+from bequest.sweeping import Cell, Comparison, Sweep
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One pruning: who chose, who restored, how much left, and what it gave.
-
-    Attributes:
-        criterion: name of the criterion.
-        restorer: name of the restorer.
-        ratio: share of channels that each group was asked to lose.
-        accuracy: of the pruned network.
-        cost: of the pruned network, for one input.
-        groups: per group its kept and total channels and reconstruction error.
-        refused: what stayed as it is although the call asked for it.
-        seconds: time to prune and restore.
-    """
-
-    criterion: str
-    restorer: str
-    ratio: float
-    accuracy: Accuracy
-    cost: Cost
-    groups: tuple[GroupPlan, ...]
-    refused: tuple[Refusal, ...]
-    seconds: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; of a group its numbers, not the indices of its channels."""
-        return {
-            "criterion": self.criterion,
-            "restorer": self.restorer,
-            "ratio": self.ratio,
-            "accuracy": dataclasses.asdict(self.accuracy),
-            "cost": dataclasses.asdict(self.cost),
-            "groups": [group_json(group) for group in self.groups],
-            "refused": [dataclasses.asdict(refusal) for refusal in self.refused],
-            "seconds": self.seconds,
-        }
+def worded(comparison: Comparison, figure: float | None) -> str:
+    """What networks are compared by, as people read it."""
+    if figure is None:
+        return "failed"
+    return wording.perplexity(figure) if comparison.of_text else f"{figure:.2f}"
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A dense network and its pruned forms.
-
-    Attributes:
-        model: what was pruned, in words.
-        data: what it was measured on, in words.
-        settings: what all cells share: groups, scope, round_to, seed.
-        accuracy: of the dense network.
-        cost: of the dense network, for one input.
-        cells: one per criterion, restorer and ratio, in this order.
-        of_text: whether accuracies are those of next tokens of a text.
-    """
-
-    model: str
-    data: str
-    settings: Mapping[str, Any]
-    accuracy: Accuracy
-    cost: Cost
-    cells: tuple[Cell, ...]
-    of_text: bool = False
-
-    def figure(self, accuracy: Accuracy) -> float:
-        """What networks are compared by: top-1 in percent, of a text the perplexity."""
-        return wording.exponential(accuracy.loss) if self.of_text else accuracy.top1
-
-    @property
-    def figures(self) -> str:
-        """What :meth:`figure` is, in words."""
-        return "Perplexity" if self.of_text else "Top-1 in percent"
-
-    def worded(self, accuracy: Accuracy) -> str:
-        """:meth:`figure` as people read it."""
-        value = self.figure(accuracy)
-        return wording.perplexity(value) if self.of_text else f"{value:.2f}"
-
-    @property
-    def reached(self) -> str:
-        """What the dense network reaches, and on how much."""
-        count = f"{self.accuracy.count:,}"
-        if self.of_text:
-            return f"a perplexity of {self.worded(self.accuracy)} on {self.data} ({count} tokens)"
-        return f"{wording.percent(self.accuracy.top1)} on {self.data} ({count} images)"
-
-    @property
-    def criteria(self) -> tuple[str, ...]:
-        """Names, in the order of the cells."""
-        return tuple(dict.fromkeys(cell.criterion for cell in self.cells))
-
-    @property
-    def restorers(self) -> tuple[str, ...]:
-        """Names, in the order of the cells."""
-        return tuple(dict.fromkeys(cell.restorer for cell in self.cells))
-
-    @property
-    def ratios(self) -> tuple[float, ...]:
-        """Ascending."""
-        return tuple(sorted({cell.ratio for cell in self.cells}))
-
-    def cell(self, criterion: str, restorer: str, ratio: float) -> Cell:
-        """The cell of these three."""
-        key = (criterion, restorer, ratio)
-        return next(c for c in self.cells if (c.criterion, c.restorer, c.ratio) == key)
-
-    def refusals(self) -> tuple[Refusal, ...]:
-        """What stayed as it is, over all cells, each once."""
-        return tuple(dict.fromkeys(refusal for cell in self.cells for refusal in cell.refused))
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "model": self.model,
-            "data": self.data,
-            "of_text": self.of_text,
-            "settings": dict(self.settings),
-            "dense": {
-                "accuracy": dataclasses.asdict(self.accuracy),
-                "cost": dataclasses.asdict(self.cost),
-            },
-            "cells": [cell.to_json() for cell in self.cells],
-        }
+def reached(comparison: Comparison) -> str:
+    """What the dense network reaches, and on how much."""
+    accuracy, count = comparison.accuracy, f"{comparison.accuracy.count:,}"
+    figure = worded(comparison, comparison.figure(accuracy))
+    if comparison.of_text:
+        return f"a perplexity of {figure} on {comparison.data} ({count} tokens)"
+    return f"{wording.percent(accuracy.top1)} on {comparison.data} ({count} images)"
 
 
-def group_json(group: GroupPlan) -> dict[str, Any]:
-    """A group's numbers in plain values, without the indices of its channels."""
-    return {
-        "name": group.name,
-        "kind": group.kind,
-        "producers": list(group.producers),
-        "consumers": list(group.consumers),
-        "kept": group.kept,
-        "total": group.size,
-        "restored_by": group.restored_by,
-        "reconstruction_error": group.reconstruction_error,
-        "notes": list(group.notes),
-    }
+def cells_of(comparison: Comparison, criterion: str, ratio: float) -> list[Cell]:
+    """Those of every restorer and seed."""
+    return [
+        cell
+        for restorer in comparison.restorers
+        for cell in comparison.over_seeds(criterion, restorer, ratio)
+    ]
 
 
 def cost_rows(comparison: Comparison, criterion: str) -> list[list[str]]:
@@ -159,39 +46,53 @@ def cost_rows(comparison: Comparison, criterion: str) -> list[list[str]]:
     before = comparison.cost
     rows = [["channels"], ["parameters"], ["MACs"]]
     for ratio in comparison.ratios:
-        cells = [comparison.cell(criterion, name, ratio) for name in comparison.restorers]
-        kept = sum(group.kept for group in cells[0].groups)
-        total = sum(group.size for group in cells[0].groups)
+        cells = cells_of(comparison, criterion, ratio)
+        kept = sum(group.kept for group in cells[0].groups) if cells else 0
+        total = sum(group.size for group in cells[0].groups) if cells else 0
         shares = (
             kept / total if total else 1.0,
-            max(cell.cost.params for cell in cells) / before.params,
-            max(cell.cost.macs for cell in cells) / before.macs,
+            max((cell.cost.params for cell in cells), default=before.params) / before.params,
+            max((cell.cost.macs for cell in cells), default=before.macs) / before.macs,
         )
         for row, share in zip(rows, shares, strict=True):
-            row.append(f"{100 * share:.1f} %")
+            row.append(f"{100 * share:.1f} %" if cells else "failed")
     return rows
 
 
-def comparison_page(comparison: Comparison, *notes: str) -> str:
-    """Curves, bars and tables as one HTML page.
+def sweep_page(sweep: Sweep, *notes: str) -> str:
+    """Curves, bars and tables of every network as one HTML page.
 
     Args:
-        comparison: what was measured.
+        sweep: what was measured.
         notes: further lines under the title.
     """
-    summary = [
-        f"The dense network reaches {comparison.reached} "
-        f"with {wording.count(comparison.cost.params)} parameters and "
-        f"{wording.count(comparison.cost.macs)} multiply-accumulates (MACs). Here it is pruned and "
-        "restored without data and without training.",
-        *notes,
-    ]
+    several = len(sweep.comparisons) > 1
+    summary, sections = [], []
+    for one in sweep.comparisons:
+        name = one.model if several else "The dense network"
+        summary.append(
+            f"{name} reaches {reached(one)} with {wording.count(one.cost.params)} parameters and "
+            f"{wording.count(one.cost.macs)} multiply-accumulates (MACs)."
+        )
+        found = _sections(one)
+        if several:
+            found = [replace(each, heading=f"{one.model}: {each.heading}") for each in found]
+        sections += found
+    summary.append("Here it is pruned and restored without training.")
+    if sweep.failures:
+        rows = [(str(one.key), one.reason) for one in sweep.failures]
+        sections.append(Section("Failed", tables=[Table(("cell", "why"), rows, numeric_from=2)]))
+    title = ", ".join(one.model for one in sweep.comparisons)
+    return render(Page(f"{title}, pruned", [*summary, *notes], sections))
+
+
+def _sections(comparison: Comparison) -> list[Section]:
     sections = [_accuracy_section(comparison, name) for name in comparison.criteria]
-    sections += _layer_sections(comparison)
+    if comparison.cells:
+        sections += _layer_sections(comparison)
     if refusals := comparison.refusals():
         sections.append(refusal_section(refusals))
-    sections.append(_all_cells(comparison))
-    return render(Page(f"{comparison.model}, pruned", summary, sections))
+    return [*sections, _all_cells(comparison)]
 
 
 def refusal_section(refusals: tuple[Refusal, ...]) -> Section:
@@ -207,8 +108,9 @@ def refusal_section(refusals: tuple[Refusal, ...]) -> Section:
 def _accuracy_section(comparison: Comparison, criterion: str) -> Section:
     lines = {
         restorer: [
-            (ratio, comparison.cell(criterion, restorer, ratio).accuracy.top1)
+            (ratio, statistics.median(cell.accuracy.top1 for cell in cells))
             for ratio in comparison.ratios
+            if (cells := comparison.over_seeds(criterion, restorer, ratio))
         ]
         for restorer in comparison.restorers
     }
@@ -216,7 +118,7 @@ def _accuracy_section(comparison: Comparison, criterion: str) -> Section:
         [
             restorer,
             *(
-                comparison.worded(comparison.cell(criterion, restorer, ratio).accuracy)
+                worded(comparison, comparison.median(criterion, restorer, ratio))
                 for ratio in comparison.ratios
             ),
         ]
@@ -261,9 +163,8 @@ def _layer_section(comparison: Comparison, heading: str, bars: list[Bar]) -> Sec
 
 def _bars(comparison: Comparison, criterion: str) -> list[Bar]:
     """The layers that lost channels at some ratio; at the others they keep all."""
-    cells = [
-        comparison.cell(criterion, comparison.restorers[0], ratio) for ratio in comparison.ratios
-    ]
+    found = [cells_of(comparison, criterion, ratio) for ratio in comparison.ratios]
+    cells = [cells[0] for cells in found if cells]
     fullest = sorted(cells, key=lambda cell: -len(cell.groups))  # has the network's order
     totals = {group.name: group.size for cell in fullest for group in cell.groups}
     kept = [{group.name: group.kept for group in cell.groups} for cell in cells]

@@ -11,9 +11,10 @@ from bequest.artifact.plan import Form
 from bequest.measure import Accuracy, Cost, Latency, Perplexity
 from bequest.pruning import Report
 from bequest.report import wording
-from bequest.report.comparison import group_json, refusal_section
+from bequest.report.comparison import refusal_section
 from bequest.report.figures import Bar, layers
 from bequest.report.page import Page, Picture, Section, Table, render
+from bequest.sweeping.comparison import group_json
 
 AS_PROGRAM = (
     "Sizes in the model's code don't let its class hold the new widths, so the pruned network is a "
