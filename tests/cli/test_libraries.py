@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 
 from bequest.cli.models import open_model
 from bequest.cli.sources import library
+from bequest.cli.sources.library import reason
 from bequest.errors import MissingExtraError, ModelError, UsageError
 from tests.timm_support import name_missing_operators, require
 
@@ -253,3 +254,13 @@ def test_other_networks_are_no_folder_for_transformers(net, tmp_path, run):
     assert refused.code == 2
     assert "transformers' own classes" in " ".join(refused.err.split())
     assert not (tmp_path / "out").exists()
+
+
+def test_of_an_import_that_failed_the_cause_is_told():
+    """transformers says of any class that it could not be imported, whatever is broken."""
+    cause = RuntimeError("operator torchvision::nms does not exist")
+    middle = ModuleNotFoundError("Could not import module 'image_processing'")
+    middle.__cause__ = cause
+    outer = ImportError("Could not import module 'ViT'. Are this object's requirements defined?")
+    outer.__cause__ = middle
+    assert reason(outer) == "RuntimeError: operator torchvision::nms does not exist"

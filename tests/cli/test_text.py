@@ -140,7 +140,7 @@ def test_wrong_calls(run, net, folder, story, tmp_path):
         assert message in " ".join(found.err.split()), words
     for name, message in (("blank", "expected a text, found none"), ("latin", "in UTF-8")):
         found = run("evaluate", text, "--text", str(tmp_path / f"{name}.txt"))
-        assert found.code == 1
+        assert found.code == 2
         assert message in " ".join(found.err.split())
     for words, message in {
         ("--sparsity", "0.5", *given): "--text and --sparsity don't go together",

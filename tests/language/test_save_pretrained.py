@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,15 @@ def test_unequal_layers_are_named_with_the_way_out(tmp_path):
     ):
         assert part in str(refused.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_share_is_named_that_heads_and_stream_can_lose_alike(tmp_path):
+    pruned = pruned_of(causal("gpt2", n_layer=1), 0.2, groups="all")
+    with pytest.raises(ModelError) as refused:
+        pruned.save_pretrained(tmp_path / "out")
+    share = re.search(r"ask for ratio=(\S+) or \S+, which 6 and 48 channels", str(refused.value))
+    pruned_of(causal("gpt2", n_layer=1), float(share[1]), groups="all").save_pretrained(tmp_path)
+    assert loaded(tmp_path).config.n_head == 5
 
 
 def test_heads_whose_width_follows_from_their_number_are_named(tmp_path):

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
+import bequest
 from bequest.errors import DataError, ModelError, UsageError
 from bequest.measure import evaluate
 
@@ -128,3 +129,14 @@ def test_another_device_gets_a_copy():
     there = evaluate(model, data, device="cuda")
     assert model.weight.device.type == "cpu"
     assert there.top1 == evaluate(model, data).top1
+
+
+def test_a_device_that_is_none_is_refused_by_name():
+    model, tokens = nn.Linear(3, 2), torch.zeros(64, dtype=torch.long)
+    for call in (
+        lambda: evaluate(model, [], device="gpu"),
+        lambda: bequest.perplexity(model, tokens, window=8, device="gpu"),
+        lambda: bequest.robustness(model, [], device="gpu"),
+    ):
+        with pytest.raises(UsageError, match=r"device: expected a device .* found 'gpu'"):
+            call()

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 import bequest
-from bequest.errors import ModelError, NothingPrunedWarning
+from bequest.errors import ModelError, NothingPrunedWarning, UsageError
 from bequest.execution.copies import private_copy
 from bequest.graph.groups import group
 from bequest.graph.rules import read
@@ -336,3 +336,40 @@ def test_networks_in_channels_last_are_compared_too(batch, restorer):
     pruned = bequest.prune(model, torch.zeros(batch, 3, 7, 7), {"0": 0.5}, restorer=restorer)
     assert len(pruned.plan.groups) == 1
     assert not pruned.report.notes  # the last convolution stays whole, and with it its format
+
+
+class InHalf(nn.Module):
+    """Its code asks for bfloat16 by itself, where rounding hides what differs."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(8, 32), nn.Linear(32, 32), nn.Linear(32, 4)
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.how == "autocast":
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                return self.c(torch.relu(self.b(torch.relu(self.a(x)))))
+        x = torch.relu(self.a(x)).to(torch.bfloat16)
+        if self.how == "cast":
+            return self.c(torch.relu(self.b(x.float())).half().float())
+        return self.c(torch.relu(self.b(x)))
+
+
+@pytest.mark.parametrize("restorer", ["none", "lbyl", "regression"])
+@pytest.mark.parametrize("how", ["autocast", "cast"])
+def test_code_that_asks_for_half_precision_itself(how, restorer, tmp_path):
+    torch.manual_seed(0)
+    model, x = InHalf(how).eval(), torch.randn(16, 8)
+    pruned = bequest.prune(model, x, 0.5, restorer=restorer, progress=False)
+    assert [len(one.removed) for one in pruned.plan.groups] == [16, 16]
+    assert not pruned.report.notes
+    pruned.save(tmp_path / "out")
+    loaded = bequest.load(tmp_path / "out", InHalf(how).eval())
+    assert torch.equal(loaded(x), pruned.model(x))
+
+
+@pytest.mark.parametrize("restorer", ["none", "regression"])
+def test_a_network_that_does_not_run_by_itself_is_named(restorer):
+    with pytest.raises(UsageError, match="InHalf does not run on the example inputs"):
+        bequest.prune(InHalf("mixed").eval(), torch.zeros(2, 8), 0.5, restorer=restorer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 
@@ -22,7 +23,8 @@ def refusal(seen: Sequence[Situation], plan: Plan, problems: Sequence[str]) -> s
     situation = seen[-1]
     kind = type(situation.config).__name__
     found = list(dict.fromkeys(problems))
-    found = found or [*_biases(situation), *_unsaid(situation, plan), *_unequal(situation)]
+    unsaid, unequal = _unsaid(situation, plan), _unequal(situation, plan)
+    found = found or [*_biases(situation), *unsaid, *unequal]
     found = found or [f"none of its numbers stands for {_listed(situation.changed)}"]
     return f"save_pretrained: {kind} can't say what the pruned network is: {'; '.join(found)}"
 
@@ -67,7 +69,7 @@ def _concerned(group: GroupPlan, unsaid: Sequence[Place], situation: Situation) 
     )
 
 
-def _unequal(situation: Situation) -> Iterable[str]:
+def _unequal(situation: Situation, plan: Plan) -> Iterable[str]:
     """Settings of which layers would need several values."""
     for setting in situation.settings:
         if situation.free(setting):
@@ -79,10 +81,25 @@ def _unequal(situation: Situation) -> Iterable[str]:
                     f"{value:g} in {_names(list(dict.fromkeys(layers)))}"
                     for value, layers in sorted(wanted.items())
                 )
+                places = list(situation.wanted(setting))
+                sizes = {one.size for one in plan.groups if _concerned(one, places, situation)}
                 yield (
-                    f"{setting.name} is one number for all layers, found {values}; ask for one "
-                    "ratio= for all of them, or for uniform=True"
+                    f"{setting.name} is one number for all layers, found {values}; "
+                    f"ask for {_alike(plan, sorted(sizes))}uniform=True"
                 )
+
+
+def _alike(plan: Plan, sizes: Sequence[int]) -> str:
+    """A ratio by which groups lose one share: of 4 heads and 32 channels a quarter each."""
+    asked = plan.recipe.get("ratio")
+    if not isinstance(asked, int | float):
+        return "one ratio= for all of them, or for "
+    parts = math.gcd(*sizes)
+    shares = sorted((part / parts for part in range(1, parts)), key=lambda one: abs(one - asked))
+    if not shares:
+        return ""
+    nearest = " or ".join(f"{share:.9g}" for share in sorted(shares[:2]))
+    return f"ratio={nearest}, which {' and '.join(map(str, sizes))} channels lose alike, or for "
 
 
 def _shared(setting: Setting, situation: Situation) -> bool:

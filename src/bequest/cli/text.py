@@ -14,7 +14,7 @@ from bequest.cli.models import Opened
 from bequest.cli.sources.library import imported, reason
 from bequest.cli.values import refuse_beside
 from bequest.data.text import read_texts
-from bequest.errors import UsageError
+from bequest.errors import DataError, UsageError
 from bequest.measure import Perplexity, perplexity
 
 CALIBRATION = 128
@@ -122,8 +122,7 @@ def open_text(path: Path, opened: Opened, form: InputForm, stride: int | None) -
 
     Raises:
         UsageError: the network reads no tokens or has no tokenizer, the tokenizer is another
-            network's, or the text is shorter than a window.
-        DataError: the text can't be read.
+            network's, or the file holds no text, or one shorter than a window.
     """
     spec = opened.dense or opened.spec
     if form.vocabulary is None or form.size is None or not spec.startswith("hf:"):
@@ -131,7 +130,10 @@ def open_text(path: Path, opened: Opened, form: InputForm, stride: int | None) -
             f"--text: expected a network that reads tokens and has a tokenizer, hf:ID or "
             f"hf:./FOLDER, found {spec}"
         )
-    texts = read_texts(path)
+    try:
+        texts = read_texts(path)
+    except DataError as error:
+        raise UsageError(f"--text: {error}") from error
     window = form.size[0]
     tokens = _tokens(spec, texts)
     if len(tokens) < window:

@@ -14,6 +14,7 @@ import typer
 from bequest import config
 from bequest.artifact.folder import require_empty
 from bequest.errors import UsageError
+from bequest.execution.devices import usable
 
 
 def options_given(context: typer.Context) -> frozenset[str]:
@@ -205,16 +206,7 @@ def parse_device(text: str) -> torch.device:
     Raises:
         UsageError: no such device on this machine.
     """
-    try:
-        device = torch.device(text)
-        torch.zeros(1, device=device).cpu()
-    except Exception as error:  # each backend has its own
-        reason = str(error).partition("\n")[0]
-        raise UsageError(
-            f"--device: expected a device that PyTorch can use here, such as cpu, found "
-            f"{text!r}: {reason}"
-        ) from error
-    return device
+    return usable(text, "--device")
 
 
 def _number(text: str, option: str, expected: str) -> float:

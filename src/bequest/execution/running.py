@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from bequest.execution.devices import device_of
+from bequest.execution.copies import duplicate
+from bequest.execution.devices import device_of, usable
 from bequest.execution.modules import misfit, require_module
 from bequest.execution.threads import ONE_AT_A_TIME
 
@@ -73,10 +74,17 @@ def _buffers_kept(model: nn.Module) -> Iterator[None]:
                     buffer.copy_(value)
 
 
-def is_on(model: nn.Module, device: torch.device) -> bool:
-    """True on that very device; "cuda" without a number is any of its kind."""
-    here = device_of(model)
-    return here.type == device.type and device.index in (None, here.index)
+def on_device(model: nn.Module, device: torch.device | str | None) -> nn.Module:
+    """The model itself, or a copy on another device; None = where the model is.
+
+    Raises:
+        UsageError: there is no such device on this machine.
+    """
+    if device is None:
+        return model
+    here, wanted = device_of(model), usable(device)
+    there = here.type == wanted.type and wanted.index in (None, here.index)
+    return model if there else duplicate(model).to(wanted)
 
 
 def dtype_of(model: nn.Module) -> torch.dtype | None:

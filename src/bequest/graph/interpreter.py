@@ -7,7 +7,7 @@ becomes of an operator, which children of :class:`Interpreter` say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -113,3 +113,43 @@ class Interpreter:
         if operator_of(node) == "_assert_tensor_metadata":
             return None
         return function_of(node)(*args, **kwargs)
+
+
+class Traced(Interpreter):
+    """The network itself, in one precision whatever its code asks for.
+
+    Args:
+        network: the traced graph.
+        tensors: qualified name → parameter or buffer.
+        device: of all tensors.
+        precision: of floating-point numbers.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        tensors: Mapping[str, Tensor],
+        device: torch.device,
+        precision: torch.dtype,
+    ) -> None:
+        super().__init__(network, device, precision)
+        self._tensors = tensors
+
+    def run(self, inputs: Iterable[Any]) -> list[Any]:
+        """What the network returns: its results in order.
+
+        Args:
+            inputs: a value for every input tensor of the graph, in order.
+        """
+        self.interpret(inputs)
+        returned: Any = self.network.output.args[0]
+        return [self.values[one] if isinstance(one, fx.Node) else one for one in returned]
+
+    def tensor(self, name: str) -> Tensor:
+        """The same in the precision of this run."""
+        return self.constant(self._tensors[name].detach())
+
+    def constant(self, tensor: Tensor) -> Tensor:
+        """The same in the precision of this run."""
+        tensor = tensor.to(self.device)
+        return tensor.to(self.precision) if tensor.is_floating_point() else tensor

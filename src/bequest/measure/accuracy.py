@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bequest.errors import DataError, ModelError, UsageError
-from bequest.execution.copies import duplicate
 from bequest.execution.progress import tracked
-from bequest.execution.running import evaluation_mode, is_on, placed, run
+from bequest.execution.running import evaluation_mode, on_device, placed, run
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,7 @@ def evaluate(
         DataError: the loader is empty; labels are not (B,) integers within the model's outputs.
         ModelError: the model's output is not (B, K).
     """
-    if device is not None and not is_on(model, torch.device(device)):
-        model = duplicate(model).to(device)
+    model = on_device(model, device)
     total = torch.zeros(4, dtype=torch.float64, device="cpu")  # top-1, top-5, finite, loss
     count = classes = 0
     with evaluation_mode(model):

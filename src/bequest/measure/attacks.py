@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bequest.errors import DataError, UnknownNameError, UsageError
-from bequest.execution.copies import duplicate
 from bequest.execution.progress import tracked
 from bequest.execution.randomness import SEEDS, stream
-from bequest.execution.running import evaluation_mode, is_on, placed, run
+from bequest.execution.running import evaluation_mode, on_device, placed, run
 from bequest.measure.accuracy import checked_labels, logits_of, pairs
 
 Meaning = Literal["logits", "probabilities"]
@@ -87,8 +86,7 @@ def robustness(
         ModelError: the model's output is not (B, K).
     """
     _check(attack, eps, steps, top, output)
-    if device is not None and not is_on(model, torch.device(device)):
-        model = duplicate(model).to(device)
+    model = on_device(model, device)
 
     def logits(x: Tensor) -> Tensor:
         return logits_of(run(model, x), probabilities=output == "probabilities")

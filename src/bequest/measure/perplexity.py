@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bequest.errors import ModelError, UsageError
-from bequest.execution.copies import duplicate
 from bequest.execution.devices import device_of
 from bequest.execution.modules import require_module
 from bequest.execution.progress import tracked
-from bequest.execution.running import evaluation_mode, is_on, run
+from bequest.execution.running import evaluation_mode, on_device, run
 
 LOGITS = 2**26
 """Numbers that a batch of windows makes, at most; a window by itself may make more."""
@@ -78,8 +77,7 @@ def perplexity(
     require_module(model)
     stride = window if stride is None else stride
     _check_numbers(tokens, window, stride)
-    if device is not None and not is_on(model, torch.device(device)):
-        model = duplicate(model).to(device)
+    model = on_device(model, device)
     rows = tokens.long().unfold(0, window, stride).to(device_of(model))
     new = min(stride, window - 1)
     loss, hits, count = 0.0, 0, 0

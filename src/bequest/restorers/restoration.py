@@ -9,6 +9,7 @@ from bequest import config
 from bequest.artifact.plan import Form, Refusal
 from bequest.calibration.subject import Subject
 from bequest.errors import ModelError
+from bequest.graph.trace import refuse_inputs
 from bequest.restorers.base import Attempt, Restored, Restorer
 from bequest.surgery.cut import Chosen, Cut
 from bequest.surgery.emission import NotEmittable, check_emittable, emit
@@ -92,6 +93,7 @@ class Restoration:
         restored = self.cut(good)
         finding = self._finding(good, restored)
         if finding.problem is not None:
+            refuse_inputs(self.subject.dense, self.subject.inputs)  # the dense one may fail, too
             raise ModelError(
                 f"the pruned network would not compute what is planned: {finding.problem}; "
                 "prune fewer layers at a time (ratio={'layer': 0.5}), and please report the network"

@@ -8,25 +8,28 @@ precision, which tells amplified rounding from another computation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from math import inf, isfinite
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from bequest.errors import UsageError
+from bequest.errors import BequestError, UsageError
 from bequest.execution.copies import private_copy
+from bequest.execution.devices import device_of
 from bequest.execution.precision import HALF, working_precision
 from bequest.graph.groups import Channels
 from bequest.graph.inputs import normalise_inputs
-from bequest.graph.trace import Network, named_tensors, operator_of
+from bequest.graph.interpreter import Traced
+from bequest.graph.trace import Network, named_tensors, operator_of, refuse_inputs, trace
 from bequest.graph.vocabulary import vocabularies
 from bequest.surgery import operation
 from bequest.surgery.cut import Cut
 from bequest.surgery.cuts import plan_surgery
+from bequest.surgery.distance import DifferentError, IncomparableError, compared, joined
 from bequest.surgery.masked import Masked
 from bequest.surgery.operation import Surgery
 
@@ -44,12 +47,6 @@ LARGEST = 2**31
 
 SMALL = 2**24
 """Bytes of parameters up to which a network that is tried on a single sample is tried on two."""
-
-LEAST_SPREAD = 1e-5
-"""Relative to its size, what a result must vary by to be measured by its variation."""
-
-RESOLVED = 2**13
-"""The same in machine epsilons: of a smaller variation rounding leaves too little."""
 
 _RANDOM = frozenset(
     "bernoulli exponential geometric multinomial normal normal_functional poisson rand rand_like "
@@ -87,6 +84,13 @@ class Trial:
     inputs: tuple[tuple[Any, ...], ...]
     more: tuple[Any, ...] | None
     structure: pytree.TreeSpec
+
+    @cached_property
+    def asks_for_half(self) -> bool:
+        """Whether the network's code asks for half precision beside parameters of full."""
+        values = (node.meta.get("val") for node in self.channels.reading.network.nodes)
+        full = all(parameter.dtype not in HALF for parameter in self.model.parameters())
+        return full and any(isinstance(one, Tensor) and one.dtype in HALF for one in values)
 
     @classmethod
     def over(
@@ -132,9 +136,9 @@ class Trial:
             try:
                 distance = pair.distance(working_precision(self.model))
                 return Finding() if distance <= CLOSE else pair.judged(distance)
-            except _DifferentError as difference:
+            except DifferentError as difference:
                 return Finding(problem=str(difference))
-            except _IncomparableError as reason:
+            except IncomparableError as reason:
                 finding = Finding(unchecked=str(reason))
         return finding
 
@@ -144,14 +148,6 @@ class Trial:
         pruned = private_copy(self.model)
         operation.apply(pruned, surgery)
         return self.of(cut, surgery, pruned)
-
-
-class _DifferentError(Exception):
-    """What a pruned network does otherwise, whatever its numbers are."""
-
-
-class _IncomparableError(Exception):
-    """Why inputs tell nothing about a network."""
 
 
 @dataclass(frozen=True)
@@ -176,17 +172,34 @@ class _Pair:
 
     def distance(self, precision: torch.dtype) -> float:
         """Between the two networks' results, relative: the largest of all results."""
-        copy = _copy_in(self.pruned, precision)
+        copy = self._to_be_run(precision)
         wanted, found = self._results(self.inputs, copy, precision)
         more = self.trial.more
         if more is None or self.inputs is not self.trial.inputs[0]:
-            return _compared(wanted, found)
+            return compared(wanted, found)
         both = zip((wanted, found), self._results(more, copy, precision), strict=True)
-        return _compared(*([_joined(*pair) for pair in zip(*each, strict=True)] for each in both))
+        return compared(*([joined(*pair) for pair in zip(*each, strict=True)] for each in both))
+
+    def _to_be_run(self, precision: torch.dtype) -> Callable[..., Any]:
+        """A copy of the pruned network in a precision.
+
+        Where its code asks for half precision itself, rounding would hide what differs: the
+        operators of its trace run instead, at that precision throughout.
+        """
+        if not self.trial.asks_for_half:
+            return _copy_in(self.pruned, precision)
+        args, kwargs = pytree.tree_unflatten(self.inputs, self.trial.structure)
+        try:
+            refuse_inputs(self.pruned, kwargs or args)
+            network = trace(self.pruned, kwargs or args)
+        except BequestError as error:
+            raise DifferentError(f"it does not run: {error}") from error
+        traced = Traced(network, named_tensors(self.pruned), device_of(self.pruned), precision)
+        return lambda *args, **kwargs: traced.run(pytree.tree_leaves((args, kwargs)))
 
     @torch.no_grad()
     def _results(
-        self, values: Sequence[Any], copy: nn.Module, precision: torch.dtype
+        self, values: Sequence[Any], copy: Callable[..., Any], precision: torch.dtype
     ) -> tuple[list[Any], list[Any]]:
         """What the dense network returns without the channels, and what the pruned one does."""
         inputs = [_in_precision(value, precision) for value in values]
@@ -196,7 +209,7 @@ class _Pair:
             return wanted, pytree.tree_leaves(copy(*args, **kwargs))
         except Exception as error:
             why = " ".join(str(error).split())[:200]
-            raise _DifferentError(f"it does not run: {why}") from error
+            raise DifferentError(f"it does not run: {why}") from error
 
     def _wanted(self, inputs: Sequence[Any], precision: torch.dtype) -> list[Any]:
         dense = named_tensors(self.trial.model)
@@ -205,7 +218,7 @@ class _Pair:
             return masked.run([value for value in inputs if isinstance(value, Tensor)])
         except Exception as error:  # whatever an operator says to values that were made up
             why = " ".join(str(error).split())[:200]
-            raise _IncomparableError(f"the dense network does not run: {why}") from error
+            raise IncomparableError(f"the dense network does not run: {why}") from error
 
     def _in_double(self) -> float | None:
         """The distance in double precision; None where the network doesn't run in it."""
@@ -213,55 +226,8 @@ class _Pair:
             return None
         try:
             return self.distance(torch.float64)
-        except (_DifferentError, _IncomparableError):  # its code has numbers of a type of its own
+        except (DifferentError, IncomparableError):  # its code has numbers of a type of its own
             return None
-
-
-def _compared(wanted: Sequence[Any], found: Sequence[Any]) -> float:
-    """The largest relative distance between results.
-
-    Buffers that running the network changes stand before its results in a graph.
-    """
-    if len(found) > len(wanted):
-        raise _DifferentError(f"it returns {len(found)} results, planned {len(wanted)}")
-    worst = 0.0
-    for expected, value in zip(reversed(wanted), reversed(found), strict=False):
-        if not isinstance(expected, Tensor) or not isinstance(value, Tensor):
-            continue
-        if expected.shape != value.shape:
-            shapes = f"{tuple(value.shape)}, planned {tuple(expected.shape)}"
-            raise _DifferentError(f"a result has the shape {shapes}")
-        if not bool(expected.isfinite().all()):
-            raise _IncomparableError("its results on the inputs tried are not finite")
-        worst = max(worst, _relative(value, expected))
-    return worst
-
-
-def _relative(found: Tensor, expected: Tensor) -> float:
-    """‖found − expected‖ / ‖expected − mean‖ of real numbers, the mean that over samples.
-
-    Where biases outweigh what inputs say, a result that is quite another can be near in size. Of
-    other numbers the share that is not equal.
-    """
-    if expected.numel() == 0:
-        return 0.0
-    if not expected.is_floating_point() and not expected.is_complex():
-        return float((found != expected).double().mean())
-    size = float(expected.norm().double())
-    distance = float((found - expected).norm().double())
-    if expected.ndim and len(expected) > 1:
-        spread = float((expected - expected.mean(0)).norm().double())
-        least = max(LEAST_SPREAD, RESOLVED * torch.finfo(expected.dtype).eps)
-        size = max(spread, least * size)
-    if not isfinite(distance):
-        return inf
-    return distance / size if size else distance
-
-
-def _joined(one: Any, other: Any) -> Any:
-    """Two results of a network as a batch."""
-    alike = isinstance(one, Tensor) and isinstance(other, Tensor) and one.shape == other.shape
-    return torch.stack([one, other]) if alike else one
 
 
 def _made_up(network: Network, leaves: Sequence[Any], seed: int) -> list[Tensor]:

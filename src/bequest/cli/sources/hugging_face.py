@@ -56,11 +56,18 @@ def open_hugging_face(word: str, published: bool) -> tuple[nn.Module, InputForm]
         raise ModelError(
             f"{spec} is of the class {named}, which transformers {transformers.__version__} does "
             f"not have or can't load here; code from beside the weights is never run. "
-            f"{reason(error.__cause__ or error)}"
+            f"{reason(error)}{_together(reason(error))}"
         ) from error
     with made(spec, published):
         model = _from_hub(kind, word, config) if published else _random(kind, config)
     return model, _form_of(transformers, word, model)
+
+
+def _together(cause: str) -> str:
+    """What to do where transformers fails at torchvision, which it imports for pictures."""
+    if "torchvision" not in cause:
+        return ""
+    return ". Install the builds of torch and torchvision that belong together, or no torchvision"
 
 
 def _from_hub(kind: Any, word: str, config: Any) -> nn.Module:

@@ -112,6 +112,8 @@ def made(spec: str, published: bool) -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """Its type and first line."""
+    """Its type and first line; of an import that failed, those of what made it fail."""
+    while isinstance(error, ImportError) and error.__cause__ is not None:
+        error = error.__cause__
     lines = (line.strip() for line in str(error).splitlines())
     return f"{type(error).__name__}: {next(filter(None, lines), '')[:200]}".rstrip(". ")
