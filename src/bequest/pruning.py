@@ -17,6 +17,7 @@ from bequest.artifact.pretrained import save_pretrained
 from bequest.artifact.store import save
 from bequest.calibration.inputs import Source
 from bequest.calibration.inputs.asked import Data, samples_from
+from bequest.calibration.inputs.given import require_known_tokens
 from bequest.calibration.subject import Subject
 from bequest.call import Call
 from bequest.criteria.base import Criterion
@@ -252,6 +253,8 @@ def _read(model: nn.Module, example_inputs: Any, call: Call) -> tuple[Subject, t
         )
     inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
     channels = _grouped(dense, inputs, call)
+    if samples is not None:
+        require_known_tokens(samples, channels.reading.network)
     model, computed = folded(model, dense, inputs, channels)
     if computed:
         dense = private_copy(model)

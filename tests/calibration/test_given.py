@@ -189,8 +189,10 @@ def test_an_input_that_all_samples_share_is_whole_in_every_chunk():
 def test_tokens_outside_of_their_table():
     model = nn.Sequential(nn.Embedding(10, 8), nn.Linear(8, 4)).eval()
     tokens = torch.zeros(1, 5, dtype=torch.int64)
-    with pytest.raises(UsageError, match=r"expected tokens under 10.*found 29"):
-        collect(model, [torch.arange(30).view(6, 5)], tokens, 64)
+    outside = torch.arange(30).view(6, 5)
+    for data in ([outside], collect(model, [outside], tokens, 64)):
+        with pytest.raises(UsageError, match=r"expected tokens under 10.*found 29"):
+            bequest.prune(model, tokens, 0.5, data=data)
     made = collect(model, [torch.arange(10, dtype=torch.int32).view(2, 5)], tokens, 64)
     assert made.count == 2
     with pytest.raises(UsageError, match=r"whole numbers.*x.long\(\)"):

@@ -18,7 +18,7 @@ def test_rows_that_are_gathered_in_parts_give_the_same_sums(monkeypatch):
         monkeypatch.setattr(moments, "AT_ONCE", limit)
         sums = Moments(geometry, layer.weight, layer.bias)
         with torch.no_grad():
-            sums.add(geometry, x, layer(x) + 1)
+            sums.add(geometry, [x], [layer(x) + 1])
         found.append(sums)
     assert found[0].rows == found[1].rows == 8 * 49
     for one, other in zip(found[0].centred(), found[1].centred(), strict=True):
@@ -38,8 +38,7 @@ def test_layers_that_read_the_same_rows_share_their_sums():
         like = shared[0].alone() if shared else None
         for found, one in ((alone, None), (shared, like)):
             sums = Moments(geometry, layer.weight, layer.bias, one)
-            for part, wanted in zip(x, target, strict=True):
-                sums.add(geometry, part[None], wanted[None])
+            sums.add(geometry, x.split(1), target.split(1))
             found.append(sums)
     assert shared[1].gram is shared[0].gram
     for one, other in zip(alone, shared, strict=True):

@@ -24,8 +24,7 @@ def traced_geometry(layer, x):
 def moments_of(layer, x, target, geometry=LINEAR, chunks=1):
     moments = Moments(geometry, layer.weight, layer.bias)
     with torch.no_grad():
-        for part, wanted in zip(x.chunk(chunks), target.chunk(chunks), strict=True):
-            moments.add(geometry, part, wanted)
+        moments.add(geometry, x.chunk(chunks), target.chunk(chunks))
     return moments
 
 

@@ -9,6 +9,7 @@ mean: of a second moment less a squared mean, rounding leaves nothing but itself
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 
 import torch
@@ -85,7 +86,7 @@ class Moments:
     def alone(self) -> Moments:
         """The same without errors: what another layer over the same rows may share."""
         shared = copy(self)
-        shared.cross, shared.errors = self.cross[..., :0], self.errors[..., :0]
+        shared.cross, shared.errors = (one.new_zeros(0) for one in (self.cross, self.errors))
         return shared
 
     @property
@@ -99,26 +100,36 @@ class Moments:
         return torch.finfo(self._weight.dtype).eps
 
     def add(
-        self, geometry: Geometry, x: Tensor, target: Tensor, places: Tensor | None = None
+        self,
+        geometry: Geometry,
+        inputs: Iterable[Tensor],
+        targets: Iterable[Tensor],
+        places: Tensor | None = None,
     ) -> None:
-        """Adds the rows of one chunk.
+        """Adds the rows of all chunks that an operator reads.
 
         Args:
-            geometry: of the operator that reads it; several may share the weight.
-            x: what it reads.
-            target: what it should write.
+            geometry: of the operator; several may share the weight.
+            inputs: what it reads, by chunk.
+            targets: what it should write, by chunk.
             places: the output places that are looked at (:func:`sampled_places`); None = all.
         """
-        if x.ndim < len(geometry.kernel) + 2:  # one sample, without a batch
-            x, target = x[None], target[None]
-        count = place_count(geometry, target.shape) if places is None else len(places)
-        row = self._weight.shape[0] * self.unknowns * x.itemsize
-        batch = max(1, AT_ONCE // (count * row))
-        for first in range(0, len(x), batch):
-            part = slice(first, first + batch)
-            self._add(geometry, x[part], target[part], places)
+        gathered: list[tuple[Tensor, Tensor]] = []
+        for pair in zip(inputs, targets, strict=True):
+            alone = pair[0].ndim < len(geometry.kernel) + 2  # one sample, without a batch
+            x, target = (one[None] if alone else one for one in pair)
+            count = place_count(geometry, target.shape) if places is None else len(places)
+            row = self._weight.shape[0] * self.unknowns * x.itemsize
+            for part in _parts(len(x), max(1, AT_ONCE // (count * row))):
+                gathered.append(self._rows(geometry, x[part], target[part], places))
+                if sum(rows.nbytes + errors.nbytes for rows, errors in gathered) >= AT_ONCE:
+                    self._sum(gathered)
+        self._sum(gathered)
 
-    def _add(self, geometry: Geometry, x: Tensor, target: Tensor, places: Tensor | None) -> None:
+    def _rows(
+        self, geometry: Geometry, x: Tensor, target: Tensor, places: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """x′ and e′ of some inputs, (g, rows, d) and (g, rows, o)."""
         if self._shift is None:
             self._shift = channel_means(geometry, x).to(x.dtype)
             self._about = spread_out(geometry, self._shift).double()
@@ -126,7 +137,14 @@ class Moments:
         outputs = outputs_at(geometry, target, places)
         if self._constant is None:
             self._constant = self._first_constant(rows, outputs)
-        errors = torch.baddbmm(outputs - self._constant, rows, self._weight.mT, alpha=-1)
+        return rows, torch.baddbmm(outputs - self._constant, rows, self._weight.mT, alpha=-1)
+
+    def _sum(self, gathered: list[tuple[Tensor, Tensor]]) -> None:
+        """Adds the products of what was gathered, and empties it."""
+        if not gathered:
+            return
+        rows, errors = (_joined(each) for each in zip(*gathered, strict=True))
+        gathered.clear()
         self.rows += rows.shape[1]
         if self._like is None:
             gram = rows.mT @ rows
@@ -177,8 +195,8 @@ class Moments:
         whatever goes with such a variation is chance.
         """
         means = self.sums / self.rows
-        gram = self.gram - self.sums[:, :, None] * means[:, None, :]
-        cross = self.cross - means[:, :, None] * self.errors[:, None, :]
+        gram = torch.baddbmm(self.gram, self.sums[:, :, None], means[:, None, :], alpha=-1)
+        cross = torch.baddbmm(self.cross, means[:, :, None], self.errors[:, None, :], alpha=-1)
         varies = gram.diagonal(dim1=1, dim2=2) > self.rounding()
         if bool(varies.all()):
             return gram, cross
@@ -187,14 +205,23 @@ class Moments:
     def about_zero(self, gram: Tensor, cross: Tensor) -> tuple[Tensor, Tensor]:
         """Those about means moved to zero, in place: Σ x·xᵀ and Σ x·eᵀ."""
         x, e = self.means()
-        gram += self.rows * x[:, :, None] * x[:, None, :]
-        cross += self.rows * x[:, :, None] * e[:, None, :]
+        gram.baddbmm_(x[:, :, None], x[:, None, :], alpha=self.rows)
+        cross.baddbmm_(x[:, :, None], e[:, None, :], alpha=self.rows)
         return gram, cross
 
     def rounding(self) -> Tensor:
         """What Σ (x − mean)² of an input may be by rounding alone, (g, d)."""
         square = self.gram.diagonal(dim1=1, dim2=2) + self.rows * self.means()[0].square()
         return (ROUNDINGS * self.epsilon) ** 2 * square
+
+
+def _parts(length: int, size: int) -> Iterator[slice]:
+    return (slice(first, first + size) for first in range(0, length, size))
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """Rows one below the other; of one part itself, without a copy."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
 
 
 def sampled_places(call: Call, unknowns: int, seed: int) -> Tensor | None:

@@ -97,8 +97,7 @@ def _observed(walk: Walk, layer: Layer, call: Call, seed: int) -> tuple[Tensor, 
     assert weight is not None
     moments = Moments(call.geometry, weight, walk.tensor(call.bias))
     places = sampled_places(call, moments.unknowns, seed)
-    for x, dense in zip(call.inputs, call.dense, strict=True):
-        moments.add(call.geometry, x, dense, places)
+    moments.add(call.geometry, call.inputs, call.dense, places)
     moments.check(layer.name)
     gram, _ = moments.centred()
     rows = as_applied(call.node, weight.detach())

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
+from bequest.calibration.spill import Mapped
 from bequest.errors import UsageError
 from bequest.execution.modules import first_lines
 from bequest.execution.precision import HALF
@@ -26,18 +27,18 @@ class Stream(Interpreter):
 
     Args:
         network: the traced graph.
-        tensors: qualified name → parameter or buffer.
+        tensors: qualified name → parameter or buffer; they may change on the way.
         device: of all tensors.
         precision: of floating-point numbers.
 
     Attributes:
-        tensors: the same; they may change on the way.
+        tensors: the same.
     """
 
     def __init__(
         self,
         network: Network,
-        tensors: dict[str, Tensor],
+        tensors: Mapping[str, Tensor],
         device: torch.device,
         precision: torch.dtype,
     ) -> None:
@@ -45,8 +46,8 @@ class Stream(Interpreter):
         self.tensors = tensors
 
     def tensor(self, name: str) -> Chunks:
-        """The same for all inputs."""
-        return [self.tensors[name]]
+        """The same for all inputs, looked up whenever it is asked for."""
+        return Mapped(lambda _: self.tensors[name], 1)
 
     def constant(self, tensor: Tensor) -> Chunks:
         """The same for all inputs."""
@@ -58,9 +59,13 @@ class Stream(Interpreter):
 
     def chunks(self, node: fx.Node, adapt: Adapt = list) -> Iterator[Any]:
         """The operator on every chunk; once, where no operand depends on the inputs."""
-        operands = [self.values[value] for value in node.all_input_nodes if value in self.values]
-        for number in range(max(map(len, operands), default=1)):
+        for number in range(self.count(node)):
             yield self.chunk(node, number, adapt)
+
+    def count(self, node: fx.Node) -> int:
+        """Of an operator's chunks: those of its operands."""
+        operands = [self.values[value] for value in node.all_input_nodes if value in self.values]
+        return max(map(len, operands), default=1)
 
     def chunk(self, node: fx.Node, number: int, adapt: Adapt = list) -> Any:
         """The operator on one chunk.

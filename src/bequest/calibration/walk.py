@@ -13,7 +13,7 @@ Gram.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import ChainMap, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -27,13 +27,15 @@ from bequest.calibration.recalibration import BatchNorms
 from bequest.calibration.regions import Region
 from bequest.calibration.spill import Mapped, Store
 from bequest.calibration.stream import Adapt, Stream
+from bequest.calibration.tensors import Tensors
 from bequest.execution.devices import device_of
+from bequest.execution.paging import let_go
 from bequest.execution.precision import working_precision
 from bequest.execution.progress import tracked
 from bequest.graph.geometry import geometry_of
 from bequest.graph.rules.norms import epsilon
 from bequest.graph.schedule import Step, last_uses, schedule
-from bequest.graph.trace import module_of, named_tensors
+from bequest.graph.trace import module_of
 from bequest.surgery.cut import Cut
 from bequest.surgery.operation import add_bias, can_hold_bias
 
@@ -44,7 +46,7 @@ class Walk:
     Args:
         cut: who leaves; the dense network's graph is traced at the chunks' batch size.
         dense: the dense model; never changed.
-        pruned: the model after the surgery, in its working precision.
+        pruned: the model after the surgery.
 
     Attributes:
         constant: layer → how many of its outputs, of those a batch norm was calibrated on, were
@@ -62,17 +64,16 @@ class Walk:
         self.pruned = pruned
         network, precision = self.reading.network, working_precision(dense)
         self._device, self._precision = device_of(dense), precision
-        precise = {
-            name: tensor.to(precision) if tensor.is_floating_point() else tensor
-            for name, tensor in named_tensors(dense).items()
-        }
-        self._dense = Stream(network, precise, self._device, precision)
-        self._pruned = Stream(network, named_tensors(pruned), self._device, precision)
+        self._tensors = Tensors(pruned, precision)
+        self._dense_tensors = Tensors(dense, precision)
+        self._dense = Stream(network, self._dense_tensors, self._device, precision)
+        self._pruned = Stream(network, self._tensors, self._device, precision)
         self._weights = layer_weights(network)
         self._added: dict[str, str] = {}  # weight → the bias that its layer was given
         self._norms = BatchNorms(cut, self._dense, self._weights)
         self.constant = self._norms.constant
         self._everywhere = False
+        self._regions: Mapping[fx.Node, Region] = {}
         self._store: Store
 
     def layers(self) -> Iterable[fx.Node]:
@@ -88,10 +89,10 @@ class Walk:
                 name = names.get(value.name)
                 if name is not None and inside.issuperset(value.users):
                     found.append(name)
-        tensors = ((name, self._pruned.tensors[name]) for name in dict.fromkeys(found))
+        held = ((name, self._tensors.held[name]) for name in dict.fromkeys(found))
         return [
             name
-            for name, tensor in tensors
+            for name, tensor in held
             if isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
         ]
 
@@ -114,7 +115,7 @@ class Walk:
             tensors: by name, in place of the pruned network's.
         """
         names, pruned = self.reading.network.tensors, self._pruned
-        held = {**pruned.tensors, **tensors}
+        held = ChainMap(dict(tensors), pruned.tensors)  # type: ignore[arg-type]
         one = Stream(pruned.network, held, self._device, self._precision)
         one.values = {node: [value] for node, value in values.items()}
         for node in region.nodes:
@@ -145,8 +146,15 @@ class Walk:
         return self._kept(node), self._pruned.values[node]
 
     def tensor(self, name: str | None) -> Tensor | None:
-        """A parameter or buffer of the pruned model as it is now; None for None."""
-        return None if name is None else self._pruned.tensors[name]
+        """A parameter or buffer of the pruned model as it is now; None for None.
+
+        It is in the precision of the walk, and changed by :meth:`write` alone.
+        """
+        return None if name is None else self._tensors[name]
+
+    def write(self, name: str, values: Tensor, cause: str) -> None:
+        """Gives a tensor of the pruned model other values; see :meth:`Tensors.write`."""
+        self._tensors.write(name, values, cause)
 
     def bias(self, layer: Layer, call: Call) -> str | None:
         """Qualified name of the bias that the call adds now; it may have been given one."""
@@ -177,7 +185,7 @@ class Walk:
         name = f"{layer.name}.bias"
         bias = self.pruned.get_submodule(layer.name).bias
         assert isinstance(bias, Tensor)
-        self._pruned.tensors[name] = bias
+        self._tensors.held[name] = bias
         self._added[layer.weight] = name
         return name
 
@@ -203,7 +211,7 @@ class Walk:
         """
         names = self.reading.network.tensors
         gamma, stored = (
-            self._pruned.tensors[names[arg.name]] if isinstance(arg, fx.Node) else None
+            self._tensors[names[arg.name]] if isinstance(arg, fx.Node) else None
             for arg in (norm.args[1], norm.args[4])
         )
         assert stored is not None
@@ -241,6 +249,7 @@ class Walk:
             BequestError: the temporary folder hasn't the room for what doesn't fit into memory.
         """
         self._norms.self_calibrate, self._everywhere = self_calibrate, everywhere
+        self._regions = regions
         feeds = iter(zip(*inputs, strict=True))
         shared = [nodes for nodes in self._calls().values() if len(nodes) > 1]
         steps = schedule(self.reading.network.nodes, shared)
@@ -254,9 +263,15 @@ class Walk:
                 elif step[0].op == "call_function":
                     self._operators(step, visit, store)
                 for done in (done for node in step for done in last_readers.get(node, ())):
-                    self._norms.forget(done)
-                    for stream in (self._dense, self._pruned):
-                        store.drop(stream.values.pop(done, ()))
+                    self._forget(done)
+
+    def _forget(self, node: fx.Node) -> None:
+        self._norms.forget(node)
+        name = self.reading.network.tensors.get(node.name)
+        if name is not None:
+            let_go(self._dense_tensors.held[name])
+        for stream in (self._dense, self._pruned):
+            self._store.drop(stream.values.pop(node, ()))
 
     def _calls(self) -> dict[str, Step]:
         """Weight → the operators that apply it as the weight of a layer."""
@@ -270,7 +285,7 @@ class Walk:
         if dense is None:
             return
         name = self.reading.network.tensors.get(node.name)
-        cut = name is not None and self._pruned.tensors[name].shape != dense[0].shape
+        cut = name is not None and self._tensors.held[name].shape != node.meta["val"].shape
         self._dense.values[node] = dense
         self._pruned.values[node] = self._pruned.tensor(name) if name and cut else dense
 
@@ -279,7 +294,7 @@ class Walk:
         dense, pruned = self._dense, self._pruned
         norms = {node: self._norms.adapt(node) for node in step}
         for node in step:
-            dense.values[node] = store.keep(dense.chunks(node, norms[node]))
+            dense.values[node] = self._written_by(node, norms[node])
         weight = self._weights.get(step[0])
         met = weight is not None and any(self._differs(node.args[0]) for node in step)
         if weight is not None and (met or self._everywhere):
@@ -287,6 +302,9 @@ class Walk:
             uses = sum(other == weight for other in self._weights.values())
             visit(Layer(weight.removesuffix(".weight"), weight, calls, uses))
         for node in step:
+            if _last(node):
+                self._forget(node)
+                continue
             # A constant expanded to all channels has no operand that differs, and yet is narrower.
             differs = met or any(map(self._differs, node.all_input_nodes))
             if differs or self.cut.narrows(node):
@@ -294,6 +312,12 @@ class Walk:
                 pruned.values[node] = store.keep(pruned.chunks(node, adapt))
             else:
                 pruned.values[node] = dense.values[node]
+
+    def _written_by(self, node: fx.Node, norm: Adapt) -> Sequence[Tensor]:
+        """The dense value: kept, or computed anew where a visit alone asks for it."""
+        if not _last(node) or node in self._regions:
+            return self._store.keep(self._dense.chunks(node, norm))
+        return Mapped(lambda i: self._dense.chunk(node, i, norm), self._dense.count(node))
 
     def _call(self, node: fx.Node) -> Call:
         source = node.args[0]
@@ -327,3 +351,8 @@ class Walk:
             return self.cut.arguments(node, recalibrate(args))
 
         return adapt
+
+
+def _last(node: fx.Node) -> bool:
+    """Whether the network returns what an operator computes, and nothing else reads it."""
+    return bool(node.users) and all(user.op == "output" for user in node.users)

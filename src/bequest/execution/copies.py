@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.utils import _pytree as pytree
 from bequest.errors import ModelError
 from bequest.execution.caches import keep_no_cache
 from bequest.execution.modules import first_lines
+from bequest.execution.paging import let_go
 
 
 def private_copy(model: nn.Module) -> nn.Module:
@@ -23,11 +25,40 @@ def private_copy(model: nn.Module) -> nn.Module:
     in another thread either, sees it change, and the copy costs no more than its buffers. It keeps
     no cache of keys and values.
     """
-    shared: dict[int, Any] = {
-        id(parameter): nn.Parameter(_normal(parameter.detach()), requires_grad=False)
-        for parameter in model.parameters()
+    return to_be_run(sharing_copy(model).requires_grad_(False))
+
+
+def sharing_copy(model: nn.Module) -> nn.Module:
+    """A copy whose parameters are the model's own memory: to be replaced, not to be written to.
+
+    Everything else is its own. :func:`own_memory` takes the parameters that were left as they are
+    out of the model's memory.
+    """
+    shared: dict[int, Any] = {  # .data: what later happens to a copy's tensor is not counted here
+        id(one): nn.Parameter(_normal(one.data), requires_grad=one.requires_grad)
+        for one in model.parameters()
     }
-    return to_be_run(duplicate(model, shared))
+    return duplicate(model, shared)
+
+
+def hollow_copy(model: nn.Module) -> nn.Module:
+    """A copy that runs on real inputs and holds no numbers but the buffers': parameters are zeros.
+
+    Each of them lies in the memory of a single number, so that nothing can be written to it.
+    """
+    zeros: dict[int, Any] = {
+        id(one): nn.Parameter(one.new_zeros(()).expand(one.shape), requires_grad=one.requires_grad)
+        for one in model.parameters()
+    }
+    return duplicate(model, zeros)
+
+
+def own_memory(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> None:
+    """Gives each tensor that lies in the memory of the other of its name memory of its own."""
+    for name, tensor in tensors.items():
+        if name in others and tensor.data_ptr() == others[name].data_ptr():
+            tensor.data = tensor.data.clone()
+            let_go(others[name])
 
 
 def to_be_run(copied: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -12,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
+from bequest.execution.copies import hollow_copy
 from bequest.execution.running import Inputs, evaluation_mode, run
 from bequest.graph.inputs import normalise_inputs
 from bequest.graph.trace import meta_copy, to_meta
@@ -93,9 +95,8 @@ class _NoModules(ModuleTracker):
 
 def cost_without_data(model: nn.Module, example_inputs: Any) -> Cost:
     """Counted on a copy without data where the model runs without; bytes are those of the data."""
-    try:
-        args, kwargs = to_meta(normalise_inputs(example_inputs))
-        counted = cost(meta_copy(model), kwargs or args)
-        return replace(counted, bytes=stored_size(model))
-    except Exception:
-        return cost(model, example_inputs)
+    inputs = normalise_inputs(example_inputs)
+    for emptied, (args, kwargs) in ((meta_copy, to_meta(inputs)), (hollow_copy, inputs)):
+        with suppress(Exception):  # whatever the model's code says to such numbers
+            return replace(cost(emptied(model), kwargs or args), bytes=stored_size(model))
+    return cost(model, example_inputs)

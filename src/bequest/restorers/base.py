@@ -18,7 +18,8 @@ from bequest.calibration.subject import Subject
 from bequest.config import Method
 from bequest.errors import UsageError
 from bequest.execution.caches import is_pretrained
-from bequest.execution.copies import duplicate
+from bequest.execution.copies import duplicate, own_memory, sharing_copy
+from bequest.graph.trace import named_tensors
 from bequest.surgery.cut import Chosen, Cut
 from bequest.surgery.operation import Surgery
 
@@ -47,6 +48,18 @@ class Attempt:
     def copy(self) -> nn.Module:
         """The caller's model, to be cut."""
         return duplicate(self.subject.model)
+
+    def sharing_copy(self) -> nn.Module:
+        """As :meth:`copy`, but its parameters are the caller's memory.
+
+        They may be replaced, and must not be written to before :meth:`own` was called: so what is
+        cut is never held whole.
+        """
+        return sharing_copy(self.subject.model)
+
+    def own(self, pruned: nn.Module) -> None:
+        """Gives what a :meth:`sharing_copy` still shares with the caller memory of its own."""
+        own_memory(named_tensors(pruned), named_tensors(self.subject.model))
 
 
 @dataclass(frozen=True)

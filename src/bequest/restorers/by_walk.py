@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import ClassVar
 
-from torch import Tensor, nn
-
 from bequest.artifact.plan import GroupPlan
 from bequest.calibration.layers import Layer
 from bequest.calibration.subject import Subject
 from bequest.calibration.walk import Walk
-from bequest.execution.precision import rounded, working_precision
 from bequest.graph.trace import named_tensors
 from bequest.restorers.base import Attempt, Restored, Restorer, group_plan
 from bequest.restorers.former import Former
@@ -62,14 +59,11 @@ class ByWalk(Restorer):
             ModelError: a layer meets values that are not finite, or its new weights don't fit into
                 the model's half precision.
         """
-        model, samples, pruned = attempt.subject.dense, attempt.subject.samples, attempt.copy()
+        model, samples = attempt.subject.dense, attempt.subject.samples
         assert samples is not None
-        surgery = plan_surgery(attempt.cut, model)
+        pruned, surgery = attempt.sharing_copy(), plan_surgery(attempt.cut, model)
         operation.apply(pruned, surgery)
-        types = {name: tensor.dtype for name, tensor in named_tensors(pruned).items()}
-        precision = working_precision(model)
-        for tensor in _floating(pruned).values():
-            tensor.data = tensor.data.to(precision)
+        attempt.own(pruned)
         walk = Walk(attempt.cut, model, pruned)
         reading, adds = attempt.subject.channels.reading, self.adds_biases(model)
         refit = Refit(
@@ -96,14 +90,8 @@ class ByWalk(Restorer):
             regions=refine.regions,
             show=show,
         )
-        for name in refit.new_biases:
-            types[f"{name}.bias"] = types[f"{name}.weight"]
-        for name, tensor in _floating(pruned).items():
-            tensor.data = rounded(name, tensor.data, types[name], f"the {self.name}").to(precision)
         measure = Measure(walk, refit.former, refit.new_biases)
         walk.run(held_back.chunks, measure, self_calibrate=False, title="measuring", show=show)
-        for name, tensor in _floating(pruned).items():
-            tensor.data = tensor.data.to(types[name])
         if adds:
             surgery = replace(surgery, biases=tuple(refit.new_biases))
         else:
@@ -153,8 +141,3 @@ class ByWalk(Restorer):
             condition=max((fit.condition for fit in fits), default=None),
             ridge=max((fit.ridge for fit in fits), default=None),
         )
-
-
-def _floating(model: nn.Module) -> dict[str, Tensor]:
-    tensors = named_tensors(model)
-    return {name: tensor for name, tensor in tensors.items() if tensor.is_floating_point()}

@@ -45,12 +45,13 @@ class Gain:
 
 
 def hand_on(bound: Bound, hand: Hand, tensors: Mapping[str, Tensor]) -> list[Gain]:
-    """W'[o,k] = gain_k·W[o,k] + Σ_j W[o,j]·S[j,k] at every kernel position, in place.
+    """W'[o,k] = gain_k·W[o,k] + Σ_j W[o,j]·S[j,k] at every kernel position.
 
     Args:
         bound: the unit and where its consumers hold it; its numbers are the dense ones.
         hand: the delivery.
-        tensors: the tensors of the copy that is pruned, still in dense shapes.
+        tensors: the tensors of the copy that is pruned, still in dense shapes. They get new
+            memory; what they had may be that of another model.
 
     Returns:
         For each consumer what its bias gains where the hand has an offset:
@@ -98,7 +99,8 @@ def raise_biases(model: nn.Module, surgery: Surgery, gains: Iterable[Gain]) -> N
 
 def _write(name: str, weight: Tensor, feed: Feed, kept: Tensor, values: Tensor) -> None:
     """Puts values (o, p, positions) back to the columns of the kept channels."""
-    moved = weight.detach().movedim(feed.read.dim, 0)
+    weight.data = weight.data.clone()
+    moved = weight.data.movedim(feed.read.dim, 0)
     columns = torch.from_numpy(feed.columns).to(weight.device)[kept]
     outputs, count = values.shape[:2]
     shaped = values.reshape(outputs, count, columns.shape[1], -1).permute(1, 2, 0, 3)

@@ -101,7 +101,7 @@ class Refine:
             return
         for name, value in found.items():
             self.former.note(name)
-            self._tensor(name).copy_(value)
+            self.walk.write(name, value, "refinement")
         self.walk.rerun(region)
 
     def _tensor(self, name: str) -> Tensor:

@@ -125,8 +125,7 @@ class Seen:
                 like = self._before.get(rows) if alone else None
                 bias = self._walk.tensor(call.bias)
                 one = found[call.bias] = Moments(call.geometry, self.weight, bias, like)
-            for x, target in zip(call.inputs, wanted(self._walk, call), strict=True):
-                one.add(call.geometry, x, target, places)
+            one.add(call.geometry, call.inputs, wanted(self._walk, call), places)
             one.check(self.layer.name)
             self._before.clear()
             if alone:
@@ -177,15 +176,20 @@ class Refit:
             TypeError, ValueError: it is no change, or doesn't fit the layer.
             ModelError: it is not finite, as from weights that are not.
         """
-        may_give = self.may_give(layer.name)
-        seen = Seen(self.walk, layer, self.seed, self.made_up, may_give, self._before)
-        change = self.refit(seen)
-        self._check(seen, change)
+        change = self._asked(layer)
         self.changes[layer.name] = change.told()
         if change.weight is not None:
             self._raise(layer.weight, change.weight)
         for bias, gain in change.biases.items():
             self._raise(bias or self._new_bias(layer), gain.flatten())
+
+    def _asked(self, layer: Layer) -> Change:
+        """What the layer is to change by; nothing else of what was seen of it stays."""
+        may_give = self.may_give(layer.name)
+        seen = Seen(self.walk, layer, self.seed, self.made_up, may_give, self._before)
+        change = self.refit(seen)
+        self._check(seen, change)
+        return change
 
     def _check(self, seen: Seen, change: Change) -> None:
         whose = f"restorer '{self.name}': '{seen.layer.name}'"
@@ -220,4 +224,4 @@ class Refit:
         tensor = self.walk.tensor(name)
         assert tensor is not None
         self.former.note(name)
-        tensor.detach().copy_((tensor.detach().double() + gain).to(tensor.dtype))
+        self.walk.write(name, tensor.detach().double().add_(gain), f"the {self.name}")

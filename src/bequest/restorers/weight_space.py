@@ -56,7 +56,7 @@ class WeightSpace(Restorer):
 
     def restore(self, attempt: Attempt) -> Restored:
         """Hands removed channels on and removes them."""
-        model, pruned = attempt.subject.dense, attempt.copy()
+        model, pruned = attempt.subject.dense, attempt.sharing_copy()
         reading, adds = attempt.subject.channels.reading, self.adds_biases(model)
         dense, tensors = named_tensors(model), named_tensors(pruned)
         plans: list[GroupPlan] = []
@@ -74,6 +74,7 @@ class WeightSpace(Restorer):
         surgery = plan_surgery(attempt.cut, model)
         surgery = replace(surgery, biases=without_bias(model, gains))
         operation.apply(pruned, surgery)
+        attempt.own(pruned)
         raise_biases(pruned, surgery, gains)
         if not adds:
             taken_up(pruned, reading, surgery.biases)

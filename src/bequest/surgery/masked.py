@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from bequest.execution.devices import device_of
+from bequest.execution.paging import let_go
 from bequest.graph.groups import Channels
 from bequest.graph.interpreter import Interpreter
 from bequest.graph.ledger import Layout
@@ -73,9 +74,10 @@ class Masked(Interpreter):
 
     def tensor(self, name: str) -> Tensor:
         """The pruned tensor at its places in the dense one."""
-        tensor = self._dense[name].detach()
+        dense = tensor = self._dense[name].detach()
         if name in self._pruned:  # a program holds the tensors that it reads alone
-            tensor = put_back(tensor, self._pruned[name].detach(), self._cuts[name])
+            tensor = put_back(dense, self._pruned[name].detach(), self._cuts[name])
+            let_go(dense)
         return self.constant(tensor)
 
     def constant(self, tensor: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bequest.errors import ModelError
+from bequest.execution.paging import let_go
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
@@ -142,6 +143,7 @@ def _cut(owners: dict[str, list[tuple[nn.Module, str]]], cut: TensorCut) -> None
             f"'{cut.tensor}', dimension {cut.dim}, which has the shape {tuple(tensor.shape)}"
         )
     smaller = select(tensor.detach(), cut)
+    let_go(tensor)
     if isinstance(tensor, nn.Parameter):
         smaller = nn.Parameter(smaller, requires_grad=tensor.requires_grad)
     for module, attribute in owners[cut.tensor]:

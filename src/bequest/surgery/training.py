@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from bequest.execution.copies import duplicate
+from bequest.execution.copies import duplicate, hollow_copy
 from bequest.execution.running import undisturbed
 from bequest.graph.groups import Channels, group
 from bequest.graph.inputs import Inputs, normalise_inputs
@@ -222,7 +222,7 @@ def _training_problem(model: nn.Module, pruned: nn.Module, example_inputs: Any) 
     inputs = normalise_inputs(example_inputs)
     if _error(_run_without_data, pruned, inputs) is None:
         return ""
-    for run in (_run_without_data, _run_copied):
+    for run in (_run_without_data, _run_hollow, _run_copied):
         for feed in (inputs, pytree.tree_map_only(Tensor, _doubled, inputs)):
             if _error(run, model, feed) is None:
                 return _error(run, pruned, feed) or ""
@@ -241,6 +241,10 @@ def _error(run: Run, model: nn.Module, inputs: Inputs) -> str | None:
 
 def _run_without_data(model: nn.Module, inputs: Inputs) -> None:
     _forward(meta_copy(model), to_meta(inputs))
+
+
+def _run_hollow(model: nn.Module, inputs: Inputs) -> None:
+    _forward(hollow_copy(model), inputs)
 
 
 def _run_copied(model: nn.Module, inputs: Inputs) -> None:

@@ -16,7 +16,7 @@ from bequest.errors import UsageError
 from bequest.execution.devices import device_of
 from bequest.execution.precision import working_dtype
 from bequest.graph.inputs import normalise_inputs, require_dense, tensors_of
-from bequest.graph.trace import trace
+from bequest.graph.trace import Network
 from bequest.graph.vocabulary import tables
 
 
@@ -50,7 +50,7 @@ def collect(model: nn.Module, data: Iterable[Any], example_inputs: Any, most: in
     first inputs.
 
     Args:
-        model: the dense network; where it reads tokens it is traced, to know its tables.
+        model: the dense network.
         data: batches as loaders give them: a tensor, or a tuple or list that begins with the
             network's arguments (labels behind them are not read), or a mapping with them.
         example_inputs: the network's example inputs, whose shapes and kinds of numbers decide.
@@ -81,7 +81,6 @@ def collect(model: nn.Module, data: Iterable[Any], example_inputs: Any, most: in
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise UsageError("data: expected finite inputs, found NaN or infinite values")
     _refuse_constant([c for i, c in enumerate(columns) if i not in batching.whole])
-    _refuse_unknown_tokens(columns, model, example_inputs)
     return _chunked(columns, batching, model, example_inputs)
 
 
@@ -252,13 +251,12 @@ def _refuse_constant(columns: list[Tensor]) -> None:
             )
 
 
-def _refuse_unknown_tokens(columns: list[Tensor], model: nn.Module, example_inputs: Any) -> None:
-    """Raises UsageError where a table has no row for a token."""
-    if all(column.is_floating_point() for column in columns):
-        return
-    for column, rows in zip(columns, tables(trace(model, example_inputs)), strict=True):
-        if rows is not None and column.numel() and int(column.max()) >= rows:
+def require_known_tokens(samples: Samples, network: Network) -> None:
+    """Raises UsageError where a table of the network has no row for a token."""
+    for column, rows in zip(zip(*samples.chunks, strict=True), tables(network), strict=True):
+        largest = max((int(part.max()) for part in column if rows and part.numel()), default=0)
+        if rows is not None and largest >= rows:
             raise UsageError(
                 f"data: expected tokens under {rows}, the rows of the table they are looked up in, "
-                f"found {int(column.max())}"
+                f"found {largest}"
             )
