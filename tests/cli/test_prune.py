@@ -109,7 +109,7 @@ def test_evaluate_has_no_use_for_eps_without_an_attack(run, net, images, form):
     result = run("evaluate", f"{net}:make", *form, "--data", images, "--eps", "0.1")
 
     assert result.code == 2
-    assert "--eps goes with --attack" in result.err
+    assert "--eps goes with --attack or --certify" in result.err
 
 
 def test_evaluate_times_a_pass(run, net, images, form):

@@ -47,6 +47,41 @@ def test_attacks_are_counted_for_every_eps(run, net, images, form, tmp_path):
     assert "robust to fgsm, eps 0.05" in shown.out
 
 
+def test_certificates_are_of_the_saved_network_beside_its_dense_one(
+    run, net, images, form, tmp_path
+):
+    out = tmp_path / "out"
+    assert run("prune", f"{net}:make", *form, "--ratio", 0.1, "--round-to", 1, "-o", out).code == 0
+    words = ("evaluate", out, "--model", f"{net}:make", "--data", images, "--certify")
+
+    shown = run(*words, "--eps", "0,0.001")
+    found = run(*words, "--eps", "0,0.001", "--json").json["certificates"]
+
+    assert shown.code == 0, shown.err
+    assert "certified agreement, eps 0.001" in shown.out
+    assert [one["eps"] for one in found] == [0, 0.001]
+    assert found[0]["agreeing"] >= found[1]["agreeing"]
+    assert 0 < found[0]["change"] < found[1]["change"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("MODEL", "--data", "IMAGES", "--certify"), "a folder that bequest saved"),
+        (("OUT", "--model", "MODEL", "--certify"), "give --data"),
+        (("OUT", "--model", "MODEL", "--data", "IMAGES", "--certify", "--eps", "-1"), "≥ 0"),
+    ],
+)
+def test_wrong_calls_of_certify_are_refused(run, net, images, form, tmp_path, words, message):
+    named = {"MODEL": f"{net}:make", "IMAGES": images, "OUT": tmp_path / "out"}
+    assert run("prune", named["MODEL"], *form, "-o", named["OUT"]).code == 0
+
+    result = run("evaluate", *(named.get(word, word) for word in words))
+
+    assert result.code == 2
+    assert message in result.err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

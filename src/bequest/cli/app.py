@@ -45,6 +45,7 @@ app.command(
         "bequest evaluate out/ --data test.npz",
         "bequest evaluate zoo:resnet56 --weights resnet56.safetensors --data test.npz --latency",
         "bequest evaluate out/ --model my_net.py:make --data images/ --limit 1000",
+        "bequest evaluate out/ --weights dense.safetensors --data test.npz --certify --eps 0.01",
     )
 )(evaluate)
 app.command(

@@ -30,6 +30,7 @@ def evaluate(
     device: options.Device = "cpu",
     base: options.Base = None,
     attack: options.Attack = None,
+    certify: options.Certify = False,
     eps: options.Eps = "0.01",
     json: options.Json = False,
 ) -> None:
@@ -40,6 +41,7 @@ def evaluate(
     import dataclasses
 
     from bequest import measure
+    from bequest.cli.certify import Certify
     from bequest.cli.measures import Measures
     from bequest.cli.models import open_model
     from bequest.cli.robust import Attack
@@ -52,9 +54,12 @@ def evaluate(
     with Output(json) as output:
         place = parse_device(device)
         given = options_given(context)
-        attacking = Attack.parse(attack, eps, given)
+        certifying = Certify.parse(certify, eps, model, data)
+        attacking = Attack.parse(attack, eps, given - {"--eps"} if certify else given)
         require_one(data, text, window, stride, given)
-        opened = open_model(model, weights=weights, base=base, device=place)
+        own, its_dense = certifying.weights(weights)
+        opened = open_model(model, weights=own, base=base, device=place)
+        dense = certifying.dense(opened, base, its_dense, place)
         form = opened.form.overridden(size, mean, std, window)
         example = form.example(place)
         measures = Measures.open(
@@ -71,6 +76,7 @@ def evaluate(
         attacked = {}
         if attacking is not None and measures.images is not None:
             attacked = attacking.run(opened.model, measures.images, form)
+        certified = certifying.run(opened, dense, measures.images, form)
         cost = measure.cost(opened.model, example)
         timing = timed([opened.model], example)[0] if latency else None
 
@@ -92,6 +98,7 @@ def evaluate(
             ]
         if attacking is not None:
             rows += attacking.rows(attacked)
+        rows += certifying.rows(certified)
         rows += [
             ("parameters", wording.count(cost.params)),
             ("MACs, one input", wording.count(cost.macs)),
@@ -112,6 +119,9 @@ def evaluate(
                 "perplexity": None if read is None else dataclasses.asdict(read),
                 "robustness": [
                     {"eps": size, **dataclasses.asdict(one)} for size, one in attacked.items()
+                ],
+                "certificates": [
+                    {"eps": size, **dataclasses.asdict(one)} for size, one in certified.items()
                 ],
                 "cost": dataclasses.asdict(cost),
                 "latency": None if timing is None else dataclasses.asdict(timing),

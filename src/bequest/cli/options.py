@@ -205,12 +205,22 @@ Attack = Annotated[
         help="Also count the images whose class small changes can't alter: fgsm, pgd, autoattack.",
     ),
 ]
+Certify = Annotated[
+    bool,
+    typer.Option(
+        "--certify",
+        rich_help_panel=_ROBUST,
+        help="Also prove for how many images the pruned network gives the dense one's class, "
+        "whatever changes by up to --eps. MODEL is a saved folder; --weights are then those of its "
+        "dense network.",
+    ),
+]
 Eps = Annotated[
     str,
     typer.Option(
         rich_help_panel=_ROBUST,
         metavar="E,E,...",
-        help="With --attack: the largest change of a pixel in 0..1.",
+        help="With --attack or --certify: the largest change of a pixel in 0..1.",
     ),
 ]
 Seed = Annotated[int, typer.Option(metavar="N", help="Of everything random.")]

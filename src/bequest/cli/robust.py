@@ -176,7 +176,7 @@ class Attack:
         """
         if attack is None:
             if "--eps" in given:
-                raise UsageError("--eps goes with --attack, e.g. --attack fgsm")
+                raise UsageError("--eps goes with --attack or --certify, e.g. --attack fgsm")
             return None
         if attack not in ATTACKS:
             raise UnknownNameError("attack", attack, ATTACKS)

@@ -1,0 +1,141 @@
+"""What the command line adds for certificates: ``evaluate --certify``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from bequest import robust
+from bequest.cli.inputs import InputForm
+from bequest.cli.models import Opened, open_model
+from bequest.cli.robust import as_read
+from bequest.cli.values import parse_numbers
+from bequest.data import ImageLoader
+from bequest.errors import UsageError
+from bequest.execution.progress import tracked
+from bequest.report import wording
+
+
+@dataclass(frozen=True)
+class Certified:
+    """What is proven of all images at one eps.
+
+    Attributes:
+        images: how many.
+        agreeing: of how many the pruned network provably gives the dense one's class, all over the
+            box.
+        change: the largest change of an output that is not excluded for an image, mean over images.
+        loose: operators that intervals alone pass, by place.
+        unbounded: operators behind which nothing is known.
+    """
+
+    images: int
+    agreeing: int
+    change: float
+    loose: tuple[str, ...]
+    unbounded: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Certify:
+    """The options of ``bequest evaluate`` that make it certify.
+
+    Attributes:
+        sizes: of the boxes around images, in pixels; none where it isn't asked for.
+    """
+
+    sizes: tuple[float, ...]
+
+    @classmethod
+    def parse(cls, asked: bool, eps: str, model: str, data: object) -> Certify:
+        """Checks what goes with it.
+
+        Raises:
+            UsageError: MODEL is no folder of a pruned network, there are no images, or an eps is
+                no number ≥ 0.
+        """
+        if not asked:
+            return cls(())
+        if not Path(model).is_dir():
+            raise UsageError(
+                "--certify compares a pruned network with its dense one: expected a folder that "
+                "bequest saved as MODEL"
+            )
+        if data is None:
+            raise UsageError("--certify looks around images: give --data")
+        sizes = parse_numbers(eps, "--eps", "numbers ≥ 0 such as 0.01,0.05")
+        if min(sizes) < 0:
+            raise UsageError(f"--eps: expected numbers ≥ 0, found {eps!r}")
+        return cls(sizes)
+
+    def weights(self, given: Path | None) -> tuple[Path | None, Path | None]:
+        """Of MODEL, and of the dense network of a saved folder, which holds its own."""
+        return (None, given) if self.sizes else (given, None)
+
+    def dense(
+        self, opened: Opened, base: str | None, weights: Path | None, device: torch.device
+    ) -> nn.Module | None:
+        """The dense network of a saved folder, as its plan names it; None where nobody asks.
+
+        Raises:
+            UsageError: nothing says which network it is, or its weights are missing.
+            ArtifactError: the weights file is damaged or for another network.
+        """
+        if not self.sizes:
+            return None
+        word = base or opened.dense or opened.spec
+        if Path(word).is_dir():
+            raise UsageError(
+                "--certify: the plan doesn't name the dense network; give it with --model, and its "
+                "weights with --weights"
+            )
+        return open_model(word, weights=weights, device=device).model
+
+    def run(
+        self, opened: Opened, dense: nn.Module | None, images: ImageLoader | None, form: InputForm
+    ) -> dict[float, Certified]:
+        """Eps → what is proven; pixels lie in 0..1."""
+        if dense is None or images is None:
+            return {}
+        ends = as_read(0.0, form), as_read(1.0, form)
+        return {size: self._at(size, dense, opened.model, images, ends) for size in self.sizes}
+
+    def _at(
+        self, size: float, dense: nn.Module, pruned: nn.Module, images: ImageLoader, ends: Any
+    ) -> Certified:
+        parts = [
+            robust.certify(dense, pruned, x, size * (ends[1] - ends[0]), ends)
+            for x, _ in tracked(images, f"certifying (eps {size:g})", images, True)
+        ]
+        agrees = [one.agrees for one in parts if one.agrees is not None]
+        change = torch.cat([torch.maximum(-one.lower, one.upper).flatten(1) for one in parts])
+        return Certified(
+            images=len(change),
+            agreeing=sum(int(one.sum()) for one in agrees),
+            change=float(change.amax(1).mean()),
+            loose=tuple(dict.fromkeys(place for one in parts for place in one.loose)),
+            unbounded=tuple(dict.fromkeys(place for one in parts for place in one.unbounded)),
+        )
+
+    def rows(self, found: dict[float, Certified]) -> list[tuple[str, str]]:
+        """For the table."""
+        rows = []
+        for size, one in found.items():
+            share = wording.percent(100 * one.agreeing / one.images)
+            rows += [
+                (
+                    f"certified agreement, eps {size:g}",
+                    f"{one.agreeing:,} of {one.images:,} ({share})",
+                ),
+                (f"certified change, eps {size:g}", f"at most {one.change:.4g} (mean over images)"),
+            ]
+        notes = {
+            "by intervals alone": [place for one in found.values() for place in one.loose],
+            "no bound is known behind": [p for one in found.values() for p in one.unbounded],
+        }
+        rows += [(name, ", ".join(dict.fromkeys(held))) for name, held in notes.items() if held]
+        return rows
