@@ -20,9 +20,9 @@ from bequest.graph.trace import Network, operator_of, place_of
 from bequest.robust.affine import Affine
 from bequest.robust.boxes import box_by_box, completed, over, ruled
 from bequest.robust.impact import fits, nothing_known, twin_of
-from bequest.robust.intervals import Interval
+from bequest.robust.intervals import ROUNDING, Interval
 from bequest.robust.lines import corner
-from bequest.robust.rows import Rows
+from bequest.robust.rows import Rows, magnitudes
 from bequest.robust.rules import Rule, rule_of
 from bequest.robust.rules.elementwise import ELEMENTWISE
 from bequest.robust.substitution import Pair
@@ -30,6 +30,9 @@ from bequest.robust.twins import Twin, Weights
 
 MEMORY = 2**24
 """Numbers in the rows of one value that are substituted together: 128 MiB in float64."""
+
+EFFORT = 2**29
+"""How many numbers the rows of one value may have for one box of inputs: beyond, intervals do."""
 
 
 class Bounds(Interpreter):
@@ -148,10 +151,14 @@ class Bounds(Interpreter):
         self.values[node] = twin_of(found, later, change)
 
     def change_of(self, node: fx.Node) -> Interval:
-        """What is known of the change of a value, met with what back-substitution says."""
-        x = self.values[node].difference
-        everywhere = torch.ones_like(x.lower, dtype=torch.bool)
-        return self._met(self.pair, node, x, everywhere, change=True)
+        """What is known of the change of a value, met with what back-substitution says.
+
+        As one would measure it: with the rounding of two values subtracted.
+        """
+        twin: Twin = self.values[node]
+        everywhere = torch.ones_like(twin.first.lower, dtype=torch.bool)
+        found = self._met(self.pair, node, twin.difference, everywhere, change=True)
+        return found.widened(ROUNDING * magnitudes(twin))
 
     def lead(self, node: fx.Node, winners: Tensor) -> Tensor:
         """By how much a class is ahead of all others in both networks, at least; (boxes,).
@@ -237,7 +244,8 @@ def apart(one: tuple[Bounds, fx.Node], other: tuple[Bounds, fx.Node]) -> Interva
         found = second.pair.at_inputs(onto, total + added)
         ends.append(found.expand(-1, len(x.lower)).T.reshape(x.lower.shape))
     upper, lower = ends
-    return x.meet(Interval(-lower, upper))
+    sizes = held.magnitude + later.magnitude
+    return x.meet(Interval(-lower, upper)).widened(ROUNDING * sizes)
 
 
 def _inputs(bounds: Bounds) -> list[fx.Node]:

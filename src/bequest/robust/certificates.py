@@ -14,14 +14,11 @@ from bequest.execution.copies import duplicate
 from bequest.execution.modes import in_plain_mode
 from bequest.graph.inputs import normalise_inputs, tensors_of, with_tensors
 from bequest.robust.aligned import Aligned, aligned, module_of_pruned
-from bequest.robust.bounds import Bounds, apart
+from bequest.robust.bounds import EFFORT, Bounds, apart
 from bequest.robust.impact import output_of
 from bequest.robust.inputs import InputRange, ends_of
-from bequest.robust.intervals import ROUNDING, Interval
+from bequest.robust.intervals import Interval
 from bequest.robust.radius import within
-
-EFFORT = 2**29
-"""How many numbers the rows of one value may have for one box of inputs: beyond, intervals do."""
 
 TOGETHER = 2**22
 """Numbers of all values of the boxes that are looked at together."""
@@ -171,14 +168,12 @@ def _examined(
         change = bounds[0].change_of(outputs[0])
     else:
         change = apart((bounds[0], outputs[0]), (bounds[1], outputs[1]))
-    before, after = bounds[0].values[outputs[0]].first, bounds[-1].values[outputs[-1]].second
-    sizes = before.magnitude + after.magnitude
     lead = torch.zeros(count, dtype=torch.float64, device=device)
     if winners is not None:
         ahead = [one.lead(end, winners) for one, end in zip(bounds, outputs, strict=True)]
         lead = torch.stack(ahead).amin(0)
     return _Examined(
-        change.widened(ROUNDING * sizes),  # as one would measure it: two outputs subtracted
+        change,
         lead,
         tuple(place for one in bounds for place in one.gaps),
         tuple(place for one in bounds for place in one.loose),

@@ -119,6 +119,7 @@ def prune(
             steps.append(Step(number + 1, run.removed, temperature, tuple(decisions), width))
             if callback is not None:
                 callback(steps[-1], duplicate(restored.model))
+        change = run.tightened(restored, change)
         before, after = (cost(one, example_inputs) for one in (run.subject.dense, restored.model))
     plan = Plan(
         architecture=fingerprint(model),

@@ -23,6 +23,7 @@ from bequest.graph.trace import named_tensors, trace
 from bequest.restorers.base import Attempt, Restored
 from bequest.restorers.srinivas2015sum import Sum
 from bequest.robust.annealing import Informed, Strategy, scores
+from bequest.robust.bounds import EFFORT, Bounds
 from bequest.robust.folding import folded
 from bequest.robust.impact import Values, certified_change, output_of, values
 from bequest.robust.inputs import InputRange, intervals_of, one_input
@@ -31,6 +32,7 @@ from bequest.robust.merging import Heirs, Layer
 from bequest.robust.records import Decision
 from bequest.robust.rules import rule_of
 from bequest.robust.shapes import as_replaced, dense_shaped
+from bequest.robust.twins import Weights
 from bequest.selection.bearing import try_out
 from bequest.selection.candidates import asked_for, held_by_output, is_classifier
 from bequest.selection.ratio import Ratio, kept_count
@@ -219,6 +221,24 @@ class Run:
         if isinstance(self.call.restorer, Sum):
             tensors = as_replaced(self.analysed, self.layers, self.dense, tensors)
         return certified_change(self.first, self._values(tensors))
+
+    def tightened(self, restored: Restored, change: Interval) -> Interval:
+        """The same met with what back-substitution says of the whole range, where it can."""
+        network = self.analysed.reading.network
+        sides = (
+            folded(self.analysed.reading, one) for one in (self.dense, self._current(restored))
+        )
+        pairs = zip(*(one.items() for one in sides), strict=True)
+        weights = {
+            name: Weights(first, first if torch.equal(first, second) else second)
+            for (name, first), (_, second) in pairs
+        }
+        boxes = [Interval(one.lower[None], one.upper[None]) for one in self.inputs]
+        with torch.no_grad():
+            bounds = Bounds(network, weights, 1, boxes[0].lower.device, EFFORT)
+            bounds.interpret(boxes)
+            found = bounds.change_of(output_of(network))
+        return change.meet(Interval(found.lower[0], found.upper[0]))
 
     def _current(self, restored: Restored) -> dict[str, Tensor]:
         chosen = [Chosen(layer.group, layer.alive) for layer in self.layers]
