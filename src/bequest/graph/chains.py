@@ -50,7 +50,7 @@ def bind(channels: Channels, group: Group, tensors: Mapping[str, Tensor]) -> Bou
         over norm and activation to layers, ``unit.obstacle`` says why and there are no feeds.
     """
     writes = [write for write in group.producers if write.weight is not None]
-    producers = tuple(_producer(channels, group, write, tensors) for write in writes)
+    producers = tuple(producer_of(channels, group, write, tensors) for write in writes)
     try:
         activation, feeds, consumers = _chain(channels, group, tensors)
         obstacle = None
@@ -60,14 +60,14 @@ def bind(channels: Channels, group: Group, tensors: Mapping[str, Tensor]) -> Bou
     return Bound(unit, feeds)
 
 
-def _producer(
+def producer_of(
     channels: Channels, group: Group, write: Write, tensors: Mapping[str, Tensor]
 ) -> Producer:
     """Rows of one layer, in the order of the group's channels; channels it lacks have zero rows."""
     assert write.weight is not None
-    rows = _places(channels.positions(group, write.labels), group.size, short=True)
+    rows = places(channels.positions(group, write.labels), group.size, short=True)
     weight = tensors[write.weight].detach().movedim(write.dim, 0).flatten(1)
-    norm = _norm_after(channels, write.node)
+    norm = norm_after(channels, write.node)
     return Producer(
         name=write.weight.removesuffix(".weight"),
         kind=write.kind,
@@ -77,7 +77,7 @@ def _producer(
     )
 
 
-def _places(positions: Index, size: int, *, short: bool = False) -> Index:
+def places(positions: Index, size: int, *, short: bool = False) -> Index:
     """Channel → its places: (n, t), from the channel of every index (−1: none of the group).
 
     Where channels have different numbers of places, missing ones are −1 (only if ``short``).
@@ -101,7 +101,8 @@ def _gather(tensor: Tensor, places: Index) -> Tensor:
     return gathered
 
 
-def _norm_after(channels: Channels, node: fx.Node) -> fx.Node | None:
+def norm_after(channels: Channels, node: fx.Node) -> fx.Node | None:
+    """The batch norm that reads a node's value."""
     roles = channels.reading.roles
     return next((user for user in node.users if roles.get(user) == "norm"), None)
 
@@ -142,12 +143,12 @@ def _chain(
     found: dict[str, tuple[Feed, Consumer]] = {}
     for read, path in met:
         assert read.weight is not None
-        columns = _places(channels.positions(group, read.labels), group.size)
+        columns = places(channels.positions(group, read.labels), group.size)
         weight = tensors[read.weight].detach().movedim(read.dim, 1)
         index = torch.from_numpy(columns).flatten().to(weight.device)
-        places = weight.index_select(1, index).double().reshape(len(weight), group.size, -1)
+        columns_of = weight.index_select(1, index).double().reshape(len(weight), group.size, -1)
         name = read.weight.removesuffix(".weight")
-        consumer = Consumer(name, places, path.padded or read.zero_padded)
+        consumer = Consumer(name, columns_of, path.padded or read.zero_padded)
         found[read.weight] = Feed(read, columns), consumer
     feeds, consumers = zip(*found.values(), strict=True)
     return functions.activation(met[0][1].function, tensors), feeds, consumers

@@ -185,7 +185,7 @@ def _require_answer(address: str) -> None:
             where = [] if address == "auto" else ["--address", address]
             words = [sys.executable, "-m", "ray.scripts.scripts", "health-check", *where]
             subprocess.run(
-                words, check=True, capture_output=True, timeout=2 * PATIENCE, env={**os.environ}
+                words, check=True, capture_output=True, timeout=PATIENCE, env={**os.environ}
             )
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise UsageError(_unanswered(address, error)) from error
