@@ -114,7 +114,7 @@ def test_the_target_keeps_its_share_of_the_scores(both):
 
 
 def test_the_rule_opens_a_wall(command):
-    example, names = examples()["sampling"], {"bequest": bequest}
+    example, names = examples()["turning"], {"bequest": bequest}
     names |= {"model": turned(), "example_inputs": X}
     assert not eval(example.python, names).walls
     line = example.line.replace("MODEL", f"{NETWORKS}:turned")

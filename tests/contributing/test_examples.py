@@ -15,7 +15,7 @@ import bequest
 from tests.contributing.networks import turned
 from tests.contributing.page import ROOT, examples
 
-WORKED = {"peak", "nearest", "bias", "scanned", "energy", "sampling", "mlp"}
+WORKED = {"peak", "nearest", "bias", "scanned", "energy", "turning", "mlp"}
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_restorer_by_walk_takes_twenty_lines():
 
 def test_without_its_rule_the_operator_is_a_wall():
     (wall,) = bequest.inspect(turned(), torch.zeros(2, 3, 6, 6)).walls
-    assert wall.startswith("grid_sampler")
+    assert wall.startswith("rot90")
 
 
 TRIES = """

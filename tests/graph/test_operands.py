@@ -35,6 +35,9 @@ class Joined(nn.Module):
 
 
 TIED: dict[str, Between] = {
+    "rolled along channels": lambda a, b, p, f: a.roll(1, 1) + b,
+    "flipped along channels": lambda a, b, p, f: a.flip(1) + b,
+    "parts of unequal size": lambda a, b, p, f: torch.cat(a.split(5, 1)[::-1], 1) + b,
     "clamp, both bounds": lambda a, b, p, f: torch.clamp(a, min=b, max=b + 1),
     "clamp, upper bound": lambda a, b, p, f: a.clamp(max=b),
     "clamp, parameter": lambda a, b, p, f: a.clamp(min=p) + b,
@@ -89,9 +92,7 @@ HELD: dict[str, Between] = {
     "batch norm with fixed statistics": lambda a, b, p, f: F.batch_norm(a, f, f.abs() + 1) + b,
     "difference along channels": lambda a, b, p, f: torch.diff(a, dim=1, prepend=b[:, :1]) + b,
     "sorted along channels": lambda a, b, p, f: a.sort(1).values + b,
-    "rolled along channels": lambda a, b, p, f: a.roll(1, 1) + b,
     "rolled whole": lambda a, b, p, f: a.roll(3) + b,
-    "flipped along channels": lambda a, b, p, f: a.flip(1) + b,
     "sums along channels": lambda a, b, p, f: a.cumsum(1) + b,
     "softmax over channels": lambda a, b, p, f: a.softmax(1) + b,
     "largest, with places": lambda a, b, p, f: a * a.max(1, keepdim=True).values + b,
@@ -99,7 +100,6 @@ HELD: dict[str, Between] = {
     "padded with neighbours": lambda a, b, p, f: (
         F.pad(a[:, None], (2, 2), mode="circular")[:, 0, 2:-2] + b
     ),
-    "parts of unequal size": lambda a, b, p, f: torch.cat(a.split(5, 1)[::-1], 1) + b,
     "taken in steps": lambda a, b, p, f: torch.cat([a[:, ::2], a[:, 1::2]], 1) + b,
 }
 """No channel can leave, as those of ``left`` depend on each other or on fixed ones."""

@@ -18,7 +18,8 @@ WIDTH_ATTRIBUTES = (
     | {f"config.{name}" for name in COUNTS}
     | frozenset(
         "in_channels out_channels groups in_features out_features embedding_dim num_embeddings "
-        "num_features num_channels num_groups normalized_shape num_parameters nx nf".split()
+        "num_features num_channels num_groups normalized_shape num_parameters nx nf input_size "
+        "hidden_size proj_size in1_features in2_features".split()
     )
 )
 """The attributes of modules that a plan may change."""

@@ -7,6 +7,7 @@ that write to a residual stream.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from bequest.graph.balances import divided
 from bequest.graph.ledger import Balance, Labels
 from bequest.graph.reading import Read, Reading, Write
 from bequest.graph.trace import place_of
@@ -127,7 +129,7 @@ def group(reading: Reading) -> Channels:
 def _frozen_channels(reading: Reading, channel_of: Index) -> dict[int, str]:
     """Channel → the first reason why it can't leave."""
     reasons: dict[int, str] = {}
-    for labels, reason in reading.ledger.frozen:
+    for labels, reason in reading.ledger.stuck(channel_of):
         for channel in np.unique(channel_of[labels]):
             reasons.setdefault(int(channel), reason)
     return reasons
@@ -139,7 +141,10 @@ def _marked(marks: list[Labels], channel_of: Index) -> set[int]:
 
 @dataclass
 class _Statements:
-    """What the rules said of the channels of one group, in order of execution."""
+    """What the rules said of the channels of one group, in order of execution.
+
+    ``channels`` are in the order of the producers' filters; ``division`` is that into blocks.
+    """
 
     writes: list[Write] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
@@ -147,42 +152,85 @@ class _Statements:
     norms: list[str] = field(default_factory=list)
     segments: list[Labels] = field(default_factory=list)
     balances: list[Balance] = field(default_factory=list)
+    channels: Index = field(default_factory=lambda: np.zeros(0, np.int64))
+    division: tuple[Index | None, str] = (None, "")
 
 
 def _gather(reading: Reading, channel_of: Index) -> list[_Statements]:
-    """Producers that share channels, and what else was said of these; each is looked at once."""
-    writes = [np.unique(channel_of[write.labels]) for write in reading.writes]
-    count = len(writes)
-    left = np.repeat(np.arange(count), [len(channels) for channels in writes])
-    right = count + np.concatenate([*writes, np.zeros(0, np.int64)])
-    size = count + int(channel_of.max(initial=-1)) + 1
-    edges = coo_array((np.ones(len(left), np.int8), (left, right)), (size, size))
-    component = connected_components(edges, directed=False)[1]
-    found: dict[int, _Statements] = {}
-    for write, home in zip(reading.writes, component[:count].tolist(), strict=True):
-        found.setdefault(home, _Statements()).writes.append(write)
+    """Producers that share channels or blocks of equal number, and what else was said of these.
 
-    def concerned(labels: Labels) -> list[_Statements]:
-        homes = np.unique(component[count + channel_of[labels]]).tolist()
-        return [found[home] for home in homes if home in found]
+    Where no division goes with all blocks, those give way that the code alone asks for: its splits
+    may be of unequal parts in a program. First those that several groups share, then all.
+    """
+    alone = _Homes(reading, channel_of, [])
+    balances = reading.ledger.balances
+    for shared in (True, False):
+        found = _Homes(reading, channel_of, balances).statements()
+        torn = [id(b) for one in found if one.division[1] for b in one.balances]
+        balances = [
+            one
+            for one in balances
+            if one.firm or id(one) not in torn or (shared and len(alone.of(one.labels)) < 2)
+        ]
+    return _Homes(reading, channel_of, balances).statements()
 
-    ledger = reading.ledger
-    for read in reading.reads:
-        for one in concerned(read.labels):
-            one.reads.append(read)
-    for labels, place in ledger.literals:
-        for one in concerned(labels):
-            one.literals.append(place)
-    for node, labels in reading.normalised.items():
-        for one in concerned(labels):
-            one.norms.append(place_of(node))
-    for labels in ledger.segments:
-        for one in concerned(labels):
-            one.segments.append(labels)
-    for balance in ledger.balances:
-        for one in concerned(balance.labels):
-            one.balances.append(balance)
-    return list(found.values())
+
+class _Homes:
+    """Which producers belong together: those that share a channel, or one of the balances.
+
+    Args:
+        reading: of the network.
+        channel_of: label → channel.
+        balances: those that keep producers together.
+    """
+
+    def __init__(self, reading: Reading, channel_of: Index, balances: Sequence[Balance]) -> None:
+        self._reading, self._channel_of, self._balances = reading, channel_of, balances
+        together = [write.labels for write in reading.writes] + [one.labels for one in balances]
+        channels = [np.unique(channel_of[labels]) for labels in together]
+        self._count = count = len(together)
+        left = np.repeat(np.arange(count), [len(some) for some in channels])
+        right = count + np.concatenate([*channels, np.zeros(0, np.int64)])
+        size = count + int(channel_of.max(initial=-1)) + 1
+        edges = coo_array((np.ones(len(left), np.int8), (left, right)), (size, size))
+        self._home = connected_components(edges, directed=False)[1]
+
+    def of(self, labels: Labels) -> list[int]:
+        """The homes of labels."""
+        found: list[int] = np.unique(self._home[self._count + self._channel_of[labels]]).tolist()
+        return found
+
+    def statements(self) -> list[_Statements]:
+        """What was said of the producers of each home, in order of execution."""
+        reading, ledger = self._reading, self._reading.ledger
+        found: dict[int, _Statements] = {}
+        for number, write in enumerate(reading.writes):
+            found.setdefault(int(self._home[number]), _Statements()).writes.append(write)
+
+        def concerned(labels: Labels) -> list[_Statements]:
+            return [found[home] for home in self.of(labels) if home in found]
+
+        for read in reading.reads:
+            for one in concerned(read.labels):
+                one.reads.append(read)
+        for labels, place in ledger.literals:
+            for one in concerned(labels):
+                one.literals.append(place)
+        for node, labels in reading.normalised.items():
+            for one in concerned(labels):
+                one.norms.append(place_of(node))
+        for labels in ledger.segments:
+            for one in concerned(labels):
+                one.segments.append(labels)
+        for balance in self._balances:
+            for one in concerned(balance.labels):
+                one.balances.append(balance)
+        for one in found.values():
+            order = np.concatenate([self._channel_of[write.labels] for write in one.writes])
+            _, first = np.unique(order, return_index=True)
+            one.channels = order[np.sort(first)]
+            one.division = divided(one.balances, self._channel_of, one.channels)
+        return list(found.values())
 
 
 def _group(
@@ -192,11 +240,9 @@ def _group(
     outputs: set[int],
     streams: set[int],
 ) -> Group:
-    order = np.concatenate([channel_of[write.labels] for write in said.writes])
-    _, first = np.unique(order, return_index=True)
-    channels = order[np.sort(first)]
+    channels = said.channels
     inside = {int(c) for c in channels}
-    blocks, conflict = _blocks(said.balances, channel_of, channels)
+    blocks, conflict = said.division
     fixed = np.array([c in reasons for c in channels])
     why = dict.fromkeys(reasons[int(c)] for c in channels if int(c) in reasons)
     if conflict:
@@ -228,53 +274,3 @@ def _name(write: Write) -> str:
         return write.node.name
     owner, _, attribute = write.weight.rpartition(".")
     return owner if attribute == "weight" and owner else write.weight
-
-
-def _blocks(
-    balances: list[Balance], channel_of: Index, channels: Index
-) -> tuple[Index | None, str]:
-    """Block number per channel from all the balances that meet the group.
-
-    Several balances agree when one of them, the finest, refines all others. A balance that reaches
-    beyond the group, or whose blocks no partition of the channels can keep equal, is a conflict:
-    its text says so.
-    """
-    found: list[Index] = []
-    for balance in balances:
-        counts = _counts(balance, channel_of, channels)
-        if counts.sum() < balance.labels.size:
-            return None, f"blocks of equal number reach beyond the group ({balance.place})"
-        if (counts == counts[0]).all():
-            continue  # every channel has as many places in each of the blocks: equal by itself
-        if ((counts > 0).sum(0) != 1).any():
-            return None, _not_one_block(balance, counts)
-        found.append(counts.argmax(0))
-    if not found:
-        return None, ""
-    finest = max(found, key=lambda partition: int(partition.max()))
-    for partition in found:
-        pairs = {(int(a), int(b)) for a, b in zip(finest, partition, strict=True)}
-        if len(pairs) > int(finest.max()) + 1:
-            places = ", ".join([balance.place for balance in balances][:2])
-            return None, f"two different divisions into equal blocks ({places})"
-    return finest, ""
-
-
-def _counts(balance: Balance, channel_of: Index, channels: Index) -> Index:
-    """How many places each channel has in each block: (blocks, n)."""
-    position = np.full(int(channel_of.max()) + 1, -1)
-    position[channels] = np.arange(len(channels))
-    at = position[channel_of[balance.labels]].reshape(balance.blocks, -1)
-    counts = np.zeros((balance.blocks, len(channels) + 1), np.int64)
-    np.add.at(counts, (np.arange(balance.blocks)[:, None], at), 1)  # strangers stand last
-    return counts[:, :-1]
-
-
-def _not_one_block(balance: Balance, counts: Index) -> str:
-    """Why channels that lie in several blocks, or in none, can't be kept equal in number."""
-    if (counts.sum(0) == 0).any():
-        return f"blocks of equal number cover the group in part ({balance.place})"
-    return (
-        f"its channels stand for places in several of the blocks that must stay equal in number "
-        f"({balance.place})"
-    )

@@ -42,11 +42,15 @@ class Layout:
 
 @dataclass(frozen=True)
 class Balance:
-    """Channels that fall into ``blocks`` blocks of equal size and must stay equal in number."""
+    """Channels that fall into ``blocks`` blocks of equal size and must stay equal in number.
+
+    It is ``firm`` where an operator asks for that, not the code alone.
+    """
 
     labels: Labels
     blocks: int
     place: str
+    firm: bool
 
 
 @dataclass
@@ -63,7 +67,8 @@ class Ledger:
     literals: list[tuple[Labels, str]] = field(default_factory=list)
     slots: dict[tuple[str, int], Labels] = field(default_factory=dict)
     segments: list[Labels] = field(default_factory=list)
-    _loose: set[int] = field(default_factory=set)
+    _held: list[tuple[Labels, str]] = field(default_factory=list)
+    _loose: list[tuple[int, int]] = field(default_factory=list)
 
     def fresh(self, size: int) -> Labels:
         """``size`` new labels."""
@@ -79,13 +84,18 @@ class Ledger:
 
     def loose(self, size: int) -> Labels:
         """``size`` new labels of a value that is repeated: any number of them will do."""
-        labels = self.fresh(size)
-        self._loose.update(labels.tolist())
-        return labels
+        self._loose.append((self.count, self.count + size))
+        return self.fresh(size)
 
     def is_loose(self, labels: Labels) -> bool:
         """Whether the labels stand for repetitions, which nothing holds in number."""
-        return bool(self._loose) and self._loose.issuperset(labels.ravel().tolist())
+        return bool(self._loose) and bool(self._among_loose(labels).all())
+
+    def _among_loose(self, labels: Labels) -> NDArray[np.bool_]:
+        first, end = np.array(self._loose).T
+        ahead = labels < end[np.searchsorted(first, labels, side="right") - 1]
+        among: NDArray[np.bool_] = ahead & (labels >= first[0])
+        return among
 
     def join(self, met: Sequence[Labels]) -> Labels:
         """Ties labels of the same dimension of several tensors; the first that aren't loose."""
@@ -95,8 +105,13 @@ class Ledger:
         return firm
 
     def hold(self, labels: Labels, reason: str) -> None:
-        """None of ``labels`` can leave, as they meet as many fixed ones; loose ones don't mind."""
-        if not self.is_loose(labels):
+        """None of ``labels`` can leave, as they meet as many fixed ones.
+
+        Loose ones don't mind, unless elsewhere they meet others, which then can't leave either.
+        """
+        if self.is_loose(labels):
+            self._held.append((labels.ravel(), reason))
+        else:
             self.freeze(labels, reason)
 
     def tie(self, left: Labels, right: Labels) -> None:
@@ -115,9 +130,9 @@ class Ledger:
         self.freeze(labels, reason)
         return labels
 
-    def balance(self, labels: Labels, blocks: int, place: str) -> None:
+    def balance(self, labels: Labels, blocks: int, place: str, *, firm: bool = True) -> None:
         """``labels`` fall into equal, consecutive ``blocks`` that must keep equal numbers."""
-        self.balances.append(Balance(labels, blocks, place))
+        self.balances.append(Balance(labels, blocks, place, firm))
 
     def segment(self, labels: Labels) -> None:
         """Not all of ``labels`` can leave: they are a tensor of their own somewhere."""
@@ -126,6 +141,19 @@ class Ledger:
     def literal(self, labels: Labels, place: str) -> None:
         """``labels`` pass a size that may be a constant in the code, which is to be tried out."""
         self.literals.append((labels.ravel(), place))
+
+    def stuck(self, channel_of: Labels) -> list[tuple[Labels, str]]:
+        """The labels that can't leave, with their reasons.
+
+        Args:
+            channel_of: label → channel.
+        """
+        if not self._held:
+            return self.frozen
+        firm = np.zeros(int(channel_of.max()) + 1, bool)
+        firm[channel_of[~self._among_loose(np.arange(len(channel_of)))]] = True
+        held = ((labels[firm[channel_of[labels]]], reason) for labels, reason in self._held)
+        return [*self.frozen, *((labels, reason) for labels, reason in held if len(labels))]
 
     def components(self) -> NDArray[np.int32]:
         """For every label the number of its channel: connected components of the ties."""

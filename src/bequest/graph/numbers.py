@@ -24,7 +24,7 @@ _COPIES = frozenset({"clone", "alias", "detach", "contiguous", "_to_copy", "lift
 _VIEWS = frozenset({"view", "_unsafe_view", "reshape", "_reshape_alias"})
 _PLANNED = frozenset(
     "slice split split_with_sizes chunk narrow as_strided convolution native_group_norm "
-    "native_layer_norm _fused_rms_norm group_norm unfold".split()
+    "native_layer_norm _fused_rms_norm group_norm unfold unsafe_split unsafe_chunk".split()
 )
 """Operators whose whole numbers are sizes or positions that follow the widths."""
 

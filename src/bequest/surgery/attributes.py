@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any
 
-from torch import fx, nn
+from torch import nn
 
 from bequest.graph.ledger import Layout
 from bequest.graph.trace import module_of, operator_of
@@ -35,7 +35,8 @@ HELD = (
     | HEAD_WIDTHS
     | frozenset(
         "attn_dim all_head_size key_attn_dim val_attn_dim key_dim val_dim value_dim inner_dim "
-        "embed_dim hidden_dim out_dim split_size split_sizes channel_splits split_indices".split()
+        "embed_dim hidden_dim out_dim hidden_size hidden_channels intermediate_size d_inner "
+        "split_size split_sizes channel_splits split_indices".split()
     )
 )
 """The same of numbers of heads or of channels."""
@@ -116,8 +117,7 @@ def _changes(cut: Cut) -> dict[str, dict[Size, set[_Met]]]:
         if operator_of(node) == "split_with_sizes":
             given: Any = node.args[1]
             sizes[tuple(given)].add(_Met(tuple(rewritten[1]), last=False))
-        for value in (node, node.args[0]):
-            assert isinstance(value, fx.Node)
+        for value in (node, *node.all_input_nodes[:1]):
             if isinstance(cut.channels.reading.layouts[value], Layout):
                 shape, left = value.meta["val"].shape, cut.shape(value)
                 for dim, (before, after) in enumerate(zip(shape, left, strict=True)):

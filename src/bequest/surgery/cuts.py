@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from torch import Tensor, fx, nn
@@ -29,12 +29,10 @@ def plan_surgery(cut: Cut, model: nn.Module) -> Surgery:
     """
     cuts = [*_grouped_cuts(cut), *_plain_cuts(cut), *training_cuts(cut)]
     sizes: Sizes = {(one.tensor, one.dim): len(one.keep) // one.blocks for one in cuts}
-    attributes = (
-        *_attributes(model, sizes),
-        *_bare_norms(cut, model),
-        *mend(cut, model),
-    )
-    return Surgery(tuple(cuts), attributes, ())
+    said = [*_attributes(model, sizes), *_bare_norms(cut, model)]
+    names = {(one.module, one.name) for one in said}
+    guessed = (one for one in mend(cut, model) if (one.module, one.name) not in names)
+    return Surgery(tuple(cuts), (*said, *guessed), ())
 
 
 def _plain_cuts(cut: Cut) -> Iterator[TensorCut]:
@@ -101,7 +99,26 @@ def _widths(name: str, module: nn.Module, sizes: Sizes) -> dict[str, int | tuple
         widths = {"normalized_shape": tuple(size("weight", dim) for dim in dims)}
     elif isinstance(module, nn.PReLU):
         widths = {"num_parameters": size("weight", 0)}
+    elif isinstance(module, nn.Bilinear):
+        named = enumerate(("out_features", "in1_features", "in2_features"))
+        widths = {attribute: size("weight", dim) for dim, attribute in named}
+    elif isinstance(module, nn.RNNBase | nn.RNNCellBase):
+        widths = _recurrent_widths(module, size)
     return widths
+
+
+def _recurrent_widths(
+    module: nn.Module, size: Callable[[str, int], int]
+) -> dict[str, int | tuple[int, ...]]:
+    """Those of a recurrent layer, or of a cell."""
+    if isinstance(module, nn.RNNCellBase):
+        return {"input_size": size("weight_ih", 1), "hidden_size": size("weight_hh", 1)}
+    projected = "weight_hr_l0" in module._parameters
+    return {
+        "input_size": size("weight_ih_l0", 1),
+        "hidden_size": size("weight_hr_l0" if projected else "weight_hh_l0", 1),
+        "proj_size": size("weight_hr_l0", 0) if projected else 0,
+    }
 
 
 def _bare_norms(cut: Cut, model: nn.Module) -> Iterator[Attribute]:

@@ -147,8 +147,8 @@ class _Writer:
         if name == "getitem" and isinstance(source, fx.Node) and operator_of(source) == _NORM:
             self._number[node] = self._number[source]
             return []
-        operator = _operator(node)
         rewritten = self._cut.literals(node)
+        operator = _operator(node, rewritten)
         args = [
             self._argument(arg) if i not in rewritten else self._size(node, i, rewritten[i])
             for i, arg in enumerate(node.args)
@@ -178,13 +178,13 @@ class _Writer:
 
     def _size(self, node: fx.Node, position: int, planned: Any) -> Any:
         """A size at its new width, in proportion to the batch where it follows it."""
-        if self._twins is None or operator_of(node) not in (*VIEWS, "expand"):
+        if self._twins is None or not isinstance(node.args[position], Sequence):
             return planned
-        here, there = node.meta["val"].shape, self._twins[node].meta["val"].shape
-        return [
-            size if one == other else self._samples(size)
-            for size, one, other in zip(planned, here, there, strict=True)
-        ]
+        shown = operator_of(node) in (*VIEWS, "expand")  # whose own sizes may be −1
+        both = (node, self._twins[node])
+        held: Any = [one.meta["val"].shape if shown else one.args[position] for one in both]
+        sizes = zip(planned, *held, strict=True)
+        return [size if one == other else self._samples(size) for size, one, other in sizes]
 
     def _proportional(self, node: fx.Node, args: list[Any], rewritten: Mapping[int, Any]) -> Any:
         """Other numbers that follow the batch size."""
@@ -230,8 +230,10 @@ def _constant(value: Any) -> Any:
     raise NotEmittable(f"a constant of the kind {type(value).__name__} has no form in a program")
 
 
-def _operator(node: fx.Node) -> str:
-    """The name of a node's operator in a program."""
+def _operator(node: fx.Node, rewritten: Mapping[int, Any]) -> str:
+    """The name of a node's operator in a program, at other widths."""
+    if operator_of(node) == "split" and isinstance(rewritten.get(1), list):
+        return "aten.split_with_sizes.default"
     if operator_of(node) == "getitem":
         return "getitem"
     if operator_of(node) in VIEWS:
@@ -279,12 +281,9 @@ def _filled(args: Sequence[Any], count: int) -> list[Any]:
 
 
 def _batch_size(network: Network) -> int:
-    first = next(
-        node
-        for node in network.nodes
-        if node.name in network.inputs and isinstance(node.meta["val"], Tensor)
-    )
-    return int(first.meta["val"].shape[0]) if first.meta["val"].ndim else 1
+    inputs = (node.meta["val"] for node in network.nodes if node.name in network.inputs)
+    first = next(value for value in inputs if isinstance(value, Tensor))
+    return int(first.shape[0]) if first.ndim else 1
 
 
 def _biases(pruned: nn.Module, network: Network) -> dict[str, str]:

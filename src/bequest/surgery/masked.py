@@ -21,9 +21,15 @@ from bequest.execution.paging import let_go
 from bequest.graph.groups import Channels
 from bequest.graph.interpreter import Interpreter
 from bequest.graph.ledger import Layout
-from bequest.graph.trace import named_tensors
+from bequest.graph.trace import named_tensors, operator_of
 from bequest.surgery.cut import Cut
 from bequest.surgery.operation import Surgery, TensorCut
+
+_SUMMING = frozenset(
+    "cdist cosine_similarity lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell "
+    "rnn_relu_cell".split()
+)
+"""Operators in which a channel of one operand counts although it is zero in another."""
 
 
 class Masked(Interpreter):
@@ -96,7 +102,10 @@ class Masked(Interpreter):
         self, node: fx.Node, value: Callable[[fx.Node], Any]
     ) -> tuple[list[Any], dict[str, Any]]:
         """Its operands and numbers, and the bias that its layer was given."""
-        args, kwargs = super().arguments(node, value)
+        if operator_of(node) in _SUMMING:
+            args, kwargs = super().arguments(node, lambda one: self._masked(one, value(one)))
+        else:
+            args, kwargs = super().arguments(node, value)
         weight: Any = node.args[1] if len(node.args) > 1 else None
         name = self.network.tensors.get(getattr(weight, "name", ""))
         if name in self._biases:

@@ -166,7 +166,7 @@ def _may_run(name: str, found: torch._ops.OpOverload) -> bool:
     if found._schema.is_mutable:
         return False
     if name in known_operators():
-        return True
+        return name != "repeat_interleave" or found._overloadname == "self_int"
     plain = name in PLAIN or torch.Tag.core in found.tags
     tensors = all(str(one.type) in ("Tensor", "List[Tensor]") for one in found._schema.returns)
     return plain and tensors and _DYNAMIC.isdisjoint(found.tags)

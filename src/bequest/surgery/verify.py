@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from bequest.errors import BequestError
+from bequest.graph.geometry import arguments
 from bequest.graph.ledger import Layout
 from bequest.graph.numbers import difference, same_operators
 from bequest.graph.trace import Network, operator_of, place_of, run_shapes, trace_shapes
@@ -71,7 +72,7 @@ def compare(cut: Cut, pruned: Network) -> str | None:
         operands = fx.map_arg(_constants(before, rewritten), lambda one: twins[sources[one]])
         if operands != fx.map_arg(_constants(after, rewritten), lambda one: origins[one]):
             return f"{place_of(before)} has other constants at other widths"
-        if operator_of(before) == "slice" and rewritten and _bounds(after) != rewritten:
+        if operator_of(before) in _POSITIONS and rewritten and _stated(after) != rewritten:
             return f"{place_of(before)} takes other positions than planned"
         value = after.meta.get("val")
         if isinstance(layouts[before], Layout) and isinstance(value, Tensor):
@@ -90,15 +91,20 @@ def _same_constants(dense: Network, pruned: Network) -> bool:
     )
 
 
-def _bounds(node: fx.Node) -> dict[int, int]:
-    """Dimension, start and end of a slice, as :meth:`Cut.literals` has them."""
-    source: Any
-    dim: Any
-    source, dim, first, last = (*node.args, None, None, None)[:4]
-    shape = source.meta["val"].shape
-    at = int(dim or 0) % len(shape)
-    start, stop, _ = slice(first, last).indices(shape[at])
-    return {1: at, 2: start, 3: stop}
+_POSITIONS = frozenset({"slice", "slice_scatter", "roll"})
+"""Operators at whose results' shapes one doesn't see which channels they took."""
+
+
+def _stated(node: fx.Node) -> dict[int, Any]:
+    """Which positions an operator takes, as :meth:`Cut.literals` has them."""
+    given: Any = arguments(node)
+    if operator_of(node) == "roll":
+        return {1: list(given["shifts"])}
+    shape = node.all_input_nodes[0].meta["val"].shape
+    at = int(given["dim"]) % len(shape)
+    start, stop, _ = slice(given["start"], given["end"]).indices(shape[at])
+    first = 1 if operator_of(node) == "slice" else 2
+    return {first: at, first + 1: start, first + 2: stop}
 
 
 def _constants(node: fx.Node, rewritten: Mapping[int, Any]) -> tuple[Any, ...]:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import numpy as np
-from torch import Tensor
+from typing import Any
 
+import numpy as np
+from torch import Tensor, fx
+
+from bequest.graph.geometry import arguments
 from bequest.graph.ledger import Layout
 from bequest.graph.rules.base import Step, rule
 from bequest.graph.rules.elementwise import partners
+from bequest.graph.rules.widths import Narrowed, widths
 
 _REDUCTIONS = (
-    "sum amax amin var std var_mean std_mean prod argmax argmin any all norm logsumexp"
+    "sum amax amin var std var_mean std_mean prod argmax argmin any all norm logsumexp median mode "
+    "kthvalue nanmean nansum nanmedian count_nonzero"
+).split()
+
+_MIXING = (
+    "cumsum cumprod cummax cummin logcumsumexp diff sort topk argsort fft_fft fft_ifft fft_rfft "
+    "fft_irfft fft_hfft fft_ihfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn fft_ifftn "
+    "fft_rfftn fft_irfftn fft_fftshift fft_ifftshift"
 ).split()
 
 
@@ -47,7 +58,7 @@ def extremum(step: Step) -> Layout | tuple[Layout, ...]:
 
 
 @rule("softmax", "_softmax", "log_softmax", "_log_softmax", role="join")
-@rule("cumsum", "cumprod", "diff", "flip", "roll", "sort", "topk", "argsort", role="join")
+@rule(*_MIXING, role="join")
 def along(step: Step) -> Layout | tuple[Layout, ...]:
     """An operator that mixes or moves the indices of some dimensions, none of the others."""
     layout = step.layout(step.operands()[0])
@@ -58,6 +69,72 @@ def along(step: Step) -> Layout | tuple[Layout, ...]:
     result = layout.with_dims(dims)
     value = step.node.meta["val"]
     return result if isinstance(value, Tensor) else (result,) * len(value)
+
+
+@rule("tril", "triu", role="join")
+def triangle(step: Step) -> Layout:
+    """The last two dimensions keep their places, on which the triangle depends."""
+    layout = step.layout(step.arg(0, "self"))
+    for labels in layout.dims[-2:]:
+        step.hold(labels, "is masked by its position")
+    return layout.with_dims((*layout.dims[:-2], None, None))
+
+
+@rule("diagonal", role="join")
+def diagonal(step: Step) -> Layout:
+    """Two dimensions become one, all of whose places stay."""
+    layout = step.layout(step.arg(0, "self"))
+    gone = {int(step.arg(i, f"dim{i - 1}", i - 2)) % len(layout.dims) for i in (2, 3)}
+    for dim in gone:
+        step.hold(layout.dims[dim], "is read along a diagonal")
+    kept = [labels for dim, labels in enumerate(layout.dims) if dim not in gone]
+    return layout.with_dims((*kept, None))
+
+
+@rule("flip", role="join")
+def flip(step: Step) -> Layout:
+    """Channels in the other order."""
+    layout = step.layout(step.arg(0, "self"))
+    turned = {int(dim) % step.ndim for dim in step.arg(1, "dims")}
+    return layout.with_dims(
+        labels if labels is None or dim not in turned else labels[::-1]
+        for dim, labels in enumerate(layout.dims)
+    )
+
+
+@rule("roll", role="join")
+def roll(step: Step) -> Layout:
+    """Indices go round; of channels, by as many as stay of those that come to the front."""
+    layout, shifts = step.layout(step.arg(0, "self")), step.arg(1, "shifts")
+    named = step.arg(2, "dims", [])
+    if not named:  # over all elements, row by row
+        for labels in layout.dims:
+            step.freeze(labels, "is mixed with its other channels")
+        return step.fixed()
+    dims = list(layout.dims)
+    for dim, shift in zip(named, shifts, strict=True):
+        labels = dims[dim]
+        if labels is not None:
+            step.ledger.literal(labels, step.place)
+            dims[dim] = np.roll(labels, shift)
+    return layout.with_dims(dims)
+
+
+@widths("roll")
+def by_how_many(node: fx.Node, narrowed: Narrowed) -> dict[int, Any]:
+    """By how many places each dimension is rolled: what stays of the part that comes in front."""
+    source, given = node.args[0], arguments(node)
+    assert isinstance(source, fx.Node)
+    layout = narrowed.layout(source)
+    assert isinstance(layout, Layout)
+    if not any(layout.dims[dim] is not None for dim in given["dims"]):
+        return {}
+    shifts = []
+    for dim, shift in zip(given["dims"], given["shifts"], strict=True):
+        labels = layout.dims[dim]
+        ahead = None if labels is None else labels[len(labels) - shift % len(labels) :]
+        shifts.append(shift if ahead is None else int((~narrowed.gone(ahead)).sum()))
+    return {1: shifts}
 
 
 def _dims(step: Step, rank: int) -> list[int]:

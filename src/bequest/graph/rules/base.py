@@ -204,7 +204,7 @@ def wall(step: Step) -> Layout | tuple[Layout, ...]:
         for one in layout if isinstance(layout, tuple) else (layout,):
             for labels in one.dims:
                 step.freeze(labels, "meets an operator without a rule")
-                met = met or labels is not None
+                met = met or not (labels is None or step.ledger.is_loose(labels))
     if met:
         step.reading.walls.append(step.place)
     value = step.node.meta.get("val")

@@ -11,14 +11,17 @@ from bequest.graph.ledger import Labels, Layout
 from bequest.graph.rules.base import Step, rule, wall
 from bequest.graph.trace import operator_of
 
-_HOMOGENEOUS = frozenset({"relu", "leaky_relu", "prelu", "mul", "div", "abs", "neg"})
+_HOMOGENEOUS = frozenset(
+    "relu leaky_relu prelu mul multiply div divide true_divide abs absolute neg negative".split()
+)
 
 _ACTIVATIONS = (
     "relu relu6 hardtanh leaky_relu elu selu celu gelu silu mish sigmoid hardsigmoid hardswish "
-    "tanh softplus log_sigmoid log_sigmoid_forward threshold hardshrink softshrink logit abs neg "
-    "exp expm1 exp2 log log1p log2 log10 sqrt rsqrt reciprocal square sin cos tan asin acos atan "
-    "sinh cosh asinh acosh atanh erf erfc round floor ceil trunc sign sgn frac nan_to_num "
-    "bitwise_not logical_not isnan isinf"
+    "tanh softplus log_sigmoid log_sigmoid_forward threshold hardshrink softshrink logit abs "
+    "absolute neg negative exp expm1 exp2 log log1p log2 log10 sqrt rsqrt reciprocal square sin "
+    "cos tan asin acos atan arcsin arccos arctan sinh cosh asinh acosh atanh erf erfc erfinv "
+    "lgamma digamma i0 sinc deg2rad rad2deg round floor ceil trunc fix sign sgn frac nan_to_num "
+    "bitwise_not logical_not isnan isinf isfinite"
 ).split()
 
 _IDENTITIES = (
@@ -28,15 +31,15 @@ _IDENTITIES = (
 _DROPOUTS = "dropout alpha_dropout feature_dropout native_dropout".split()
 
 _PARTNERS = (
-    "add sub rsub mul div floor_divide remainder fmod maximum minimum pow atan2 clamp clamp_min "
-    "clamp_max masked_fill lerp addcmul addcdiv eq ne lt le gt ge logical_and logical_or "
-    "logical_xor bitwise_and bitwise_or bitwise_xor __and__ __or__ __xor__ copy xlogy hypot"
+    "add sub subtract rsub mul multiply div divide true_divide floor_divide remainder fmod maximum "
+    "minimum fmax fmin pow float_power atan2 clamp clip clamp_min clamp_max masked_fill lerp "
+    "addcmul addcdiv eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or "
+    "bitwise_xor __and__ __or__ __xor__ copy xlogy hypot logaddexp logaddexp2 heaviside copysign"
 ).split()
 
-_CREATIONS = "zeros_like ones_like full_like empty_like rand_like randn_like bernoulli".split()
-_CONSTANTS = (
-    "zeros ones full arange empty linspace eye scalar_tensor new_zeros new_ones new_full".split()
-)
+_SUMS = frozenset({"add", "sub", "subtract", "rsub"})
+
+_CREATIONS = "zeros_like ones_like full_like empty_like rand_like randn_like bernoulli fill".split()
 
 
 def is_homogeneous(activation: fx.Node) -> bool:
@@ -91,13 +94,6 @@ def assertion(step: Step) -> Layout:
     return Layout((), step.place)
 
 
-@rule(*_CONSTANTS, role="join")
-def constant(step: Step) -> Layout:
-    """A tensor made by the code has the size that stands in the code."""
-    step.ignore(step.operands())
-    return step.fixed()
-
-
 @rule(*_PARTNERS, role="elementwise")
 def partners(step: Step) -> Layout:
     """Element by element with other tensors: all sides must lose the same channels.
@@ -110,7 +106,7 @@ def partners(step: Step) -> Layout:
         once = sum(argument is operands[0] for argument in step.node.args) == 1
         step.reading.roles[step.node] = "activation" if once else "elementwise"
     layout = broadcast(step, operands, [step.layout(operand) for operand in operands])
-    if str(step.node.target).split(".")[1] in ("add", "sub", "rsub"):
+    if operator_of(step.node) in _SUMS:
         varying = [one for one in operands if one not in step.reading.steady]
         step.ledger.streams.extend(_added_into(step, varying, layout))
     return layout

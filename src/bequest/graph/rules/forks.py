@@ -85,7 +85,7 @@ def _read(network: Network, parts: Mapping[fx.Node, int]) -> Reading:
 def _ranks(reading: Reading) -> dict[fx.Node, _Rank]:
     """View → how good its choice is: heads that can leave, anything that can leave, how many."""
     channel_of = reading.ledger.components().astype(np.int64)
-    frozen = _channels(channel_of, (labels for labels, _ in reading.ledger.frozen))
+    frozen = _channels(channel_of, (labels for labels, _ in reading.ledger.stuck(channel_of)))
     heads = _channels(channel_of, reading.ledger.batches)
 
     def rank(fork: Fork) -> _Rank:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import fx
 
 from bequest.graph.ledger import Labels, Layout
 from bequest.graph.rules.base import Step, rule
-from bequest.graph.rules.elementwise import aligned
+from bequest.graph.rules.elementwise import agreed, aligned
 
 
 @rule("select", role="join")
@@ -37,13 +39,45 @@ def index_select(step: Step) -> Layout:
     return layout.with_dims((*layout.dims[:dim], None, *layout.dims[dim + 1 :]))
 
 
-@rule("gather", "take_along_dim", role="join")
-def gather(step: Step) -> Layout:
+@rule("take_along_dim", role="join")
+def take_along_dim(step: Step) -> Layout:
     """Entries at the places of an index tensor: what both have stays whole."""
     for operand in step.operands():
         for labels in step.layout(operand).dims:
             _whole(step, labels)
     return step.fixed()
+
+
+@rule("gather", role="join")
+def gather(step: Step) -> Layout:
+    """Entries of a dimension at the places that an index tensor says, each in its own channel."""
+    return beside(step, [step.arg(0, "self"), step.arg(2, "index")], int(step.arg(1, "dim")))
+
+
+@rule("scatter", "scatter_add", "scatter_reduce", role="join")
+def scatter(step: Step) -> Layout:
+    """Entries written to a dimension at the places that an index tensor says; as ``gather``."""
+    return beside(step, step.operands(), int(step.arg(1, "dim")))
+
+
+def beside(step: Step, operands: Sequence[fx.Node], dim: int) -> Layout:
+    """Tensors side by side, of which one dimension is looked up: it stays whole in all of them.
+
+    Where they differ in size along another, the smaller lies at the beginning of the larger.
+    """
+    layouts = [step.layout(operand) for operand in operands]
+    dims: list[Labels | None] = []
+    for at in range(step.ndim):
+        met = [layout.dims[at] for layout in layouts]
+        sizes = {int(operand.meta["val"].shape[at]) for operand in operands}
+        if at == dim % step.ndim or len(sizes) > 1:
+            for labels in met:
+                step.hold(labels, "is looked up by index")
+            dims.append(None)
+            continue
+        held = [labels for labels in met if labels is not None]
+        dims.append(agreed(step, held, step.place if len(held) < len(met) else None))
+    return layouts[0].with_dims(dims)
 
 
 @rule("index", role="join")

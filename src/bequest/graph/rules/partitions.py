@@ -40,7 +40,7 @@ def partition(
     width = len(parts[0])
     equal = alone and all(len(part) == width for part in parts)
     if equal and len(labels) % width == 0 and start % width == 0:
-        step.ledger.balance(labels, len(labels) // width, step.place)
+        step.ledger.balance(labels, len(labels) // width, step.place, firm=False)
     for part in parts:
         step.ledger.segment(part)
     step.ledger.literal(labels, step.place)

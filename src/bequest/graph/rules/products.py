@@ -106,6 +106,60 @@ def einsum(step: Step) -> Layout:
     return _contract(step, factors, output)
 
 
+@rule("cdist", role="join")
+def distances(step: Step) -> Layout:
+    """Between all rows of one tensor and all of another: a sum over what they have in common."""
+    first, second = step.arg(0, "x1"), step.arg(1, "x2")
+    batch = "abcdefgh"[: step.ndim - 2]
+    return _contract(
+        step,
+        [
+            _aligned(node, step.layout(node), f"{batch}{row}k")
+            for node, row in ((first, "n"), (second, "m"))
+        ],
+        f"{batch}nm",
+        weights=[],
+    )
+
+
+@rule("cosine_similarity", role="join")
+def cosine_similarity(step: Step) -> Layout:
+    """A product summed over a dimension, by the norms along it: both factors lose the same."""
+    nodes = [step.arg(0, "x1"), step.arg(1, "x2")]
+    rank = max(len(node.meta["val"].shape) for node in nodes)
+    letters = "abcdefghijklmn"[:rank]
+    summed = letters[int(step.arg(2, "dim", 1)) % rank]
+    factors = [_aligned(node, step.layout(node), letters) for node in nodes]
+    _summed_over(step, summed, factors)
+    return _contract(step, factors, letters.replace(summed, ""), weights=[])
+
+
+def _summed_over(step: Step, letter: str, factors: Sequence[_Factor]) -> None:
+    """Holds a dimension that one factor repeats along it: its norm counts every repetition."""
+    met = [factor.at(letter) for factor in factors if letter in factor.letters]
+    if len({size for _, size in met}) > 1 or len(met) < len(factors):
+        for labels, _ in met:
+            step.freeze(labels, "is summed over")
+
+
+@rule("bilinear", role="join")
+def bilinear(step: Step) -> Layout:
+    """y_o = Σ x_i·W_oij·z_j + b_o: reads two sets of channels and writes a third."""
+    first, second, weight, bias = (step.arg(i, "") for i in range(4))
+    batch = "abcdefgh"[: step.ndim - 1]
+    factors = [_factor(step, first, f"{batch}x"), _factor(step, second, f"{batch}z")]
+    result = _contract(step, [*factors, _factor(step, weight, "oxz")], f"{batch}o", weights=[])
+    rows = result.dims[-1]
+    if rows is None:
+        return result
+    if isinstance(bias, fx.Node):
+        own = step.layout(bias).dims[0]
+        step.ledger.tie(rows, rows if own is None else own)
+    names = step.tensor_name(weight), step.tensor_name(bias)
+    step.reading.writes.append(Write(step.node, "linear", *names, 0, rows, 1))
+    return result
+
+
 @rule("scaled_dot_product_attention", role="join")
 def attention(step: Step) -> Layout:
     """softmax(q·kᵀ·scale + mask)·v, each (..., heads, tokens, width); heads leave as a whole.

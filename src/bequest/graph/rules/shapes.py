@@ -13,7 +13,6 @@ from bequest.graph.reading import Fork
 from bequest.graph.rules.base import Step, rule, wall
 from bequest.graph.rules.elementwise import agreed
 from bequest.graph.rules.partitions import in_unequal_parts, partition
-from bequest.graph.trace import operator_of
 
 
 @rule("view", "_unsafe_view", "reshape", "flatten", "unflatten", role="linear")
@@ -126,10 +125,7 @@ def slices(step: Step) -> Layout:
 
 @rule("split", "split_with_sizes", "chunk", "tensor_split", role="linear")
 def split(step: Step) -> tuple[Layout, ...]:
-    """Consecutive parts; equal parts keep equal numbers, unequal ones at least one channel each.
-
-    Where the code gives one size for all parts, only equal ones can shrink alike.
-    """
+    """Consecutive parts; equal parts keep equal numbers, unequal ones at least one channel each."""
     layout = step.layout(step.operands()[0])
     dim = int(step.arg(2, "dim", 0)) % len(layout.dims)
     widths = [value.shape[dim] for value in step.node.meta["val"]]
@@ -139,9 +135,7 @@ def split(step: Step) -> tuple[Layout, ...]:
         cut = np.split(labels, np.cumsum(widths)[:-1])
         parts = [part if len(part) else None for part in cut]
         filled = [part for part in cut if len(part)]
-        if len(set(widths)) > 1 and operator_of(step.node) != "split_with_sizes":
-            step.freeze(labels, "is split into parts of unequal size")
-        elif len(filled) > 1:
+        if len(filled) > 1:
             partition(step, labels, 0, filled)
     return tuple(
         layout.with_dims((*layout.dims[:dim], part, *layout.dims[dim + 1 :])) for part in parts

@@ -65,13 +65,14 @@ def shape(node: fx.Node, narrowed: Narrowed) -> dict[int, Any]:
 
 @widths("split", "split_with_sizes")
 def parts(node: fx.Node, narrowed: Narrowed) -> dict[int, Any]:
-    """The size of all parts, or of each."""
+    """The size of each part; of all parts where one number says it, before and after."""
     dim = int(arguments(node)["dim"]) % int(node.meta["val"][0].ndim)
     sizes = [one[dim] for one in narrowed.shapes(node)]
-    return {1: sizes if operator_of(node) == "split_with_sizes" else sizes[0]}
+    one_size = len(set(sizes[:-1])) < 2 and sizes[-1] <= sizes[0]
+    return {1: sizes[0] if operator_of(node) == "split" and one_size else sizes}
 
 
-@widths("slice")
+@widths("slice", "slice_scatter")
 def bounds(node: fx.Node, narrowed: Narrowed) -> dict[int, Any]:
     """Dimension, start and end, counted in channels that stay."""
     source, given = node.args[0], arguments(node)
@@ -84,7 +85,12 @@ def bounds(node: fx.Node, narrowed: Narrowed) -> dict[int, Any]:
         return {}
     start, stop, _ = slice(given["start"], given["end"]).indices(len(labels))
     stays = ~narrowed.gone(labels)
-    return {1: dim, 2: int(stays[:start].sum()), 3: int(stays[:stop].sum())}
+    first = 1 if operator_of(node) == "slice" else 2  # behind the tensor that is written
+    return {
+        first: dim,
+        first + 1: int(stays[:start].sum()),
+        first + 2: int(stays[:stop].sum()),
+    }
 
 
 @widths("layer_norm", "native_layer_norm", "rms_norm")
