@@ -31,7 +31,13 @@ class Call(Policy):
 
     @classmethod
     def checked(
-        cls, *, restorer: Any, data: Any = None, outputs: Any = None, **policy: Any
+        cls,
+        *,
+        restorer: Any,
+        effort: str | None = None,
+        data: Any = None,
+        outputs: Any = None,
+        **policy: Any,
     ) -> Call:
         """Checks the arguments of :func:`bequest.prune` and resolves names to config objects.
 
@@ -40,6 +46,7 @@ class Call(Policy):
         """
         arguments = checked(**policy)
         method = config.resolve("restorer", restorer, Restorer)
+        method = method if effort is None else method.at(effort)
         results = _checked_outputs(outputs)
         call = cls(**arguments, restorer=method, data=resolved(data), outputs=results)
         if call.reads_inputs:

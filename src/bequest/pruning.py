@@ -128,6 +128,7 @@ def prune(
     criterion: str | Criterion = "l2",
     scope: Scope = "group",
     restorer: str | Restorer = "regression",
+    effort: str | None = None,
     data: Data = None,
     outputs: Sequence[str | int] | None = None,
     round_to: int = 8,
@@ -157,6 +158,8 @@ def prune(
         criterion: who leaves; a name or a config object.
         scope: channels are ranked within their "group", or over all groups ("global").
         restorer: what they leave behind; a name or a config object.
+        effort: of the restorer "regression": "quick", "default" or "long", which makes more and
+            better inputs and takes more steps, for about ten times the time. None = its own.
         data: inputs for what looks at inputs: the restorer "regression", the criteria "obs" and
             "mutual-information", a target. Batches of real, unlabelled ones; or what makes them, a
             name or a config object of :mod:`bequest.calibration.inputs`, such as
@@ -190,6 +193,7 @@ def prune(
         criterion=criterion,
         scope=scope,
         restorer=restorer,
+        effort=effort,
         data=data,
         outputs=outputs,
         round_to=round_to,

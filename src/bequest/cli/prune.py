@@ -74,6 +74,13 @@ def prune(
             "regression where none is named, sum with --strategy.",
         ),
     ] = None,
+    effort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORD",
+            help="Of the restorer regression: quick, default or long (about ten times the time).",
+        ),
+    ] = None,
     groups: options.Groups = "inner",
     outputs: Annotated[
         str | None,
@@ -134,7 +141,7 @@ def prune(
         single = single_weights(sparsity, mask, recover, skip, seed, given)
         hugging_face = parse_out(out, saved_as, given)
         settings = Settings(
-            *(groups, scope, round_to, seed, hugging_face),
+            *(groups, scope, round_to, seed, hugging_face, effort),
             outputs=None if outputs is None else parse_names(outputs, "--outputs"),
         )
         shares = None if ratio is None else parse_ratio(ratio)

@@ -27,6 +27,7 @@ from bequest.robust.annealing import Informed
 from bequest.selection.ratio import Ratio
 
 _REPLACED = (
+    "--effort",
     *("--target", "--sparsity", "--calibrate", "--criterion", "--scope", "--round-to"),
     "--outputs",
 )

@@ -42,6 +42,7 @@ class Settings:
     round_to: int
     seed: int
     uniform: bool = False
+    effort: str | None = None
     outputs: tuple[str, ...] | None = None
 
     def check(

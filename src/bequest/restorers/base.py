@@ -101,6 +101,17 @@ class Restorer(Method, ABC):
         """Where inputs come from if nobody gives any."""
         return Synthetic()
 
+    def at(self, effort: str) -> Restorer:
+        """The same with another effort.
+
+        Raises:
+            UsageError: it has but one.
+        """
+        raise UsageError(
+            f"effort: '{self.name}' always takes the same; leave effort={effort!r} out, or take "
+            "restorer='regression'"
+        )
+
     @abstractmethod
     def restore(self, attempt: Attempt) -> Restored:
         """The network without the channels that leave, and what they left behind.

@@ -14,7 +14,7 @@ Gram of x. Centring the ridge on W₀ makes it harmless: nothing pruned upstream
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -22,12 +22,14 @@ from torch import Tensor, nn
 from bequest.calibration.inputs import Source, Synthetic
 from bequest.calibration.inputs.asked import Data, samples_from
 from bequest.calibration.inputs.base import macs_of_one
+from bequest.calibration.inputs.effort import effort_of
 from bequest.calibration.inputs.synthetic import PASSES
 from bequest.calibration.patches import as_weight
 from bequest.calibration.samples import Samples
 from bequest.calibration.subject import Subject
 from bequest.config import later, register
 from bequest.errors import UsageError
+from bequest.restorers.base import Restorer
 from bequest.restorers.by_walk import ByWalk
 from bequest.restorers.normal_equations import Solution, solve
 from bequest.restorers.refine import BATCH
@@ -52,6 +54,8 @@ class Regression(ByWalk):
             (:mod:`bequest.restorers.refine`). None = as many as :data:`REFINING`
             multiply-accumulates allow, at most :data:`MOST_STEPS`, and none where that is less than
             :data:`FEWEST_STEPS` or tokens are made up; 0 = the closed form alone.
+        effort: "quick", "default" or "long": by how much fewer or more images and steps there are,
+            of inversion and of refinement, where nobody says how many.
         bias: "add" or "keep": whether layers without a bias may be given one. None = "keep" for
             classes of transformers, whose configuration couldn't say it. Layers that get none are
             fitted without intercept.
@@ -66,6 +70,7 @@ class Regression(ByWalk):
     ridge: float = 1e-2
     refine: int | None = later(None)
     bias: str | None = later(None)
+    effort: str = later("default")
 
     def __post_init__(self) -> None:
         self.inputs()  # which checks its fields
@@ -80,7 +85,11 @@ class Regression(ByWalk):
 
     def inputs(self) -> Source:
         """What makes the inputs up where no data is given."""
-        return Synthetic(self.images, self.source, self.value_range, self.inversion)
+        return Synthetic(self.images, self.source, self.value_range, self.inversion, self.effort)
+
+    def at(self, effort: str) -> Restorer:
+        """The same with another effort."""
+        return replace(self, effort=effort)
 
     def steps(self, subject: Subject) -> int:
         """Of refinement: those asked for, or what is affordable."""
@@ -88,8 +97,9 @@ class Regression(ByWalk):
             return self.refine
         if subject.samples is not None and subject.samples.tokens_alone:
             return 0
+        effort = effort_of(self.effort)
         each = PASSES * BATCH * macs_of_one(subject.dense, subject.inputs)
-        steps = min(MOST_STEPS, REFINING // each)
+        steps = min(int(effort.refinement * MOST_STEPS), int(effort.macs * REFINING) // each)
         return steps if steps >= FEWEST_STEPS else 0
 
     def refit(self, seen: Seen) -> Change:

@@ -90,9 +90,14 @@ class Source(config.Method, ABC):
         return {"source": config.to_json(self)}
 
 
-def affordable(each: int) -> int:
-    """How many inputs, in whole chunks, are looked at where nobody says it; each costs MACs."""
-    chunks = -(-max(FEWEST, BUDGET // each) // CHUNK)
+def affordable(each: int, times: float = 1) -> int:
+    """How many inputs, in whole chunks, are looked at where nobody says it.
+
+    Args:
+        each: multiply-accumulates of an input.
+        times: as many as by default, where that is less than :data:`MOST`.
+    """
+    chunks = -(-int(times * max(FEWEST, BUDGET // each)) // CHUNK)
     return min(MOST, chunks * CHUNK)
 
 

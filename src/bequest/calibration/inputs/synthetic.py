@@ -13,6 +13,7 @@ from bequest.calibration import samples
 from bequest.calibration.inputs.author import CannotWriteError
 from bequest.calibration.inputs.base import Source, affordable, macs_of_one
 from bequest.calibration.inputs.batching import Batching
+from bequest.calibration.inputs.effort import effort_of
 from bequest.calibration.inputs.images import Drawing, Range
 from bequest.calibration.inputs.inverted import inverted
 from bequest.calibration.inputs.leaves import dead_leaves
@@ -20,7 +21,7 @@ from bequest.calibration.inputs.noise import pink_noise, white_noise
 from bequest.calibration.inputs.told import as_told
 from bequest.calibration.inputs.written import Written
 from bequest.calibration.samples import Samples
-from bequest.config import register
+from bequest.config import later, register
 from bequest.errors import UnknownNameError, UsageError
 from bequest.execution.devices import device_of
 from bequest.execution.precision import working_dtype
@@ -59,14 +60,18 @@ class Synthetic(Source):
             or, where it has none, to its classes (:mod:`bequest.calibration.inputs.inverted`); each
             takes a forward and a backward pass. None = 12, and down to 3 where all of them together
             take more than :data:`EFFORT` multiply-accumulates.
+        effort: "quick", "default" or "long": by how much there are fewer or more images and steps
+            where nobody says how many (:mod:`bequest.calibration.inputs.effort`).
     """
 
     images: int | None = None
     source: str = "leaves"
     value_range: Range = None
     inversion: int | None = None
+    effort: str = later("default")
 
     def __post_init__(self) -> None:
+        effort_of(self.effort)
         for name, least in (("images", 1), ("inversion", 0)):
             value = getattr(self, name)
             if value is None:
@@ -105,10 +110,11 @@ class Synthetic(Source):
         count, steps = self.images, self.inversion
         if count is None or steps is None:
             each = macs_of_one(model, example_inputs)
-            count = count or affordable(each)
+            effort = effort_of(self.effort)
+            count = count or affordable(each, effort.images)
             if steps is None:
-                bearable = EFFORT // (PASSES * count * each)
-                steps = min(MOST_STEPS, max(FEWEST_STEPS, bearable))
+                bearable = int(effort.macs * EFFORT) // (PASSES * count * each)
+                steps = min(int(effort.inversion * MOST_STEPS), max(FEWEST_STEPS, bearable))
         made = synthesise(model, example_inputs, count, self.source, self.value_range, seed)
         made = as_told(model, made, example_inputs, self.value_range)
         return inverted(model, made, example_inputs, steps, self.value_range, seed, show=show)
