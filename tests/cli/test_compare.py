@@ -78,7 +78,7 @@ def test_files_hold_every_cell(run, net, images, form, tmp_path):
         *2 * ["none", "merge", "lbyl", "regression"],
     ]
     assert {row["images"] for row in rows} == {"60"}
-    assert page.read_text().count("<svg") == 3  # curves for two criteria, layers once
+    assert page.read_text().count("<svg") == 3  # MACs, parameters, layers
 
     second = run(*shared, "--json", "-o", document)
     written = json.loads(document.read_text())

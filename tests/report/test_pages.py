@@ -102,7 +102,7 @@ def test_shares_that_are_left(comparison):
 def test_a_comparison_is_on_its_page(comparison):
     html = comparison_page(comparison, "A note.")
     page = read(html)
-    assert page.tags.count("svg") == 2
+    assert page.tags.count("svg") == 3  # MACs, parameters, layers
     assert page.loaded == []
     assert "A note." in html
     assert "93.75 %" in html

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import replace
+from typing import Any
 
 from bequest.artifact.plan import Refusal
 from bequest.report import wording
-from bequest.report.figures import Bar, curves, layers
+from bequest.report.figures import Bar, layers
+from bequest.report.numbered import Numbered, lines_of, method_of
 from bequest.report.page import Page, Picture, Section, Table, render
+from bequest.report.tradeoff import Cost, tradeoff
 from bequest.sweeping import Cell, Comparison, Sweep
 
 
@@ -60,13 +62,14 @@ def cost_rows(comparison: Comparison, criterion: str) -> list[list[str]]:
 
 
 def sweep_page(sweep: Sweep, *notes: str) -> str:
-    """Curves, bars and tables of every network as one HTML page.
+    """Pictures and tables of every network as one HTML page; methods can be left out, cells opened.
 
     Args:
         sweep: what was measured.
         notes: further lines under the title.
     """
     several = len(sweep.comparisons) > 1
+    numbered = Numbered.of(sweep)
     summary, sections = [], []
     for one in sweep.comparisons:
         name = one.model if several else "The dense network"
@@ -74,7 +77,7 @@ def sweep_page(sweep: Sweep, *notes: str) -> str:
             f"{name} reaches {reached(one)} with {wording.count(one.cost.params)} parameters and "
             f"{wording.count(one.cost.macs)} multiply-accumulates (MACs)."
         )
-        found = _sections(one)
+        found = _sections(one, numbered)
         if several:
             found = [replace(each, heading=f"{one.model}: {each.heading}") for each in found]
         sections += found
@@ -83,16 +86,61 @@ def sweep_page(sweep: Sweep, *notes: str) -> str:
         rows = [(str(one.key), one.reason) for one in sweep.failures]
         sections.append(Section("Failed", tables=[Table(("cell", "why"), rows, numeric_from=2)]))
     title = ", ".join(one.model for one in sweep.comparisons)
-    return render(Page(f"{title}, pruned", [*summary, *notes], sections))
+    opened = {
+        str(numbered.cell(one, cell)): _opened(cell)
+        for one in sweep.comparisons
+        for cell in one.cells
+    }
+    page = Page(f"{title}, pruned", [*summary, *notes], sections, [*numbered.methods], opened)
+    return render(page)
 
 
-def _sections(comparison: Comparison) -> list[Section]:
-    sections = [_accuracy_section(comparison, name) for name in comparison.criteria]
+def _opened(cell: Cell) -> dict[str, Any]:
+    """What a cell shows of its layers."""
+    seed = f", seed {cell.seed}" if cell.seed else ""
+    rows = [
+        (
+            group.name,
+            f"{group.kept}/{group.size}",
+            wording.error(group.reconstruction_error),
+            group.restored_by,
+            "; ".join(group.notes),
+        )
+        for group in cell.groups
+    ]
+    return {"title": f"{method_of(cell)}, {100 * cell.ratio:g} %{seed}", "rows": rows}
+
+
+def _sections(comparison: Comparison, numbered: Numbered) -> list[Section]:
+    sections = [_tradeoffs(comparison, numbered)] if comparison.cells else []
+    sections += [_accuracy_section(comparison, name) for name in comparison.criteria]
     if comparison.cells:
         sections += _layer_sections(comparison)
     if refusals := comparison.refusals():
         sections.append(refusal_section(refusals))
-    return [*sections, _all_cells(comparison)]
+    return [*sections, _all_cells(comparison, numbered)]
+
+
+def _tradeoffs(comparison: Comparison, numbered: Numbered) -> Section:
+    """A picture for each cost that was measured."""
+    dense = comparison.cost
+    costs: dict[str, Cost] = {
+        "MACs": lambda cell: cell.cost.macs / dense.macs if dense.macs else None,
+        "parameters": lambda cell: cell.cost.params / dense.params if dense.params else None,
+        "latency": lambda cell: cell.time_left,
+    }
+    pictures = []
+    for what, cost in costs.items():
+        lines = lines_of(comparison, numbered, cost)
+        if lines:
+            caption = "Rings: the Pareto front of all methods; no other is both cheaper and better."
+            if len(comparison.seeds) > 1:
+                caption += (
+                    f" Lines are medians of {len(comparison.seeds)} seeds, bands their range."
+                )
+            pictures.append(Picture(tradeoff(comparison, lines, what), caption))
+    figure = "Perplexity" if comparison.of_text else "Accuracy"
+    return Section(f"{figure} over cost", pictures=pictures)
 
 
 def refusal_section(refusals: tuple[Refusal, ...]) -> Section:
@@ -106,14 +154,6 @@ def refusal_section(refusals: tuple[Refusal, ...]) -> Section:
 
 
 def _accuracy_section(comparison: Comparison, criterion: str) -> Section:
-    lines = {
-        restorer: [
-            (ratio, statistics.median(cell.accuracy.top1 for cell in cells))
-            for ratio in comparison.ratios
-            if (cells := comparison.over_seeds(criterion, restorer, ratio))
-        ]
-        for restorer in comparison.restorers
-    }
     accuracies = [
         [
             restorer,
@@ -125,12 +165,8 @@ def _accuracy_section(comparison: Comparison, criterion: str) -> Section:
         for restorer in comparison.restorers
     ]
     header = [f"{100 * ratio:g} %" for ratio in comparison.ratios]
-    caption = f"Every curve begins at the dense network, {comparison.accuracy.top1:.2f} %."
-    if comparison.of_text:
-        caption = f"How often the next token is foretold. {caption}"
     return Section(
-        f"Accuracy, channels chosen by {criterion}",
-        pictures=[Picture(curves(lines, comparison.accuracy.top1), caption)],
+        f"Channels chosen by {criterion}",
         tables=[
             Table(["perplexity" if comparison.of_text else "top-1 (%)", *header], accuracies),
             Table(["left", *header], cost_rows(comparison, criterion)),
@@ -174,25 +210,35 @@ def _bars(comparison: Comparison, criterion: str) -> list[Bar]:
     ]
 
 
-def _all_cells(comparison: Comparison) -> Section:
-    columns = ("criterion", "restorer", "ratio", "top-1", "top-5", "loss", "params", "MACs", "time")
+def _all_cells(comparison: Comparison, numbered: Numbered) -> Section:
+    columns = (
+        *("criterion", "restorer", "ratio", "seed", "top-1", "top-5", "loss", "params", "MACs"),
+        *("time", "latency"),
+    )
     rows = [
         (
             cell.criterion,
             cell.restorer,
             f"{100 * cell.ratio:g} %",
+            str(cell.seed) if len(comparison.seeds) > 1 else "",
             f"{cell.accuracy.top1:.2f}",
             "" if cell.accuracy.top5 is None else f"{cell.accuracy.top5:.2f}",
             f"{cell.accuracy.loss:.4f}",
             wording.count(cell.cost.params),
             wording.count(cell.cost.macs),
             f"{cell.seconds:.2f} s",
+            "" if cell.timed is None else wording.milliseconds(cell.timed[1].median),
         )
         for cell in comparison.cells
+    ]
+    cells = [
+        (numbered.cell(comparison, c), numbered.methods[method_of(c)]) for c in comparison.cells
     ]
     settings = ", ".join(f"{name} {value}" for name, value in comparison.settings.items())
     return Section(
         "All numbers",
-        text=[f"Settings: {settings}. Time is that of pruning and restoring."],
-        tables=[Table(columns, rows, numeric_from=2)],
+        text=[
+            f"Settings: {settings}. Time is that of pruning and restoring. A row opens its layers."
+        ],
+        tables=[Table(columns, rows, numeric_from=2, cells=cells)],
     )

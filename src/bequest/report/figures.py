@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,25 +21,25 @@ SERIES = (
 """Colours of the series on a light page, told apart by colour-blind readers (after Okabe and Ito);
 each is replaced by a variable of the page's style sheet, which has other values in the dark."""
 
-_INK, _RULE, _TRACK = "#101010", "#d8d8d8", "#e6e6e7"
+INK, _RULE, _TRACK = "#101010", "#d8d8d8", "#e6e6e7"
 _VARIABLES = {
-    _INK: "currentColor",
+    INK: "currentColor",
     _RULE: "var(--rule)",
     _TRACK: "var(--track)",
     **{colour: f"var(--series-{number})" for number, colour in enumerate(SERIES)},
 }
-_MARKERS = "osD^vPX*"
-_DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))  # type: ignore[assignment]
+MARKERS = "osD^vPX*"
+DASHES: tuple[str | tuple[int, tuple[int, ...]], ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))  # type: ignore[assignment]
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text, in the page's font
     "svg.hashsalt": "bequest",  # the same picture is the same file
     "text.parse_math": False,  # a $ in a layer's name is a $
     "font.size": 10.5,
-    "text.color": _INK,
-    "axes.labelcolor": _INK,
+    "text.color": INK,
+    "axes.labelcolor": INK,
     "axes.edgecolor": _RULE,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "grid.color": _RULE,
@@ -61,41 +61,6 @@ class Bar:
     name: str
     total: int
     kept: Sequence[int]
-
-
-def curves(lines: Mapping[str, Sequence[tuple[float, float]]], dense: float) -> str:
-    """Accuracy over the share of channels that leave; a curve per restorer.
-
-    Args:
-        lines: restorer → (ratio, top-1 in percent), ascending in ratio.
-        dense: top-1 of the dense network, where every curve begins.
-
-    Returns:
-        An ``<svg>`` element.
-    """
-    with mpl.rc_context(STYLE):
-        figure, axes = _figure(height=3.7)
-        axes.axhline(dense, color=_INK, linewidth=1, linestyle=(0, (2, 3)), label="dense")
-        for number, (name, points) in enumerate(lines.items()):
-            x, y = zip((0.0, dense), *points, strict=True)
-            axes.plot(
-                [100 * ratio for ratio in x],
-                y,
-                label=name,
-                color=SERIES[number % len(SERIES)],
-                marker=_MARKERS[number % len(_MARKERS)],
-                linestyle=_DASHES[number // len(SERIES) % len(_DASHES)],
-                markersize=5.5,
-                linewidth=1.8,
-            )
-        axes.set_xlabel("channels asked to leave (%)")
-        axes.set_ylabel("top-1 accuracy (%)")
-        axes.set_xticks([0, *(100 * ratio for ratio in _ratios(lines))])
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.set_ylim(top=min(102, dense + 4))
-        axes.grid(axis="y", linewidth=0.8)
-        figure.legend(loc="outside lower center", ncols=min(4, len(lines) + 1))
-        return svg(figure, "Top-1 accuracy over the share of channels that leave")
 
 
 def layers(bars: Sequence[Bar], labels: Sequence[str]) -> str:
@@ -138,10 +103,6 @@ def _figure(height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _ratios(lines: Mapping[str, Sequence[tuple[float, float]]]) -> list[float]:
-    return sorted({ratio for points in lines.values() for ratio, _ in points})
-
-
 def short(name: str) -> str:
     """The end of a long name, which tells layers apart."""
     return name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"
@@ -157,7 +118,10 @@ def _legend(labels: Sequence[str], shade: float) -> list[Patch]:
 
 
 def svg(figure: Figure, label: str) -> str:
-    """The figure as an ``<svg>`` element in the page's colours; ``label`` is read aloud."""
+    """The figure as an ``<svg>`` element in the page's colours; ``label`` is read aloud.
+
+    Artists whose gid is "line-METHOD" or "point-METHOD-CELL" can be filtered and opened there.
+    """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
@@ -165,6 +129,10 @@ def svg(figure: Figure, label: str) -> str:
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, variable)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r' id="line-(\d+)"', r' data-method="\1"', text)
+    text = re.sub(
+        r' id="point-(\d+)-(\d+)"', r' class="point" data-method="\1" data-cell="\2"', text
+    )
     text = _without_idle_names(text)
     width, height = (math.ceil(72 * size) for size in figure.get_size_inches())
     head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{label}"'

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import jinja2
 
@@ -23,12 +24,14 @@ class Picture:
 class Table:
     """Cells as text; columns from ``numeric_from`` on are aligned to the right.
 
-    Columns with nothing in them are left out.
+    Columns with nothing in them are left out. ``cells`` has for each row the number of the cell
+    that it opens, and of the method by which it can be left out.
     """
 
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     numeric_from: int = 1
+    cells: Sequence[tuple[int, int]] = ()
 
     @property
     def shown(self) -> list[int]:
@@ -48,11 +51,17 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything on a page. All text is escaped; only pictures are markup."""
+    """Everything on a page. All text is escaped; only pictures are markup.
+
+    ``methods`` are the names by which pictures and rows can be left out, in the order of their
+    numbers; ``cells`` has for each number that a row or a point opens a title and rows of layers.
+    """
 
     title: str
     summary: Sequence[str]
     sections: Sequence[Section]
+    methods: Sequence[str] = ()
+    cells: Mapping[str, Any] = field(default_factory=dict)
 
 
 def render(page: Page) -> str:

@@ -60,5 +60,5 @@ def nearest_pairs(gram: Tensor, size: int) -> Tensor:
         count[one] += count[other]
         gone[other] = True
         heir[heir == other] = one
-    _, labels = torch.unique(heir, return_inverse=True)
+    labels: Tensor = torch.unique(heir, return_inverse=True)[1]
     return labels
