@@ -17,10 +17,10 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from tests.timm_support import name_missing_operators
-from torch import nn
 
 import bequest
 from benchmarks.record import record
@@ -71,7 +71,7 @@ def told(way: str, millions: int, folder: str) -> list[float]:
     return [float(one) for one in lines[-1].split()] if way != "written" else []
 
 
-def made(millions: int) -> nn.Module:
+def made(millions: int) -> Any:
     """The model, with random weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -98,7 +98,7 @@ def measured(way: str, millions: int, folder: str) -> None:
         kind = torch.bfloat16 if millions in HALF else torch.float32
         made(millions).to(kind).save_pretrained(Path(folder, "dense"))
         return
-    model = made(millions) if way == "memory" else None
+    model: Any = made(millions) if way == "memory" else None
     before = resident()
     cpu, wall = time.process_time(), time.perf_counter()
     if model is None:

@@ -1,17 +1,19 @@
-"""How much accuracy do the data-free settings keep on ResNet-56 (CIFAR-10), seed by seed?
+"""How much accuracy do the data-free settings keep on ResNet-56 (CIFAR-10), and what do they cost?
 
-Inner channels of every block. Two qualities of the same method: the default, 256 images that take
-12 steps of inversion, and 1,024 images that take 30; with channels chosen by l1 and by obs, one
-ratio for all groups, and with ratios allocated so that as many multiply-accumulates stay. Beside
-them the calibrated form, with 512 training images. Developed on test images 0 to 4,999, reported on
-5,000 to 9,999; medians of three seeds. Needs the real weights and images in ``$BEQUEST_SHARED``.
+    python -m benchmarks.restoration [SEED ...]
+
+Inner channels of every block, by the three efforts of the default restorer: channels chosen by l1
+at one ratio for all groups, and by obs with ratios allocated so that as many multiply-accumulates
+stay (``target="macs:..."``). Beside them 256 real training images. Developed on test images 0 to
+4,999, reported on 5,000 to 9,999; medians of the seeds, CPU seconds of a call with its inputs.
+Needs the real weights and images in ``$BEQUEST_SHARED``.
 """
 
 from __future__ import annotations
 
 import statistics
+import sys
 import time
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -19,72 +21,75 @@ import torch
 import bequest
 from benchmarks.record import record
 from benchmarks.subjects import opened, subject
-from bequest import Pruned
 from bequest.calibration.samples import Samples
 from bequest.restorers import Regression
 
 RATIOS = (0.3, 0.5, 0.7)
-SEEDS = (0, 1, 2)
-LEVELS = {"default": Regression(), "more images": Regression(images=1024, inversion=30)}
-CRITERIA = ("l1", "obs")
-ALLOCATED = "obs, allocated"
+EFFORTS = ("quick", "default", "long")
+UNIFORM, ALLOCATED = "l1, one ratio", "obs, allocated"
+REAL = 256
 
 
 def main() -> None:
     """Measures the table and writes results/restoration.{json,md}."""
+    seeds = [int(word) for word in sys.argv[1:]] or [0, 1, 2]
     model, entry, images = subject(
         "resnet56", "resnet56_cifar10.safetensors", "cifar10/test.npz", offset=5000
     )
     example = torch.zeros(1, *entry.input_shape)
+    left = dict.fromkeys(RATIOS, 1.0)
 
-    def pruned(data: Samples | Iterable[Any], criterion: str, **changes: Any) -> Pruned:
-        return bequest.prune(model, example, criterion=criterion, data=data, round_to=1, **changes)
-
-    def top1(one: Pruned) -> float:
-        return bequest.evaluate(one.model, images).top1
+    def measured(setting: str, ratio: float, restorer: Regression, data: Any) -> list[float]:
+        """Top-1 and CPU seconds."""
+        cut: dict[str, Any] = {"ratio": ratio, "criterion": "l1"}
+        if setting == ALLOCATED:
+            cut = {"target": f"macs:{left[ratio]:.3f}", "criterion": "obs"}
+        start = time.process_time()
+        one = bequest.prune(model, example, restorer=restorer, data=data, round_to=1, **cut)
+        seconds = time.process_time() - start
+        if setting == UNIFORM:
+            left[ratio] = one.report.after.macs / one.report.before.macs
+        return [bequest.evaluate(one.model, images).top1, seconds]
 
     rows: list[list[object]] = []
-    for level, restorer in LEVELS.items():
-        inputs, seconds = [], []
-        for seed in SEEDS:
-            start = time.process_time()
-            inputs.append(restorer.samples(model, example, None, seed))
-            seconds.append(time.process_time() - start)
-        left = dict.fromkeys(RATIOS, 1.0)
-        for criterion in (*CRITERIA, ALLOCATED):
-            for ratio in RATIOS:
-                cut: dict[str, Any] = {"ratio": ratio}
-                if criterion == ALLOCATED:
-                    cut = {"ratio": None, "target": f"macs:{left[ratio]:.3f}"}
-                found = []
-                for samples in inputs:
-                    one = pruned(samples, criterion.partition(",")[0], **cut)
-                    found.append(top1(one))
-                    left[ratio] = one.report.after.macs / one.report.before.macs
-                rows.append(_row(level, criterion, ratio, found, statistics.median(seconds)))
-                print(*rows[-1], flush=True)
-    real = opened(entry, "cifar10/train-0.npz", limit=512)
-    for ratio in RATIOS:
-        found = [top1(pruned(real, "l1", ratio=ratio, restorer=Regression(images=512)))]
-        rows.append(_row("512 real images", "l1", ratio, found, 0.0))
+
+    def add(inputs: str, setting: str, ratio: float, found: list[list[float]]) -> None:
+        top1, seconds = zip(*found, strict=True)
+        numbers = (statistics.median(top1), min(top1), max(top1))
+        spent = round(statistics.median(seconds))
+        rows.append([inputs, setting, ratio, *(round(n, 2) for n in numbers), spent])
         print(*rows[-1], flush=True)
+
+    for effort in EFFORTS:
+        restorer = Regression(effort=effort)
+        made: list[tuple[Samples, float]] = []
+        for seed in seeds:
+            start = time.process_time()
+            samples = restorer.samples(model, example, None, seed)
+            made.append((samples, time.process_time() - start))
+        for setting in (UNIFORM, ALLOCATED):
+            for ratio in RATIOS:
+                pairs = [(measured(setting, ratio, restorer, one), more) for one, more in made]
+                add(effort, setting, ratio, [[top1, s + more] for (top1, s), more in pairs])
+    real = opened(entry, "cifar10/train-0.npz", limit=REAL)
+    for setting in (UNIFORM, ALLOCATED):
+        for ratio in RATIOS:
+            add(
+                f"{REAL} real images",
+                setting,
+                ratio,
+                [measured(setting, ratio, Regression(), real)],
+            )
     record(
         "restoration",
         rows,
-        ["inputs", "criterion", "ratio", "top-1, median", "least", "most", "CPU s for the inputs"],
-        seeds=len(SEEDS),
+        ["effort", "channels", "ratio", "top-1, median", "least", "most", "CPU s"],
+        seeds=len(seeds),
         dense=round(bequest.evaluate(model, images).top1, 2),
         images="CIFAR-10 test, 5,000 to 9,999",
         developed_on="CIFAR-10 test, 0 to 4,999",
         pruned="inner channels of every block, round_to=1",
     )
-
-
-def _row(
-    level: str, criterion: str, ratio: float, found: list[float], seconds: float
-) -> list[object]:
-    numbers = (statistics.median(found), min(found), max(found))
-    return [level, criterion, ratio, *(round(n, 2) for n in numbers), round(seconds, 1)]
 
 
 if __name__ == "__main__":
