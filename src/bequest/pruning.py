@@ -168,7 +168,8 @@ def prune(
         outputs: which of several results count, by name or place: ["logits"]; those of the others
             may lose channels, as a stream among the hidden states does, and stay what they are
             otherwise. None = all count.
-        round_to: widths become multiples of this in groups of at least twice as many channels.
+        round_to: widths become multiples of this in groups of at least twice as many channels; of
+            more than 8 in all groups, and narrower ones stay whole.
         uniform: layers of a kind keep equal widths, also under a target; of a network of
             transformers only widths are pruned that a configuration of its class can say
             (:meth:`Pruned.save_pretrained`).

@@ -75,3 +75,33 @@ def test_a_share_out_of_reach_says_what_was_reached(monkeypatch):
 def test_without_groups_there_is_nothing_to_time():
     with pytest.raises(UsageError, match="no group of this network can lose channels"):
         bequest.prune(torch.nn.Linear(3, 2), torch.zeros(1, 3), target="latency:0.5")
+
+
+def test_another_runtime_measures(monkeypatch):
+    pytest.importorskip("onnxscript", reason="onnxscript is not installed; bequest[onnx] brings it")
+    pytest.importorskip("onnxruntime", reason="needs bequest[onnx]")
+
+    def timed(passes, repeats, warmup, device):
+        (dense,), (narrow,) = (run_once() for run_once in passes)
+        assert dense.shape == narrow.shape == (1, 5)
+        return [Latency(ms, ms, ms, repeats, 1, device) for ms in (1.0, 0.5)]
+
+    monkeypatch.setattr(latency_target, "timed_in_turn", timed)
+    options = {"restorer": "none", "round_to": 1, "progress": False}
+    pruned = bequest.prune(randomise(Plain()), EXAMPLE, target="latency:0.5@onnx", **options)
+    timing = pruned.plan.recipe["timed"]
+    assert (timing["device"], timing["pruned_ms"]) == ("cpu (onnxruntime)", 0.5)
+    assert pruned.plan.recipe["target"] == "latency:0.5@onnx"
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("latency:0.5@tensorrt", "runtimes torch, onnx, found 'tensorrt'"),
+        ("macs:0.5@onnx", "expected KIND:SHARE"),
+        ("latency:0.5@", "runtimes torch, onnx, found ''"),
+    ],
+)
+def test_runtimes_that_are_none_are_refused(target, message):
+    with pytest.raises(UsageError, match=message):
+        bequest.prune(randomise(Plain()), EXAMPLE, target=target)

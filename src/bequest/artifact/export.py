@@ -10,8 +10,9 @@ import importlib
 import io
 import logging
 import os
+import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from bequest.artifact.dynamic import dynamic_shapes, shapes_of
 from bequest.atomic import replacing
 from bequest.errors import MissingExtraError, ModelError, UsageError
 from bequest.execution.copies import private_copy
@@ -35,26 +37,36 @@ TOLERANCE = 1e-4
 _LARGEST = 2**31 - 2**20  # bytes of tensors: what one ONNX file holds
 
 
-def export(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) -> float:
+def export(
+    model: nn.Module,
+    example_inputs: Any,
+    path: str | os.PathLike[str],
+    *,
+    dynamic: Sequence[str] = (),
+) -> float:
     """Writes ``model`` as an ONNX file, once onnxruntime was seen to compute the same.
 
-    The file takes inputs of exactly the example's shapes, batch included, on any runtime. Both
-    sides are shown the same inputs: standard normal numbers in the place of floating-point
-    tensors, whole numbers as the example has them.
+    The file takes inputs of exactly the example's shapes on any runtime, but for what is
+    ``dynamic``: that was tried with other numbers, too. Both sides are shown the same inputs:
+    standard normal numbers in the place of floating-point tensors, whole numbers as the example
+    has them.
 
     Args:
         model: a network, pruned or not; exported in evaluation mode, and left as it is.
         example_inputs: a tensor, tuple or dict on the model's device.
         path: the file, ``.onnx``; an existing one is replaced.
+        dynamic: what may differ from the example: "batch", the first dimension of all tensors that
+            have as many entries as the first one; "size", height and width of images.
 
     Returns:
         max |onnxruntime - PyTorch| / max(1, max |PyTorch|) over all floating-point outputs.
 
     Raises:
-        UsageError: the path is no ``.onnx`` in an existing folder, or the inputs are no inputs.
+        UsageError: the path is no ``.onnx`` in an existing folder, the inputs are no inputs, or
+            ``dynamic`` holds something else.
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
-        ModelError: the network can't be exported, is over 2 GB, or onnxruntime computes something
-            else; no file is written then.
+        ModelError: the network can't be exported, is over 2 GB, takes no other batch or size, or
+            onnxruntime computes something else; no file is written then.
     """
     require_module(model)
     target = Path(path)
@@ -65,19 +77,44 @@ def export(model: nn.Module, example_inputs: Any, path: str | os.PathLike[str]) 
     size = sum(tensor.nbytes for tensor in model.state_dict().values())
     if size > _LARGEST:
         raise ModelError(f"export: expected at most 2 GB of tensors, found {size / 1e9:.1f} GB")
-    args, kwargs = _inputs(example_inputs)
+    shown = [_inputs(one) for one in shapes_of(example_inputs, dynamic)]
     with replacing(target) as partial:
         copied = private_copy(model)  # that keeps no cache
         with torch.no_grad(), _quiet():
-            expected = _floating(run(copied, kwargs or args))
-            _write(copied, args, kwargs, partial)
-        difference = _difference(_run(partial, args, kwargs), expected)
+            expected = [_floating(run(copied, kwargs or args)) for args, kwargs in shown]
+            _write(copied, shown[0], dynamic_shapes(shown[0], dynamic), partial)
+        pairs = zip(shown, expected, strict=True)
+        found = [_difference(_run(partial, *one), wanted) for one, wanted in pairs]
+        difference = max(found, key=lambda one: (one != one, one))  # NaN first  # noqa: PLR0124
         if not difference <= TOLERANCE:
             raise ModelError(
                 f"export: onnxruntime computes something else than PyTorch: the outputs differ by "
                 f"{difference:.1e}, expected at most {TOLERANCE:.0e}. No file was written"
             )
     return difference
+
+
+def runner(model: nn.Module, example_inputs: Any) -> Callable[[], object]:
+    """What runs a network once on the example inputs by onnxruntime, on the CPU.
+
+    As many threads work as PyTorch uses.
+
+    Raises:
+        MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
+        ModelError: as :func:`export`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "network.onnx")
+        export(model, example_inputs, path)
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(
+            path.read_bytes(), options, providers=["CPUExecutionProvider"]
+        )
+    feed = _feed(session, *_inputs(example_inputs))
+    return lambda: session.run(None, feed)
 
 
 def _require(package: str) -> None:
@@ -100,10 +137,17 @@ def _inputs(example_inputs: Any) -> Inputs:
     return inputs
 
 
-def _write(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], path: Path) -> None:
+def _write(model: nn.Module, inputs: Inputs, dynamic: Any, path: Path) -> None:
+    args, kwargs = inputs
     try:
         program = torch.onnx.export(
-            model, args, kwargs=kwargs, dynamo=True, verbose=False, external_data=False
+            model,
+            args,
+            kwargs=kwargs,
+            dynamic_shapes=dynamic,
+            dynamo=True,
+            verbose=False,
+            external_data=False,
         )
         assert program is not None
         program.save(path)
@@ -121,13 +165,20 @@ def _run(path: Path, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[NDAr
 
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        tensors = tensors_of((args, kwargs))
-        names = [entry.name for entry in session.get_inputs()]
-        feed = {name: tensor.cpu().numpy() for name, tensor in zip(names, tensors, strict=True)}
-        outputs = session.run(None, feed)
+        outputs = session.run(None, _feed(session, args, kwargs))
     except Exception as error:
-        raise ModelError(f"export: onnxruntime can't run the file: {error}") from error
+        shapes = [tuple(tensor.shape) for tensor in tensors_of((args, kwargs))]
+        raise ModelError(
+            f"export: onnxruntime can't run the file on inputs of {shapes}: {error}"
+        ) from error
     return [value for value in outputs if np.issubdtype(value.dtype, np.floating)]
+
+
+def _feed(session: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs by the names that a file has for them."""
+    names = [entry.name for entry in session.get_inputs()]
+    pairs = zip(names, tensors_of((args, kwargs)), strict=True)
+    return {name: tensor.cpu().numpy() for name, tensor in pairs}
 
 
 def _floating(output: Any) -> list[Tensor]:

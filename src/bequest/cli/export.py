@@ -22,6 +22,13 @@ def export(
     batch_size: Annotated[
         int, typer.Option(metavar="N", min=1, help="Inputs that the file takes at once.")
     ] = 1,
+    dynamic: Annotated[
+        str | None,
+        typer.Option(
+            metavar="batch,size",
+            help="What the file takes at any number: the batch, height and width of images.",
+        ),
+    ] = None,
     base: options.Base = None,
     json: options.Json = False,
 ) -> None:
@@ -34,6 +41,7 @@ def export(
     from bequest.artifact.export import export as to_onnx
     from bequest.cli.files import require_file
     from bequest.cli.models import open_model
+    from bequest.cli.values import parse_names
     from bequest.report import wording
 
     with Output(json) as output:
@@ -43,7 +51,10 @@ def export(
         example = form.example(torch.device("cpu"))
         output.waiting(f"exporting {model}")
         difference = to_onnx(
-            opened.model, example.expand(batch_size, *example.shape[1:]).contiguous(), out
+            opened.model,
+            example.expand(batch_size, *example.shape[1:]).contiguous(),
+            out,
+            dynamic=() if dynamic is None else parse_names(dynamic, "--dynamic"),
         )
         held = out.stat().st_size
         output.document({"model": model, "file": str(out), "bytes": held, "difference": difference})

@@ -143,15 +143,34 @@ def _chain(
     found: dict[str, tuple[Feed, Consumer]] = {}
     for read, path in met:
         assert read.weight is not None
-        columns = places(channels.positions(group, read.labels), group.size)
-        weight = tensors[read.weight].detach().movedim(read.dim, 1)
-        index = torch.from_numpy(columns).flatten().to(weight.device)
-        columns_of = weight.index_select(1, index).double().reshape(len(weight), group.size, -1)
-        name = read.weight.removesuffix(".weight")
-        consumer = Consumer(name, columns_of, path.padded or read.zero_padded)
-        found[read.weight] = Feed(read, columns), consumer
+        found[read.weight] = consumed(channels, group, read, tensors, padded=path.padded)
     feeds, consumers = zip(*found.values(), strict=True)
     return functions.activation(met[0][1].function, tensors), feeds, consumers
+
+
+def consumed(
+    channels: Channels, group: Group, read: Read, tensors: Mapping[str, Tensor], *, padded: bool
+) -> tuple[Feed, Consumer]:
+    """A layer that reads a group, and where its numbers came from.
+
+    Args:
+        channels: the network's groups.
+        group: one of them.
+        read: what the layer reads.
+        tensors: qualified name → dense tensor.
+        padded: whether zeros were brought in before it.
+
+    Raises:
+        ObstacleError: its weight serves something else, too.
+    """
+    weight_name = readable(channels, read).weight
+    assert weight_name is not None
+    columns = places(channels.positions(group, read.labels), group.size)
+    weight = tensors[weight_name].detach().movedim(read.dim, 1)
+    index = torch.from_numpy(columns).flatten().to(weight.device)
+    columns_of = weight.index_select(1, index).double().reshape(len(weight), group.size, -1)
+    name = weight_name.removesuffix(".weight")
+    return Feed(read, columns), Consumer(name, columns_of, padded or read.zero_padded)
 
 
 def _only_producer(channels: Channels, group: Group) -> Write:
@@ -184,7 +203,7 @@ def _walk(
         read = {one: paths[one] for one in node.all_input_nodes if one in paths}
         if node in reads and roles[node] == "layer" and len(read) == 1:
             (path,) = read.values()
-            met[node] = _readable(channels, reads[node]), path
+            met[node] = readable(channels, reads[node]), path
         else:
             paths[node] = functions.passed(node, read)
     return [met[read.node] for read in group.consumers if read.node in met]
@@ -206,7 +225,12 @@ def _tells(node: fx.Node) -> bool:
     return node.op == "output" or node.meta.get("val") is not None
 
 
-def _readable(channels: Channels, read: Read) -> Read:
+def readable(channels: Channels, read: Read) -> Read:
+    """What a layer reads, where its weight can take up what is handed on.
+
+    Raises:
+        ObstacleError: it is a grouped convolution's, a computed one, or serves twice.
+    """
     if read.groups > 1:
         raise ObstacleError(f"a grouped convolution reads it ({place_of(read.node)})")
     if read.weight is None:

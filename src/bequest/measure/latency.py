@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -108,10 +108,34 @@ def latencies(
     return [Latency(median, p10, p90, repeats, threads, str(device)) for p10, median, p90 in found]
 
 
-def _timed_by_clock(model: nn.Module, inputs: Inputs) -> float:
+def timed_in_turn(
+    passes: Sequence[Callable[[], object]], repeats: int, warmup: int, device: str
+) -> list[Latency]:
+    """Times anything that can be called, in turn, by the clock.
+
+    Args:
+        passes: each is one pass of something.
+        repeats: timed calls of each.
+        warmup: calls of each before them.
+        device: what is said of where they ran.
+    """
+    for _ in range(warmup):
+        for one in passes:
+            one()
+    times = [[_by_clock(one) for one in passes] for _ in range(repeats)]
+    found = np.percentile(times, (10, 50, 90), axis=0).T.tolist()
+    threads = torch.get_num_threads()
+    return [Latency(median, p10, p90, repeats, threads, device) for p10, median, p90 in found]
+
+
+def _by_clock(run_once: Callable[[], object]) -> float:
     start = time.perf_counter_ns()
-    run(model, inputs)
+    run_once()
     return (time.perf_counter_ns() - start) / 1e6
+
+
+def _timed_by_clock(model: nn.Module, inputs: Inputs) -> float:
+    return _by_clock(lambda: run(model, inputs))
 
 
 def _timed_on_cuda(model: nn.Module, inputs: Inputs) -> float:

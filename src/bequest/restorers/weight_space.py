@@ -13,6 +13,7 @@ from torch import Tensor, linalg, nn
 from bequest.artifact.plan import GroupPlan
 from bequest.execution.progress import tracked
 from bequest.graph.chains import Bound, bind
+from bequest.graph.embedding import embedded
 from bequest.graph.rules import Reading
 from bequest.graph.trace import named_tensors
 from bequest.graph.units import Unit
@@ -62,7 +63,7 @@ class WeightSpace(Restorer):
         plans: list[GroupPlan] = []
         gains: list[Gain] = []
         for one in tracked(attempt.chosen, "handing on", attempt.chosen, attempt.progress):
-            bound = bind(attempt.subject.channels, one.group, dense)
+            bound = self._bound(attempt, one, dense)
             consumers = tuple(
                 replace(each, may_have_bias=_may_have_bias(model, reading, each.name, adds))
                 for each in bound.unit.consumers
@@ -80,6 +81,14 @@ class WeightSpace(Restorer):
             taken_up(pruned, reading, surgery.biases)
             surgery = replace(surgery, biases=())
         return Restored(pruned, surgery, tuple(plans))
+
+    def _bound(self, attempt: Attempt, one: Chosen, dense: Mapping[str, Tensor]) -> Bound:
+        """The group's numbers: a layer's filters, else what its channels say to noise."""
+        channels = attempt.subject.channels
+        bound = bind(channels, one.group, dense)
+        if bound.unit.obstacle is None or self.name == "none":
+            return bound
+        return embedded(channels, one.group, bound, dense, attempt.seed)
 
     def _hand_on(
         self, bound: Bound, one: Chosen, tensors: Mapping[str, Tensor], seed: int

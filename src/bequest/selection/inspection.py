@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from bequest.execution.copies import private_copy
 from bequest.execution.reparametrised import as_stored
 from bequest.graph.chains import bind
+from bequest.graph.embedding import obstacle_to
 from bequest.graph.groups import Channels, Group, group
 from bequest.graph.rules import read
 from bequest.graph.trace import named_tensors, trace
@@ -80,13 +82,18 @@ def inspect(model: nn.Module, example_inputs: Any) -> Inspection:
             prunable=0 if member.is_output else member.free,
             producers=member.layers,
             consumers=member.readers,
-            obstacle=bind(channels, member, tensors).unit.obstacle,
+            obstacle=_obstacle(channels, member, tensors),
             reasons=(*_held(channels, member), *member.reasons),
             literal=member.literal,
         )
         for member in channels.groups
     )
     return Inspection(views, tuple(dict.fromkeys(channels.reading.walls)))
+
+
+def _obstacle(channels: Channels, member: Group, tensors: Mapping[str, Tensor]) -> str | None:
+    chained = bind(channels, member, tensors).unit.obstacle
+    return chained and obstacle_to(channels, member)
 
 
 def _held(channels: Channels, member: Group) -> list[str]:

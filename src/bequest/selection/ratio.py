@@ -56,15 +56,16 @@ def ratio_of(group: Group, ratio: Ratio) -> tuple[float | None, str | None]:
     return None, None
 
 
-def kept_count(size: int, ratio: float, round_to: int) -> int:
+def kept_count(size: int, ratio: float, round_to: int, *, strictly: bool = False) -> int:
     """How many of ``size`` channels that can leave stay.
 
     max(1, ⌊size·(1 − ratio)⌋) with ``round_to`` 1 or in groups under 2·``round_to`` channels; else
-    the nearest multiple of ``round_to``, at least ``round_to`` and at most ``size``.
+    the nearest multiple of ``round_to``, at least ``round_to`` and at most ``size``. ``strictly``,
+    small groups keep a multiple, too, and those under ``round_to`` all.
     """
     if ratio == 0:
         return size
     wanted = size * (1 - ratio)
-    if round_to > 1 and size >= 2 * round_to:
+    if round_to > 1 and (strictly or size >= 2 * round_to):
         return min(size, max(round_to, round_to * math.floor(wanted / round_to + 0.5)))
     return max(1, math.floor(wanted + _SLACK))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,9 @@ from bequest.selection.ratio import kept_count
 from bequest.surgery.cut import Chosen, Mask
 
 Scope = Literal["group", "global"]
+
+LOOSE = 8
+"""The largest ``round_to`` that groups of fewer than two multiples needn't follow."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +63,23 @@ def choose(choices: Sequence[Choice], scope: Scope, round_to: int) -> list[Mask]
     the same ratio are ranked together, their scores divided by their group's mean; the ranking
     decides how many each group loses.
     """
-    counts = [kept_count(choice.group.free, choice.ratio, round_to) for choice in choices]
+    counts = [_kept(choice, choice.ratio, round_to) for choice in choices]
     if scope == "global":
         counts = _global_counts(choices, round_to)
     return [_keep(choice, count) for choice, count in zip(choices, counts, strict=True)]
+
+
+def _kept(choice: Choice, ratio: float, round_to: int) -> int:
+    """How many channels of a group stay at a ratio.
+
+    Whoever asks for more than :data:`LOOSE` has kernels that want it of every width: that of heads
+    is the number of rows.
+    """
+    group = choice.group
+    if round_to <= LOOSE:
+        return kept_count(group.free, ratio, round_to)
+    rows = len(group.producers[0].labels) // max(1, len(group.parts[0]))
+    return kept_count(group.free, ratio, round_to // math.gcd(round_to, rows), strictly=True)
 
 
 def _global_counts(choices: Sequence[Choice], round_to: int) -> list[int]:
@@ -78,7 +95,7 @@ def _global_counts(choices: Sequence[Choice], round_to: int) -> list[int]:
         order = np.argsort(np.concatenate(ranked), kind="stable")[:quota]
         lost = np.bincount(owners[order], minlength=len(counts))
         for i in numbers:
-            counts[i] = kept_count(counts[i], lost[i] / counts[i], round_to)
+            counts[i] = _kept(choices[i], lost[i] / counts[i], round_to)
     return counts
 
 
@@ -145,7 +162,7 @@ def left_whole(
         if not choice.ratio or not keep.all():
             continue
         free = choice.group.free
-        if scope == "group" and kept_count(free, choice.ratio, round_to) == free:
+        if scope == "group" and _kept(choice, choice.ratio, round_to) == free:
             reason = (
                 f"{choice.ratio:g} of its {free} channels rounds to none at round_to={round_to}"
             )

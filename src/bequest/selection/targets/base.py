@@ -91,12 +91,15 @@ def parse(text: Any) -> Target:
     """
     if isinstance(text, Target):
         return text
-    kind, colon, share = text.partition(":") if isinstance(text, str) else ("", "", "")
+    kind, colon, rest = text.partition(":") if isinstance(text, str) else ("", "", "")
     if not colon or kind not in config.names("target"):
         raise _wrong(text)
+    share, at, runtime = rest.partition("@")
     try:
-        target: Target = config.named("target", kind)(float(share))
-    except ValueError as error:
+        target: Target = config.named("target", kind)(float(share), *([runtime] if at else []))
+    except (ValueError, TypeError) as error:
+        if isinstance(error, UsageError):
+            raise
         raise _wrong(text) from error
     return target
 
@@ -105,7 +108,7 @@ def _wrong(found: Any) -> UsageError:
     names = ", ".join(config.names("target"))
     return UsageError(
         f"target: expected KIND:SHARE with KIND one of {names} and SHARE in (0, 1), such as "
-        f"'macs:0.5'; found {found!r}"
+        f"'macs:0.5', or 'latency:0.5@onnx' as another runtime measures it; found {found!r}"
     )
 
 

@@ -7,17 +7,18 @@ network on the example inputs, on the device where they are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from torch import nn
 
-from bequest.config import register
+from bequest.artifact.export import runner
+from bequest.config import later, register
 from bequest.errors import UsageError
 from bequest.execution.progress import tracked
 from bequest.measure.latency import Latency as Passes
-from bequest.measure.latency import latencies
+from bequest.measure.latency import latencies, timed_in_turn
 from bequest.selection.bearing import require_sound
 from bequest.selection.targets.base import Met, Search, Target
 from bequest.selection.widths import Choice
@@ -28,8 +29,15 @@ TOLERANCE = 0.03
 STEPS = 9
 """Candidates that are timed, the narrowest network first."""
 
+REPEATS, WARMUP = 21, 3
+"""Passes of each network that are timed, and passes before them."""
+
 NARROWEST = 1 - 1e-6
 """A ratio at which every group keeps as little as rounding lets it."""
+
+
+Clock = Callable[[Sequence[nn.Module], Any], list[Passes]]
+"""Times networks in turn on the example inputs."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +71,14 @@ class Timed:
 
 def interleaved(models: Sequence[nn.Module], example_inputs: Any) -> list[Passes]:
     """Passes in turn, after a warm-up."""
-    return latencies(models, example_inputs, repeats=21, warmup=3)
+    return latencies(models, example_inputs, repeats=REPEATS, warmup=WARMUP)
+
+
+def by_onnxruntime(models: Sequence[nn.Module], example_inputs: Any) -> list[Passes]:
+    """The same, each network as an ONNX file."""
+    return timed_in_turn(
+        [runner(model, example_inputs) for model in models], REPEATS, WARMUP, "cpu (onnxruntime)"
+    )
 
 
 @register("target", "latency")
@@ -73,17 +88,34 @@ class Latency(Target):
 
     The search ends at a share within :data:`TOLERANCE` of that; where widths come in steps that
     skip it, at the slowest candidate below. All groups lose the same share.
+
+    Attributes:
+        value: the share.
+        runtime: who runs the networks: "torch", or "onnx": onnxruntime, on the CPU.
     """
 
     observes = False
+
+    runtime: str = later("torch")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.runtime not in ("torch", "onnx"):
+            raise UsageError(
+                f"target {self}: expected one of the runtimes torch, onnx, found {self.runtime!r}"
+            )
+
+    def __str__(self) -> str:
+        return super().__str__() + ("" if self.runtime == "torch" else f"@{self.runtime}")
 
     def meet(self, search: Search) -> Met:
         """Bisects the ratio over real cuts, of which nothing needs to be restored."""
         best: Timed | None = None
         low, high = 0.0, NARROWEST
+        clock = interleaved if self.runtime == "torch" else by_onnxruntime
         shown = search.restoration.progress
         for _ in tracked(range(STEPS), "timing cuts", range(STEPS), shown):
-            found = _timed(search, NARROWEST if best is None else (low + high) / 2)
+            found = _timed(search, NARROWEST if best is None else (low + high) / 2, clock)
             if found.share <= self.value + TOLERANCE:
                 high, best = found.ratio, found
             elif best is None:
@@ -96,14 +128,14 @@ class Latency(Target):
         return Met(_at(search.choices, best.ratio), {"timed": best.to_json()})
 
 
-def _timed(search: Search, ratio: float) -> Timed:
+def _timed(search: Search, ratio: float, clock: Clock) -> Timed:
     """The dense network and the one without that share, timed in turn."""
     subject, restoration = search.subject, search.restoration
     chosen = search.chosen(_at(search.choices, ratio))
     if restoration.form == "module":
         require_sound(subject, chosen)
     candidate = restoration.plain(chosen).model
-    dense, pruned = interleaved([subject.dense, candidate], subject.example_inputs)
+    dense, pruned = clock([subject.dense, candidate], subject.example_inputs)
     return Timed(ratio, dense.p10, pruned.p10, dense.device, dense.threads)
 
 
