@@ -141,8 +141,10 @@ def output(model: nn.Module, x: Tensor) -> Tensor:
         return model(x)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("restorer", ["lbyl", "merge", "moments"])
+@pytest.mark.parametrize(
+    ("name", "restorer"),
+    [*((name, "lbyl") for name in NETWORKS), ("gated", "merge"), ("inverted", "moments")],
+)
 def test_duplicates_are_handed_on_exactly(name, restorer):
     model, x, layer = made(name)
     pairs = {0: 3, 5: 4, 9: 15}  # leaves → stays
@@ -165,7 +167,7 @@ def test_duplicates_are_handed_on_exactly(name, restorer):
     torch.testing.assert_close(output(pruned.model, x), wanted, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["gated", "inverted", "heads", "sum"])
 def test_what_others_say_makes_up_for_what_leaves(name):
     model, x, layer = made(name)
     state = torch.get_rng_state()

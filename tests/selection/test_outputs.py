@@ -82,10 +82,10 @@ def test_a_result_that_does_not_count_holds_nothing_and_loses_what_leaves(shape,
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ["tuple", "nested"])
 def test_what_is_held_is_named_and_what_counts_is_held(shape):
     model, x = made(shape)
-    for outputs in (None, [FIRST[shape], SECOND[shape]], [SECOND[shape]]):
+    for outputs in (None, [SECOND[shape]]):
         pruned = bequest.prune(
             model, x, 0.5, groups="all", restorer="none", outputs=outputs, progress=False
         )

@@ -133,8 +133,9 @@ def test_dead_channels_leave_exactly_and_come_back(name, tmp_path):
     assert torch.equal(output(model, x), wanted)
 
 
-@pytest.mark.parametrize("name", ["Standardised", "weight norm"])
-@pytest.mark.parametrize("restorer", ["lbyl", "regression"])
+@pytest.mark.parametrize(
+    ("name", "restorer"), [("Standardised", "lbyl"), ("weight norm", "regression")]
+)
 def test_they_are_restored_as_plain_layers_are(name, restorer):
     model, x = made(name).float(), torch.randn(8, 3, 12, 12)
     plain = chain()
