@@ -40,6 +40,9 @@ class ByWalk(Restorer):
 
     reads_inputs: ClassVar[bool] = True
 
+    plain: bool = False
+    """Whether a layer is only to write what it wrote, without what its branch lacks."""
+
     @abstractmethod
     def refit(self, seen: Seen) -> Change:
         """What a layer's weight and biases are to change by.
@@ -74,6 +77,7 @@ class ByWalk(Restorer):
             may_give=lambda layer: adds or mean_behind(reading, layer) is not None,
             name=self.name,
             former=Former(named_tensors(model), surgery),
+            plain=self.plain,
         )
         fitted, held_back = split(samples)
         show = attempt.progress

@@ -79,8 +79,10 @@ class Seen:
         made_up: bool,
         may_give: bool,
         before: dict[object, Moments],
+        plain: bool = False,
     ) -> None:
         self.layer = layer
+        self._plain = plain
         self.made_up = made_up
         self._may_give = may_give
         self._walk, self._seed = walk, seed
@@ -92,6 +94,14 @@ class Seen:
         weight = self._walk.tensor(self.layer.weight)
         assert weight is not None
         return weight
+
+    @property
+    def loses_inputs(self) -> bool:
+        """Whether channels that it reads have left."""
+        return any(
+            read.weight == self.layer.weight and bool(self._walk.cut.gone(read.labels).any())
+            for read in self._walk.reading.reads
+        )
 
     @property
     def outputs(self) -> int:
@@ -125,7 +135,8 @@ class Seen:
                 like = self._before.get(rows) if alone else None
                 bias = self._walk.tensor(call.bias)
                 one = found[call.bias] = Moments(call.geometry, self.weight, bias, like)
-            one.add(call.geometry, call.inputs, wanted(self._walk, call), places)
+            target = call.dense if self._plain else wanted(self._walk, call)
+            one.add(call.geometry, call.inputs, target, places)
             one.check(self.layer.name)
             self._before.clear()
             if alone:
@@ -144,6 +155,7 @@ class Refit:
         may_give: whether the layer of that name may be given a bias.
         name: of the restorer.
         former: of the networks that are walked over.
+        plain: whether a layer is to write what it wrote in the dense network, and no more.
 
     Attributes:
         changes: layer → what is reported of what was done to it.
@@ -161,7 +173,9 @@ class Refit:
         may_give: Callable[[str], bool],
         name: str,
         former: Former,
+        plain: bool = False,
     ) -> None:
+        self.plain = plain
         self.walk, self.refit, self.seed, self.made_up = walk, refit, seed, made_up
         self.may_give, self.name = may_give, name
         self.changes: dict[str, Change] = {}
@@ -186,7 +200,7 @@ class Refit:
     def _asked(self, layer: Layer) -> Change:
         """What the layer is to change by; nothing else of what was seen of it stays."""
         may_give = self.may_give(layer.name)
-        seen = Seen(self.walk, layer, self.seed, self.made_up, may_give, self._before)
+        seen = Seen(self.walk, layer, self.seed, self.made_up, may_give, self._before, self.plain)
         change = self.refit(seen)
         self._check(seen, change)
         return change

@@ -59,6 +59,8 @@ class Regression(ByWalk):
         bias: "add" or "keep": whether layers without a bias may be given one. None = "keep" for
             classes of transformers, whose configuration couldn't say it. Layers that get none are
             fitted without intercept.
+        plain: the ridge regression of GRAIL and CORP: only layers that read fewer channels are
+            refitted, to what they wrote and no more, and nothing is refined unless asked for.
     """
 
     name: ClassVar[str]
@@ -70,6 +72,7 @@ class Regression(ByWalk):
     ridge: float = 1e-2
     refine: int | None = later(None)
     bias: str | None = later(None)
+    plain: bool = later(False)
     effort: str = later("default")
 
     def __post_init__(self) -> None:
@@ -95,6 +98,8 @@ class Regression(ByWalk):
         """Of refinement: those asked for, or what is affordable."""
         if self.refine is not None:
             return self.refine
+        if self.plain:
+            return 0
         if subject.samples is not None and subject.samples.tokens_alone:
             return 0
         effort = effort_of(self.effort)
@@ -104,6 +109,8 @@ class Regression(ByWalk):
 
     def refit(self, seen: Seen) -> Change:
         """Solves the layer's regression; what can't be solved is corrected by its biases alone."""
+        if self.plain and not seen.loses_inputs:
+            return Change()
         moments = seen.moments
         rows = sum(one.rows for one in moments.values())
         unknowns = next(iter(moments.values())).unknowns
