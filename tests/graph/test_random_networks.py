@@ -13,6 +13,10 @@ from torch import Tensor, nn
 
 import bequest
 from bequest.criteria.base import Criterion
+from bequest.graph.chains import bind
+from bequest.graph.groups import group
+from bequest.graph.rules import read
+from bequest.graph.trace import named_tensors, trace
 from bequest.graph.units import Unit
 from tests.networks import randomise
 
@@ -107,7 +111,12 @@ def test_planted_duplicates_leave_exactly(network, shift):
     torch.manual_seed(0)
     model = randomise(network).double()
     x = torch.randn(2, 3, 12, 12, dtype=torch.float64)
-    views = [v for v in bequest.inspect(model, x).groups if v.obstacle is None and v.prunable > 1]
+    channels, held = group(read(trace(model, x))), named_tensors(model)
+    views = [
+        one
+        for one in channels.groups
+        if one.free > 1 and not one.is_output and bind(channels, one, held).unit.obstacle is None
+    ]
     for view in views:
         layer = model.get_submodule(view.name)
         norm = model.get_submodule(view.name.replace("first", "norm"))
