@@ -10,6 +10,7 @@ from torch import nn
 from bequest.graph.trace import trace
 from bequest.robust import curves
 from bequest.robust.intervals import Interval
+from bequest.robust.lines import lines_of
 from bequest.robust.rules.base import RULES, Rule, file
 
 FUNCTIONS = {
@@ -148,3 +149,19 @@ def test_an_operator_that_has_an_interval_rule_keeps_it():
     with pytest.raises(ValueError, match="conv2d, linear: expected operators without"):
         file(Rule(lambda node, x: x, lambda node, x: x.difference), "linear conv2d unheard_of")
     assert before == RULES
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_lines_are_above_and_below(name):
+    """Of functions that jump as well: what they take in between is then all that is known."""
+    node = node_of(FUNCTIONS[name])
+    x = intervals()
+
+    found = lines_of(node, x)
+
+    for share in torch.linspace(0, 1, 41, dtype=torch.float64):
+        z = x.lower + (x.upper - x.lower) * share
+        value = curves.apply(node, z)
+        room = 1e-12 * (1 + value.abs())
+        assert (found.lower.at(z) <= value + room).all()
+        assert (value <= found.upper.at(z) + room).all()

@@ -16,9 +16,8 @@ from bequest.graph.inputs import normalise_inputs, tensors_of, with_tensors
 from bequest.robust.aligned import Aligned, aligned, module_of_pruned
 from bequest.robust.bounds import EFFORT, Bounds, apart
 from bequest.robust.impact import output_of
-from bequest.robust.inputs import InputRange, ends_of
+from bequest.robust.inputs import InputRange, ends_of, within
 from bequest.robust.intervals import Interval
-from bequest.robust.radius import within
 
 TOGETHER = 2**22
 """Numbers of all values of the boxes that are looked at together."""

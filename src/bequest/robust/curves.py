@@ -173,18 +173,20 @@ def _beside(node: fx.Node, like: Tensor) -> Iterator[Tensor]:
             yield torch.nextafter(point, point.new_tensor(side))
 
 
-_POLES: dict[str, Callable[[Tensor], Tensor]] = {
+_OWN_SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
     "asin": lambda x: ((1 - x) * (1 + x)).rsqrt(),
     "acos": lambda x: -((1 - x) * (1 + x)).rsqrt(),
     "atanh": lambda x: 1 / ((1 - x) * (1 + x)),
     "acosh": lambda x: ((x - 1) * (x + 1)).rsqrt(),
+    "hardsigmoid": lambda x: (x.abs() < 3).double() / 6,
 }
-"""Slopes that autograd computes by way of x² - 1, of which little is left next to the poles."""
+"""Slopes that autograd computes by way of x² - 1, of which little is left next to the poles, or
+with a sixth of single precision."""
 
 
 def _derivative(node: fx.Node, x: Tensor) -> Tensor:
-    if operator_of(node) in _POLES:
-        return _POLES[operator_of(node)](x)
+    if operator_of(node) in _OWN_SLOPES:
+        return _OWN_SLOPES[operator_of(node)](x)
     with torch.enable_grad():
         x = x.detach().clone().requires_grad_()
         (slope,) = torch.autograd.grad(apply(node, x).sum(), x)

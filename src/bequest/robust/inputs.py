@@ -72,3 +72,18 @@ def intervals_of(example: Any, input_range: InputRange) -> list[Interval]:
 def to_json(input_range: InputRange) -> list[Any]:
     """The ends as plain numbers or nested lists."""
     return [end.tolist() if isinstance(end, Tensor) else float(end) for end in input_range]
+
+
+def within(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """The inputs, cut to the range where rounding has put them outside.
+
+    Raises:
+        UsageError: they are further outside than that, or not finite.
+    """
+    slack = 1e-5 * (high - low)
+    if bool(((x < low - slack) | (x > high + slack)).any()) or not bool(x.isfinite().all()):
+        raise UsageError(
+            f"expected inputs within the input range, found {float(x.min()):.4g} "
+            f"to {float(x.max()):.4g}; give the range as the network reads its inputs"
+        )
+    return torch.maximum(torch.minimum(x, high), low)

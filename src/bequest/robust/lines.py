@@ -9,10 +9,8 @@ slopes each element takes that whose line is closest to the function in the midd
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, reduce
-from itertools import pairwise
 
 import torch
 from torch import Tensor, fx
@@ -131,36 +129,29 @@ def _rectified(x: Interval, below: float) -> Lines:
 
 def _touching(node: fx.Node, x: Interval) -> Lines:
     """Of the chord and the tangents at three points, the lines that are closest in the middle."""
-    points = [x.lower + (x.upper - x.lower) * (k / PIECES) for k in range(PIECES)] + [x.upper]
-    values = [curves.image(node, Interval(point, point)) for point in points]
-    slopes = [curves.slopes(node, Interval(*ends)) for ends in pairwise(points)]
-    chord = (values[-1].centre - values[0].centre) / (x.upper - x.lower)
-    tried = [chord, slopes[0].centre, slopes[PIECES // 2].lower, slopes[-1].centre]
-    below = [_negated(one) for one in values], [_negated(one) for one in slopes]
+    steps = [x.lower + (x.upper - x.lower) * (k / PIECES) for k in range(PIECES)]
+    points = torch.stack([*steps, x.upper])
+    values = curves.image(node, Interval(points, points))
+    slopes = curves.slopes(node, Interval(points[:-1], points[1:]))
+    chord = (values.upper[-1] - values.lower[0]) / (x.upper - x.lower)
+    tried = [chord, slopes.upper[0], slopes.lower[PIECES // 2], slopes.upper[-1]]
     jump = curves.jump(node)
     found = []
     for slope in (one.nan_to_num(0.0, 0.0, 0.0) for one in tried):
         upper = Line(slope, _highest(points, values, slopes, slope) + jump)
-        lower = Line(-slope, _highest(points, *below, -slope) + jump)
+        lower = Line(-slope, _highest(points, _negated(values), _negated(slopes), -slope) + jump)
         found.append(Lines(_negative(lower), upper))
     return reduce(lambda one, other: closest(one, other, x.centre), found)
 
 
-def _highest(
-    points: Sequence[Tensor], values: Sequence[Interval], slopes: Sequence[Interval], slope: Tensor
-) -> Tensor:
-    """At least the greatest f(z) − slope·z."""
-    found = torch.full_like(slope, -torch.inf)
-    for k, piece in enumerate(slopes):
-        width = points[k + 1] - points[k]
-        left = values[k].upper - slope * points[k] + (piece.upper - slope).clamp(min=0) * width
-        right = values[k + 1].upper - slope * points[k + 1]
-        right = right + (slope - piece.lower).clamp(min=0) * width
-        found = torch.maximum(found, torch.minimum(left, right))
-    reach = torch.maximum(points[0].abs(), points[-1].abs())
-    size = torch.stack([one.magnitude for one in values]).amax(0)
-    steep = torch.stack([one.magnitude for one in slopes]).amax(0) + slope.abs()
-    return found + STEP * 8 * (size + steep * reach) + TINY
+def _highest(points: Tensor, values: Interval, slopes: Interval, slope: Tensor) -> Tensor:
+    """At least the greatest f(z) − slope·z, from points, values there and slopes in between."""
+    width, at = points.diff(dim=0), values.upper - slope * points
+    left = at[:-1] + (slopes.upper - slope).clamp(min=0) * width
+    right = at[1:] + (slope - slopes.lower).clamp(min=0) * width
+    steep = slopes.magnitude.amax(0) + slope.abs()
+    size = values.magnitude.amax(0) + steep * points.abs().amax(0)
+    return torch.minimum(left, right).amax(0) + STEP * 8 * size + TINY
 
 
 def closest(one: Lines, other: Lines, middle: Tensor) -> Lines:

@@ -1,0 +1,152 @@
+"""How close are certificates to what inputs reach, and what do they cost?
+
+The ReLU MLP of the MNIST table and the CNN of the CIFAR-10 table, 12.5 and 50 % of the units pruned
+by several restorers: the width of the certified change by intervals, by back-substitution of the
+difference, and by auto_LiRPA's CROWN on pruned(x) − dense(x) as one module; the width that gradient
+ascent on that change finds; seconds.
+
+``python -m benchmarks.certificates`` makes the table (``mlp``, ``cnn``: one of them alone), with
+``networks 1000`` it looks for violations in a thousand random networks instead.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from tests.robust.lirpa import MISSING, crown
+from tests.robust.search import reached
+from torch import Tensor, nn
+
+import bequest
+from benchmarks.record import record
+from benchmarks.robust_subjects import cifar, cnn, mlp, mnist, trained
+from bequest.robust import certificates, certify
+
+IMAGES = 20
+SIZES = (0.01, 0.05, None)
+"""Of the boxes; None = the whole range, one box."""
+SUBJECTS: dict[str, tuple[Callable[[], nn.Module], Any, int, dict[str, float]]] = {
+    "mlp": (mlp, mnist, 20, {"*": 1.0}),
+    "cnn": (cnn, cifar, 12, {"9": 1.0, "11": 1.0}),
+}
+"""Name → network, images, epochs, layers that are pruned."""
+
+
+def pruned(
+    model: nn.Module, example: Tensor, layers: dict[str, float], ratio: float
+) -> Iterator[tuple[str, nn.Module]]:
+    """Restorer and network: pairs merged in steps, and three ways at once."""
+    shares = dict.fromkeys(layers, ratio)
+    stochastic = bequest.robust.prune(model, example, (0, 1), shares, 1 / 8)
+    yield "stochastic", stochastic.model
+    for restorer in ("none", "lbyl", "regression"):
+        made = bequest.prune(model, example, shares, restorer=restorer, round_to=1, progress=False)
+        yield restorer, made.model
+
+
+def timed(call: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, float]:
+    """What a call gives, and its seconds."""
+    start = time.perf_counter()
+    lower, upper = call()
+    return lower, upper, time.perf_counter() - start
+
+
+def by_intervals(dense: nn.Module, model: nn.Module, *given: Any) -> tuple[Tensor, Tensor]:
+    """The change without any back-substitution."""
+    effort, certificates.EFFORT = certificates.EFFORT, 0
+    try:
+        found = certify(dense, model, *given)
+    finally:
+        certificates.EFFORT = effort
+    return found.lower, found.upper
+
+
+def measured(dense: nn.Module, model: nn.Module, x: Tensor, eps: float | None) -> list[object]:
+    """Widths of four kinds, their quotients, seconds, certified agreement."""
+    x = x if eps is not None else x[:1]
+    low, high = ((x + sign * (eps or 2)).clamp(0, 1) for sign in (-1, 1))
+    interval = timed(partial(by_intervals, dense, model, x, eps))
+    start = time.perf_counter()
+    found = certify(dense, model, x, eps)
+    seconds = time.perf_counter() - start
+    lower, upper = (end.view(len(x), -1) for end in (found.lower, found.upper))
+    rival: tuple[Any, Any, Any] = (torch.nan, torch.nan, torch.nan)
+    if not MISSING:
+        rival = timed(partial(crown, dense, model, low, high))
+    least, most = reached(lambda z: model(z) - dense(z), low, high, steps=40, starts=2)
+    assert bool((lower <= least).all() and (most <= upper).all())
+    width, reach = (upper - lower).mean().item(), (most - least).mean().item()
+    largest = torch.maximum(-lower, upper).amax(1) / torch.maximum(-least, most).amax(1)
+    return [
+        "all" if eps is None else eps,
+        *(round(one, 4) for one in (width_of(interval), width, width_of(rival), reach)),
+        *(round(one, 2) for one in (width / reach, largest.median().item())),
+        *(round(one / len(x), 3) for one in (seconds, float(rival[2]))),
+        None if found.agreement is None else round(100 * found.agreement, 1),
+    ]
+
+
+def width_of(found: tuple[Any, ...]) -> float:
+    """Mean over outputs and inputs."""
+    return float(torch.as_tensor(found[1] - found[0]).mean())
+
+
+def random_networks(count: int) -> None:
+    """Random networks of all kinds that the tests have: how many bounds are violated?"""
+    from tests.robust.networks import randomised
+    from tests.robust.test_certificates import CASES, SHAPES, UNITS, boxes, changed
+
+    violated = 0
+    for number in range(count):
+        generator = torch.Generator().manual_seed(number)
+        make = list(SHAPES)[number % 3]
+        unit = list(UNITS.values())[number // 3 % len(UNITS)]
+        eps, how = CASES[number // 18 % 3]
+        dense = randomised(make(unit), generator)
+        other = changed(dense, how, generator)
+        x, low, high = boxes(SHAPES[make], 3, eps, generator)
+        found = certify(dense, other, x, eps)
+        least, most = reached(lambda z, a=dense, b=other: b(z) - a(z), low, high)
+        violated += bool(((found.lower > least) | (most > found.upper)).any())
+        if number % 100 == 99:
+            print(f"{number + 1} networks, {violated} violations", flush=True)
+
+
+def main(names: list[str]) -> None:
+    """Prints and records the table."""
+    rows: list[list[object]] = []
+    for name in names or SUBJECTS:
+        make, data, epochs, layers = SUBJECTS[name]
+        model = trained(f"{name}-relu", make, data, seed=0, epochs=epochs).double()
+        x = data()[1][0][:IMAGES].double()
+        for ratio in (0.125, 0.5):
+            for restorer, network in pruned(model, x[:1], layers, ratio):
+                for eps in SIZES:
+                    found = measured(model, network.double(), x, eps)
+                    rows.append([name, restorer, ratio, *found])
+                    print(*rows[-1], flush=True)
+    record(
+        "certificates",
+        rows,
+        [
+            *("network", "restorer", "ratio", "eps", "intervals", "back-substitution", "CROWN"),
+            *("found", "quotient of widths", "quotient of largest changes"),
+            *("seconds per input", "CROWN's", "certified agreement, %"),
+        ],
+        widths="of the interval of each output, mean over outputs and inputs",
+        found="gradient ascent on each output's change, 40 steps from two starts",
+        images=f"{IMAGES} held-out ones; eps all: one box, all inputs in 0..1",
+        seed=0,
+    )
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["networks"]:
+        random_networks(int(sys.argv[2]))
+    else:
+        main(sys.argv[1:])
