@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from tests.robust.lirpa import MISSING, crown
+from tests.robust.lirpa import MISSING, Difference, crown
 from tests.robust.search import reached
 from torch import Tensor, nn
 
@@ -58,11 +58,12 @@ def timed(call: Callable[[], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, fl
 
 def by_intervals(dense: nn.Module, model: nn.Module, *given: Any) -> tuple[Tensor, Tensor]:
     """The change without any back-substitution."""
-    effort, certificates.EFFORT = certificates.EFFORT, 0
+    module: Any = certificates
+    effort, module.EFFORT = module.EFFORT, 0
     try:
         found = certify(dense, model, *given)
     finally:
-        certificates.EFFORT = effort
+        module.EFFORT = effort
     return found.lower, found.upper
 
 
@@ -78,7 +79,7 @@ def measured(dense: nn.Module, model: nn.Module, x: Tensor, eps: float | None) -
     rival: tuple[Any, Any, Any] = (torch.nan, torch.nan, torch.nan)
     if not MISSING:
         rival = timed(partial(crown, dense, model, low, high))
-    least, most = reached(lambda z: model(z) - dense(z), low, high, steps=40, starts=2)
+    least, most = reached(Difference(dense, model), low, high, steps=40, starts=2)
     assert bool((lower <= least).all() and (most <= upper).all())
     width, reach = (upper - lower).mean().item(), (most - least).mean().item()
     largest = torch.maximum(-lower, upper).amax(1) / torch.maximum(-least, most).amax(1)
@@ -98,20 +99,20 @@ def width_of(found: tuple[Any, ...]) -> float:
 
 def random_networks(count: int) -> None:
     """Random networks of all kinds that the tests have: how many bounds are violated?"""
-    from tests.robust.networks import randomised
-    from tests.robust.test_certificates import CASES, SHAPES, UNITS, boxes, changed
+    from tests.robust import test_certificates
 
+    held: Any = test_certificates
     violated = 0
     for number in range(count):
         generator = torch.Generator().manual_seed(number)
-        make = list(SHAPES)[number % 3]
-        unit = list(UNITS.values())[number // 3 % len(UNITS)]
-        eps, how = CASES[number // 18 % 3]
-        dense = randomised(make(unit), generator)
-        other = changed(dense, how, generator)
-        x, low, high = boxes(SHAPES[make], 3, eps, generator)
+        make = list(held.SHAPES)[number % 3]
+        unit = list(held.UNITS.values())[number // 3 % len(held.UNITS)]
+        eps, how = held.CASES[number // 18 % 3]
+        dense = held.randomised(make(unit), generator)
+        other = held.changed(dense, how, generator)
+        x, low, high = held.boxes(held.SHAPES[make], 3, eps, generator)
         found = certify(dense, other, x, eps)
-        least, most = reached(lambda z, a=dense, b=other: b(z) - a(z), low, high)
+        least, most = reached(Difference(dense, other), low, high)
         violated += bool(((found.lower > least) | (most > found.upper)).any())
         if number % 100 == 99:
             print(f"{number + 1} networks, {violated} violations", flush=True)

@@ -12,10 +12,11 @@ import importlib.util
 import sys
 import types
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 MISSING = [
     name
@@ -27,30 +28,33 @@ MISSING = [
 class Difference(nn.Module):
     """pruned(x) − dense(x)."""
 
-    def __init__(self, dense, pruned):
+    def __init__(self, dense: nn.Module, pruned: nn.Module) -> None:
         super().__init__()
         self.dense, self.pruned = dense, pruned
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Any:
         return self.pruned(x) - self.dense(x)
 
 
-def _library():
-    moved = types.ModuleType("numpy.lib.arraysetops")
+def _library() -> Any:
+    moved: Any = types.ModuleType("numpy.lib.arraysetops")
     moved.isin = np.isin
     sys.modules.setdefault("numpy.lib.arraysetops", moved)
-    helper = importlib.import_module("torch.onnx.symbolic_helper")
-    exporter = importlib.import_module("torch.onnx._internal.torchscript_exporter._globals")
+    helper: Any = importlib.import_module("torch.onnx.symbolic_helper")
+    exporter: Any = importlib.import_module("torch.onnx._internal.torchscript_exporter._globals")
     helper._set_opset_version = lambda opset: setattr(
         exporter.GLOBALS, "export_onnx_opset_version", opset
     )
-    torch._C.Node.__getitem__ = lambda node, name: getattr(node, node.kindOf(name))(name)
+    node: Any = torch._C.Node
+    node.__getitem__ = lambda node, name: getattr(node, node.kindOf(name))(name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return importlib.import_module("auto_LiRPA")
 
 
-def crown(dense, pruned, lower, upper, method="CROWN"):
+def crown(
+    dense: nn.Module, pruned: nn.Module, lower: Tensor, upper: Tensor
+) -> tuple[Tensor, Tensor]:
     """(lower, upper) of the change over boxes (N, ...), float64."""
     library = _library()
     before = torch.get_default_dtype()
@@ -63,7 +67,7 @@ def crown(dense, pruned, lower, upper, method="CROWN"):
             )
             around = library.PerturbationLpNorm(norm=np.inf, x_L=lower, x_U=upper)
             x = library.BoundedTensor((lower + upper) / 2, around)
-            low, high = module.compute_bounds(x=(x,), method=method)
+            low, high = module.compute_bounds(x=(x,), method="CROWN")
         return low.detach(), high.detach()
     finally:
         torch.set_default_dtype(before)

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 
-def reached(change, lower, upper, steps=20, starts=3, seed=0):
+def reached(
+    change: Callable[[Tensor], Tensor],
+    lower: Tensor,
+    upper: Tensor,
+    steps: int = 20,
+    starts: int = 3,
+    seed: int = 0,
+) -> tuple[Tensor, Tensor]:
     """(least, greatest) of each output of ``change`` that projected gradient ascent finds.
 
     Args:
