@@ -94,6 +94,7 @@ def complex_product(x: Tensor) -> Tensor:
 
 MAPS: dict[str, tuple[Between, int]] = {
     "pixel_shuffle": (nn.PixelShuffle(2), 4),
+    "channel_shuffle": (nn.ChannelShuffle(2), 16),
     "pixel_unshuffle": (nn.PixelUnshuffle(2), 64),
     "im2col": (lambda x: F.unfold(x, 2, stride=2).view(len(x), -1, 3, 3), 64),
     "im2col and back": (over_columns, 16),

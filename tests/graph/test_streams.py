@@ -104,9 +104,9 @@ def test_multiples_go_through_what_keeps_them():
 
 
 STREAMS: dict[str, Function] = {
-    "another layer": lambda h, m: h + m.other(m.x),
-    "a layer between": lambda h, m: h + F.linear(h, m.up.weight @ m.other.weight.T),
-    "called twice": lambda h, m: h + m.up(m.x + 1),
+    "another layer": lambda h, m: h + m.other(m.x.tanh()),
+    "a layer between": lambda h, m: h + F.linear(h.tanh(), m.up.weight @ m.other.weight.T),
+    "called twice": lambda h, m: h + m.up(m.x.square()),
     "channels change places": lambda h, m: (
         torch.cat([h, m.other(m.x)], -1) + torch.cat([m.other(m.x), h], -1)
     )[..., :12],

@@ -17,6 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from bequest.graph.balances import divided
+from bequest.graph.branches import streams
 from bequest.graph.ledger import Balance, Labels
 from bequest.graph.reading import Read, Reading, Write
 from bequest.graph.trace import place_of
@@ -118,7 +119,8 @@ def group(reading: Reading) -> Channels:
     marked = {
         "outputs": _marked(ledger.outputs, channel_of),
         # Heads are added to (biases, rotated halves), and are still no stream of branches.
-        "streams": _marked(ledger.streams, channel_of) - _marked(ledger.batches, channel_of),
+        "streams": _marked([*ledger.streams, *streams(reading, channel_of)], channel_of)
+        - _marked(ledger.batches, channel_of),
     }
     groups = [
         _group(channel_of, one, reasons, marked["outputs"], marked["streams"]) for one in found

@@ -105,6 +105,8 @@ class Reading:
         reductions: reduction over channels → those channels, to be judged when all is read.
         steady: nodes that don't depend on the network's inputs.
         sources: node → the layers, walls and inputs that it is made of by operators in between.
+        inside: labels of sums inside one branch → the layers between their terms.
+        origins: node → the tensors that it is a linear map of, itself among them.
         parts: view → the part of a split dimension that is to keep the labels (see Fork).
         forks: views that had a choice, and which it was.
     """
@@ -120,5 +122,7 @@ class Reading:
     reductions: dict[fx.Node, Labels] = field(default_factory=dict)
     steady: set[fx.Node] = field(default_factory=set)
     sources: dict[fx.Node, frozenset[fx.Node]] = field(default_factory=dict)
+    inside: list[tuple[Labels, frozenset[fx.Node]]] = field(default_factory=list)
+    origins: dict[fx.Node, frozenset[fx.Node]] = field(default_factory=dict)
     parts: Mapping[fx.Node, int] = field(default_factory=dict)
     forks: dict[fx.Node, Fork] = field(default_factory=dict)

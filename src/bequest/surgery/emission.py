@@ -158,7 +158,7 @@ class _Writer:
         kwargs = {
             key: self._argument(value)
             for key, value in node.kwargs.items()
-            if key not in ("layout", "pin_memory")
+            if key not in ("layout", "pin_memory", "output_size")
         }
         if name == _NORM:  # the whole operator has a gradient, its decomposed form has none
             args = [*args[:5], False, *args[5:], True]

@@ -1,9 +1,9 @@
 """A network without its class: the traced operators as plain data, run as a module.
 
 A :class:`Document` is JSON: operators by name, constants, and references to tensors and to results
-of earlier operators. Only ATen operators that compute tensors from tensors and touch nothing else
-are let in: those that have a rule, PyTorch's core set, and :data:`PLAIN`. :class:`Program` runs
-one.
+of earlier operators. Only operators that compute tensors from tensors and touch nothing else are
+let in: those that have a rule, which those of other libraries need, and of ATen's all public ones.
+What no channel leaves is written down as it is. :class:`Program` runs one.
 
 Constants in JSON::
 
@@ -28,27 +28,6 @@ from bequest.errors import ArtifactError
 from bequest.graph.rules.base import known_operators
 
 Document = dict[str, Any]
-
-
-PLAIN = frozenset(
-    "affine_grid_generator angle atleast_1d atleast_2d atleast_3d bilinear block_diag "
-    "broadcast_tensors bucketize cartesian_prod cdist channel_shuffle column_stack complex "
-    "copysign cosine_similarity count_nonzero cross cummax cummin deg2rad diag diag_embed "
-    "diagonal_scatter digamma dist dstack erfinv fft_fft fft_fft2 fft_fftn fft_fftshift fft_hfft "
-    "fft_ifft fft_ifft2 fft_ifftn fft_ifftshift fft_ihfft fft_irfft fft_irfft2 fft_irfftn "
-    "fft_rfft fft_rfft2 fft_rfftn float_power fmax fmin grid_sampler grid_sampler_3d heaviside "
-    "hstack i0 im2col imag index_add index_copy index_fill inner isclose isfinite isin kron "
-    "kthvalue lgamma linalg_cross linalg_det linalg_inv linalg_matrix_exp linalg_matrix_norm "
-    "linalg_multi_dot linalg_norm linalg_solve linalg_vecdot logaddexp logaddexp2 logcumsumexp "
-    "masked_scatter max_unpool2d max_unpool3d median meshgrid mode nanmean nansum "
-    "native_channel_shuffle outer pairwise_distance pixel_shuffle pixel_unshuffle polar polygamma "
-    "quantile rad2deg real renorm repeat_interleave rot90 row_stack scatter searchsorted signbit "
-    "sinc special_erfcx special_i0e special_i1 special_i1e special_log_ndtr special_ndtr "
-    "special_ndtri special_xlog1py special_zeta tensordot tile trace tril tril_indices triu "
-    "triu_indices unfold vander vdot view_as_complex view_as_real vstack".split()
-)
-"""Names of ATen operators without a rule that programs may hold all the same. No channel leaves
-what they read, so they are written down as they are."""
 
 
 class Outputs(dict[str, Any]):
@@ -148,28 +127,35 @@ def resolve(name: str) -> Any:
         return operator.getitem
     namespace, _, rest = name.partition(".")
     packet, _, overload = rest.partition(".")
-    found = getattr(getattr(torch.ops.aten, packet, None), overload or "?", None)
-    if namespace == "aten" and isinstance(found, torch._ops.OpOverload) and _may_run(packet, found):
-        return found
-    raise ArtifactError(f"program: expected an ATen operator that bequest knows, found {name!r}")
+    ruled = (packet if namespace == "aten" else f"{namespace}::{packet}") in known_operators()
+    if ruled or namespace == "aten":
+        library = getattr(torch.ops, namespace, None)
+        found = getattr(getattr(library, packet, None), overload or "?", None)
+        if isinstance(found, torch._ops.OpOverload) and _may_run(packet, found, ruled=ruled):
+            return found
+    raise ArtifactError(f"program: expected an operator that bequest knows, found {name!r}")
 
 
 _DYNAMIC = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+_STORED_OTHERWISE = ("sparse", "mkldnn", "quant", "nested", "cudnn", "padded")
 
 
-def _may_run(name: str, found: torch._ops.OpOverload) -> bool:
+def _may_run(name: str, found: torch._ops.OpOverload, *, ruled: bool) -> bool:
     """Whether an operator computes tensors, or checks them, and does nothing else.
 
     Nothing with a rule reads files or writes to its operands. Of the rest, what makes tensors whose
-    shape depends on numbers in others can't be tried out without data.
+    shape depends on numbers in others can't be tried out without data; what takes no tensor may
+    read something else; and names with an underscore are PyTorch's own affair.
     """
     if found._schema.is_mutable:
         return False
-    if name in known_operators():
+    if ruled:
         return name != "repeat_interleave" or found._overloadname == "self_int"
-    plain = name in PLAIN or torch.Tag.core in found.tags
-    tensors = all(str(one.type) in ("Tensor", "List[Tensor]") for one in found._schema.returns)
-    return plain and tensors and _DYNAMIC.isdisjoint(found.tags)
+    plain = not name.startswith("_") and not any(part in name for part in _STORED_OTHERWISE)
+    takes = any("Tensor" in str(one.type) for one in found._schema.arguments)
+    returns = all(str(one.type) in ("Tensor", "List[Tensor]") for one in found._schema.returns)
+    core = torch.Tag.core in found.tags
+    return (core or (plain and takes)) and returns and _DYNAMIC.isdisjoint(found.tags)
 
 
 class _Reader:

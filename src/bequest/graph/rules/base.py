@@ -128,6 +128,7 @@ def read_once(network: Network, parts: Mapping[fx.Node, int]) -> Reading:
         else:
             _operator(step)
         reading.sources[node] = _sources(step)
+        reading.origins[node] = _origins(step)
     return reading
 
 
@@ -140,6 +141,25 @@ def _sources(step: Step) -> frozenset[fx.Node]:
         return frozenset({node})
     wrote = {node} if reading.writes and reading.writes[-1].node is node else set()
     return frozenset(wrote).union(*(reading.sources[one] for one in node.all_input_nodes))
+
+
+_LINEAR = frozenset("add sub subtract rsub".split())
+_SCALED = frozenset("mul multiply div divide".split())
+_LAYERS = ("conv", "linear")
+
+
+def _origins(step: Step) -> frozenset[fx.Node]:
+    """Back over layers, norms with stored statistics, views, padding, sums and fixed factors."""
+    node, reading = step.node, step.reading
+    varying = [one for one in node.all_input_nodes if one not in reading.steady]
+    name, role = operator_of(node), reading.roles.get(node)
+    once = len(varying) == 1 and node.op == "call_function" and node.args[0] is varying[0]
+    linear = role in ("norm", "linear", "pad") or name.startswith(_LAYERS) or name in _SCALED
+    if (once and linear) or (varying and name in _LINEAR):
+        return frozenset({node}).union(
+            frozenset.intersection(*(reading.origins[one] for one in varying))
+        )
+    return frozenset({node})
 
 
 def _placeholder(step: Step) -> Layout:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch import fx
 
+from bequest.graph.branches import layers_between
 from bequest.graph.ledger import Labels, Layout
 from bequest.graph.rules.base import Step, rule, wall
 from bequest.graph.trace import operator_of
@@ -113,7 +114,14 @@ def partners(step: Step) -> Layout:
 
 
 def _added_into(step: Step, branches: Sequence[fx.Node], total: Layout) -> Iterator[Labels]:
-    """The labels of a sum that several layers write: x + f(x) of one layer is a function of it."""
+    """The labels of a sum that several layers write.
+
+    x + f(x) of one layer is a function of it, whichever of its channels meet, and a sum of linear
+    maps of one tensor is a layer in several pieces: neither is a stream.
+    """
+    origins, sources = step.reading.origins, step.reading.sources
+    if branches and frozenset.intersection(*(origins[one] for one in branches)):
+        return
     for dim, labels in enumerate(total.dims):
         place = dim - step.ndim  # from the end, where branches of fewer dimensions are aligned
         there = [one for one in branches if len(one.meta["val"].shape) + place >= 0]
@@ -122,8 +130,15 @@ def _added_into(step: Step, branches: Sequence[fx.Node], total: Layout) -> Itera
             continue
         held = [step.layout(branch).dims[place] for branch in whole]
         same = [one is not None and np.array_equal(one, labels) for one in held]
-        if not all(same) or len({step.reading.sources[branch] for branch in whole}) > 1:
+        written = {sources[branch] for branch in whole}
+        single = len(written) == 1 and len(next(iter(written))) == 1
+        if single or (all(same) and len(written) == 1):
+            continue
+        between = layers_between(step.reading, whole)
+        if between is None:
             yield labels
+        else:
+            step.reading.inside.append((labels, between))
 
 
 @rule("where", role="elementwise")

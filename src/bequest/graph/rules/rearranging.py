@@ -36,6 +36,18 @@ def col2im(step: Step) -> Layout:
     return _gathered(step, prod(step.arg(2, "kernel_size")))
 
 
+@rule("channel_shuffle", "native_channel_shuffle", role="linear")
+def channel_shuffle(step: Step) -> Layout:
+    """Channel j of each of the blocks in turn: what lies at one place of them leaves together."""
+    layout = step.layout(step.arg(0, "self"))
+    labels = layout.dims[1]
+    if labels is None:
+        return layout
+    blocks = labels.reshape(int(step.arg(1, "groups")), -1)
+    step.ledger.tie(blocks[:1], blocks)
+    return layout.with_dims((layout.dims[0], blocks.T.ravel(), *layout.dims[2:]))
+
+
 @rule("unfold", role="linear")
 def unfold(step: Step) -> Layout:
     """Windows along a dimension, whose places lie in a new last one."""

@@ -27,7 +27,7 @@ def repeat(step: Step) -> Layout:
 def repeat_interleave(step: Step) -> Layout | tuple[Layout, ...]:
     """Every index of a dimension so many times in a row."""
     data, times, dim = step.operands()[0], step.arg(1, "repeats"), step.arg(2, "dim")
-    if not isinstance(times, int) or dim is None or step.node.kwargs.get("output_size"):
+    if not isinstance(times, int) or dim is None:
         return wall(step)
     layout, at = step.layout(data), int(dim) % step.ndim
     labels = _repeated(

@@ -173,6 +173,10 @@ def concatenate(step: Step) -> Layout:
                 for piece, layout, width in filled
             ]
         )
+    for node, one in zip(nodes, layouts, strict=True):
+        piece = one.dims[dim]
+        if piece is not None and node in step.reading.steady:
+            step.ledger.segment(piece)  # a parameter that nobody else may write
     # The other dimensions must agree, as in an element-wise operator.
     without = [layout.with_dims(_without(layout.dims, dim)) for layout in layouts]
     shared = _agree(step, without)
