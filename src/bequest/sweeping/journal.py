@@ -201,12 +201,14 @@ def _difference(held: Any, asked: Any, where: str = "") -> str | None:
             if found is not None:
                 return found
         return None
-    if isinstance(held, list) and isinstance(asked, list) and len(held) == len(asked):
-        pairs = (
-            _difference(one, other, f"{where}[{place}]")
-            for place, (one, other) in enumerate(zip(held, asked, strict=True))
-        )
-        return next((one for one in pairs if one is not None), None)
+    if isinstance(held, list) and isinstance(asked, list):
+        for place, (one, other) in enumerate(zip(held, asked, strict=False)):
+            found = _difference(one, other, f"{where}[{place}]")
+            if found is not None:
+                return found
+        if len(held) != len(asked):
+            return f"{where}: expected {len(held)} of them as it holds, found {len(asked)}"
+        return None
     if held == asked:
         return None
     return f"{where}: expected {json.dumps(held)} as it holds, found {json.dumps(asked)}"
