@@ -23,7 +23,7 @@ from bequest.graph.functions import ObstacleError
 from bequest.graph.geometry import LAYERS
 from bequest.graph.groups import Channels, Group
 from bequest.graph.interpreter import Interpreter
-from bequest.graph.ledger import Layout
+from bequest.graph.ledger import Labels, Layout
 from bequest.graph.reading import Read
 from bequest.graph.trace import operator_of, place_of
 from bequest.graph.units import Activation, Producer, Unit
@@ -108,14 +108,14 @@ class Segment:
         self.reads = tuple(group.consumers)
         if not self.reads:
             raise ObstacleError("no layer reads its channels")
+        self._own = np.zeros(int(channels.channel_of.max(initial=0)) + 1, bool)
+        self._own[group.channels] = True
         ends = {read.node for read in self.reads}
         starts = {w.node for w in reading.writes if self._is_own(w.labels)}
-        self._nodes = [
-            node
-            for node in reading.network.nodes
-            if node in starts or (node.op == "call_function" and self._carries(node))
-        ]
-        steady, inside = reading.steady, set(self._nodes)
+        if any(node in starts or self._carries(node) for node in ends):
+            raise ObstacleError("a layer reads its channels and writes them")
+        steady, inside = reading.steady, self._behind(starts)
+        self._nodes = [node for node in reading.network.nodes if node in inside]
         self._noise: dict[fx.Node, None] = {}
         for node in self._nodes:
             for value in node.all_input_nodes:
@@ -128,8 +128,6 @@ class Segment:
         for read in self.reads:
             if operator_of(read.node) not in LAYERS or read.node.args[0] not in inside:
                 raise ObstacleError(f"no layer by itself reads it ({place_of(read.node)})")
-        if ends & inside:
-            raise ObstacleError("a layer reads its channels and writes them")
 
     def rows(self, tensors: Mapping[str, Tensor], seed: int) -> Tensor:
         """What each channel says, at places that are read; float64 (n, m), m the same for all."""
@@ -168,8 +166,18 @@ class Segment:
         values: Tensor = run.value(data).movedim(dim, 0).index_select(0, index)
         return values.reshape(self._group.size, -1)
 
-    def _is_own(self, labels: np.ndarray) -> bool:
-        return bool((self._channels.positions(self._group, labels) >= 0).any())
+    def _behind(self, starts: set[fx.Node]) -> set[fx.Node]:
+        """The layers that write the channels, and all operators behind that still have them."""
+        found, pending = set(starts), list(starts)
+        while pending:
+            users = pending.pop().users
+            new = {one for one in users if one.op == "call_function" and self._carries(one)} - found
+            found |= new
+            pending += new
+        return found
+
+    def _is_own(self, labels: Labels) -> bool:
+        return bool(self._own[self._channels.channel_of[labels]].any())
 
     def _carries(self, node: fx.Node) -> bool:
         layout = self._channels.reading.layouts.get(node)
