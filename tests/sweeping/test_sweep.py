@@ -115,7 +115,7 @@ def test_a_journal_of_which_not_even_the_head_was_written_begins_anew(tmp_path):
         ({"ratios": (0.25,)}, r"ratios\[0\]: expected 0.5 as it holds, found 0.25"),
         ({"round_to": 2}, r"settings.round_to: expected 1"),
         ({"restorers": ("none", "lbyl")}, r"restorers\[1\]: expected \"regression"),
-        ({"seeds": (0,)}, "seeds: expected 2 of them as it holds, found 1"),
+        ({"seeds": (0,)}, "seeds, how many: expected 2 as it holds, found 1"),
         ({"networks": [small(seed=4), small("wide", 16)]}, r"networks\[0\].tensors"),
         ({"networks": [small(name="other")]}, r'networks\[0\].name: expected "small"'),
     ],

@@ -194,21 +194,15 @@ def _timed(value: object) -> tuple[Latency, Latency]:
 
 def _difference(held: Any, asked: Any, where: str = "") -> str | None:
     """The first place in which two plain values differ, in words."""
+    inside: list[tuple[str, Any, Any]] = []
     if isinstance(held, dict) and isinstance(asked, dict):
-        for key in dict.fromkeys([*held, *asked]):
-            inner = f"{where}.{key}".removeprefix(".")
-            found = _difference(held.get(key), asked.get(key), inner)
-            if found is not None:
-                return found
-        return None
-    if isinstance(held, list) and isinstance(asked, list):
-        for place, (one, other) in enumerate(zip(held, asked, strict=False)):
-            found = _difference(one, other, f"{where}[{place}]")
-            if found is not None:
-                return found
-        if len(held) != len(asked):
-            return f"{where}: expected {len(held)} of them as it holds, found {len(asked)}"
-        return None
-    if held == asked:
-        return None
-    return f"{where}: expected {json.dumps(held)} as it holds, found {json.dumps(asked)}"
+        keys = dict.fromkeys([*held, *asked])
+        inside = [(f"{where}.{k}".removeprefix("."), held.get(k), asked.get(k)) for k in keys]
+    elif isinstance(held, list) and isinstance(asked, list):
+        both = enumerate(zip(held, asked, strict=False))
+        inside = [(f"{where}[{place}]", *pair) for place, pair in both]
+        inside.append((f"{where}, how many", len(held), len(asked)))
+    elif held != asked:
+        return f"{where}: expected {json.dumps(held)} as it holds, found {json.dumps(asked)}"
+    found = (_difference(one, other, name) for name, one, other in inside)
+    return next((one for one in found if one is not None), None)
