@@ -111,7 +111,7 @@ def tradeoff(comparison: Comparison, lines: Sequence[Line], what: str) -> str:
 
 def _draw(axes: Axes, line: Line, dense: float) -> None:
     colour = SERIES[line.method % len(SERIES)]
-    points = sorted(line.points, key=lambda one: -one.x)
+    points = line.points
     x = [100.0, *(one.x for one in points)]
     axes.plot(
         x,
