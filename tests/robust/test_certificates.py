@@ -243,6 +243,42 @@ def test_operators_without_rows_are_named_and_those_without_a_rule_refused():
         robust.certified_change(model, other, x, 0.1)
 
 
+def test_operators_of_every_kind_pass_rows():
+    """Windows that overlap and are padded, groups, strides, broadcasting, splits and joins."""
+
+    class Mixed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.grouped = nn.Conv2d(4, 8, 3, padding=1, groups=2)
+            self.pool = nn.MaxPool2d(3, stride=2, padding=1)
+            self.wide = nn.ConvTranspose2d(4, 4, 2, stride=2)
+            self.norm = nn.BatchNorm2d(4)
+            self.shift, self.scale = nn.Parameter(torch.ones(4, 1, 1)), nn.Parameter(torch.ones(4))
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x):
+            x = torch.cat([x, 1 - x / 2], 1)
+            a, b = self.pool(torch.tanh(self.grouped(x))).chunk(2, 1)
+            a = self.norm(self.wide(a)) + self.shift
+            a = (a * self.scale.view(-1, 1, 1)).clamp(min=-0.5).mean((2, 3), keepdim=True)
+            x = torch.cat([a + b, -b], 1)  # the one is broadcast to the places of the other
+            return self.head(torch.nn.functional.silu(x).amax((2, 3)))
+
+    generator = torch.Generator().manual_seed(0)
+    for eps in (0.01, 0.2):
+        model, other = (randomised(Mixed(), generator) for _ in range(2))
+        with torch.no_grad():
+            for after, before in zip(other.parameters(), model.parameters(), strict=True):
+                after.copy_(0.9 * before + 0.1 * after)
+        x, low, high = boxes((2, 6, 6), 4, eps, generator)
+
+        found = robust.certify(model, other, x, eps)
+
+        least, most = reached(lambda z, a=model, b=other: b(z) - a(z), low, high)
+        assert not found.unbounded and found.loose == ("amax",)
+        assert (found.lower <= least).all() and (most <= found.upper).all()
+
+
 def test_wrong_calls_say_what_was_expected():
     model = mlp(nn.ReLU)
     with pytest.raises(UsageError, match="floating-point"):

@@ -24,13 +24,15 @@ Side = Literal["first", "second"]
 """Whose weights."""
 
 _NORMS = frozenset({"batch_norm", "_native_batch_norm_legit_no_training"})
-_MOVES = frozenset(
+MOVES = frozenset(
     "view _unsafe_view reshape flatten unflatten permute transpose t movedim swapaxes unsqueeze "
     "squeeze expand slice select split split_with_sizes chunk upsample_nearest1d "
     "upsample_nearest2d upsample_nearest3d reflection_pad1d reflection_pad2d replication_pad1d "
     "replication_pad2d clone alias detach contiguous dropout native_dropout lift_fresh_copy "
     "lift_fresh positive cat stack pad constant_pad_nd".split()
 )
+"""Operators whose results are copies of what is read, and constants."""
+
 _MEANS = frozenset(
     "mean sum avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d "
     "_adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool3d upsample_linear1d "
@@ -72,7 +74,7 @@ class Affine:
             affine = affine and len(set(node.args)) > 1 - (name == "neg")
             affine = affine and not node.kwargs.get("rounding_mode")
         else:
-            affine = name in _MOVES | _MEANS | _SUMS
+            affine = name in MOVES | _MEANS | _SUMS
         return cls(node, values) if affine else None
 
     def handed(self, held: Mapping[int | None, Rows]) -> Handed:
@@ -161,10 +163,11 @@ class Affine:
 
     def _pulled(self, function: Callable[..., Any], rows: Any) -> list[Tensor]:
         parts = _several(rows)
-        flat = tuple(one.flatten(0, 1) for one in parts)
+        lead = len(parts[0]), max(one.shape[1] for one in parts)
+        flat = tuple(one.expand(*lead, *one.shape[2:]).flatten(0, 1) for one in parts)
         _, *pull = torch.func.vjp(lambda *read: _several(function(*read)), *self._zeros)
         found = torch.func.vmap(pull[0])(flat)
-        return [one.unflatten(0, parts[0].shape[:2]) for one in found]
+        return [one.unflatten(0, lead) for one in found]
 
     @property
     def _zeros(self) -> list[Tensor]:
@@ -224,7 +227,12 @@ class Affine:
         if self.name in LAYERS:
             shape = self._weight("first").shape
             return shape.numel() / max(1, min(shape[:2]))
-        return float(self.reads[0].meta["val"].numel()) if self.name in _MEANS else 4.0
+        sizes: list[int] = [one.meta["val"].numel() for one in self.reads]
+        if self.name in _MEANS:
+            return float(max(sizes))
+        made = self.node.meta["val"]
+        made = made[0] if isinstance(made, tuple | list) else made
+        return max(4.0, int(made.numel()) / max(1, min(sizes)))  # what is read in many places
 
 
 def _several(value: Any) -> tuple[Tensor, ...]:

@@ -17,8 +17,8 @@ from torch import Tensor, fx
 from bequest.graph.geometry import LAYERS
 from bequest.graph.interpreter import Interpreter
 from bequest.graph.trace import Network, operator_of, place_of
-from bequest.robust.affine import Affine
-from bequest.robust.boxes import box_by_box, completed, over, ruled
+from bequest.robust.affine import MOVES, Affine
+from bequest.robust.boxes import box_by_box, completed, over, ruled, side_of
 from bequest.robust.impact import fits, nothing_known, twin_of
 from bequest.robust.intervals import ROUNDING, Interval
 from bequest.robust.lines import corner
@@ -30,6 +30,8 @@ from bequest.robust.twins import Twin, Weights
 
 MEMORY = 2**24
 """Numbers in the rows of one value that are substituted together: 128 MiB in float64."""
+
+SIDES = ("first", "second")
 
 EFFORT = 2**29
 """How many numbers the rows of one value may have for one box of inputs: beyond, intervals do."""
@@ -65,9 +67,7 @@ class Bounds(Interpreter):
         self.gaps: dict[str, None] = {}
         self.loose: dict[str, None] = {}
         self.pair = Pair(network.nodes, self.values)
-        self._alone = [
-            Pair(network.nodes, _Alone(self.values, side)) for side in ("first", "second")
-        ]
+        self._alone = [Pair(network.nodes, _Alone(self.values, side)) for side in SIDES]
         self._weights, self._boxes, self._effort = weights, boxes, effort
         self._depth: dict[fx.Node, int] = {}
         self._refined: set[fx.Node] = set()
@@ -95,6 +95,11 @@ class Bounds(Interpreter):
         self._depth[node] = max((self._depth.get(one, 0) for one in operands), default=0)
         if operator_of(node) == "getitem":
             return self.values[node.args[0]][node.args[1]]  # type: ignore[index]
+        if node.meta.get("val") is None:  # an assertion
+            return None
+        known = operands and all(isinstance(self.values.get(one), Weights) for one in operands)
+        if known and operator_of(node) in MOVES and isinstance(node.meta["val"], Tensor):
+            return self._moved(node)
         rule = rule_of(node)
         if rule is None or not operands or not fits(rule, node, self.values):
             self.gaps.setdefault(place_of(node))
@@ -124,6 +129,13 @@ class Bounds(Interpreter):
             return completed(node, *box_by_box(node, rule, args, boxed, changes))
         found = ruled(node, rule, args, changes)
         return completed(node, *(found if boxed else (over(one, self._boxes) for one in found)))
+
+    def _moved(self, node: fx.Node) -> Weights:
+        """Weights in another shape are weights still."""
+        args, kwargs = self.arguments(node, self.values.__getitem__)
+        first, second = (self.apply(node, side_of(args, one), kwargs) for one in SIDES)
+        changed = any(map(self._changes, node.all_input_nodes))
+        return Weights(first, second if changed else first)
 
     def _changes(self, node: fx.Node) -> bool:
         """Whether the networks' values differ."""

@@ -16,14 +16,16 @@ from bequest.robust.twins import Twin, Weights
 
 def ruled(node: fx.Node, rule: Rule, args: list[Any], changes: bool) -> tuple[Any, Any, Any]:
     """Intervals of the result in both networks and of the change; None where nothing changes."""
-    first = rule.value(node, *ranged(_side(args, "first")))
+    first = rule.value(node, *ranged(side_of(args, "first")))
     if not changes:
         return first, None, None
-    second = rule.value(node, *ranged(_side(args, "second")))
+    second = rule.value(node, *ranged(side_of(args, "second")))
     return first, second, rule.change(node, *ranged(args))
 
 
-def _side(args: Any, side: str) -> Any:
+def side_of(args: Any, side: str) -> Any:
+    """Operands as they are in one of the networks."""
+
     def pick(one: Any) -> Any:
         return getattr(one, side) if isinstance(one, Twin | Weights) else one
 
