@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from bequest.execution.paging import LARGE, let_go
+from bequest.execution.paging import LARGE, let_go, let_go_behind
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="advice to Linux")
 
@@ -48,3 +49,15 @@ def test_others_are_left_alone():
     let_go(ours, small, ours[5:], torch.empty(LARGE, device="meta"), torch.empty(0))
     assert torch.equal(ours, wanted[0])
     assert torch.equal(small, wanted[1])
+
+
+def test_modules_let_their_tensors_go_when_they_have_run(tmp_path):
+    model = nn.Sequential(*(nn.Linear(1024, 1024) for _ in range(4)))
+    x = torch.randn(2, 1024)
+    wanted = model(x)
+    save_file(model.state_dict(), tmp_path / "all.safetensors")
+    for name, tensor in load_file(tmp_path / "all.safetensors").items():
+        model.get_parameter(name).data = tensor
+    before = resident()
+    assert torch.equal(let_go_behind(model)(x), wanted)
+    assert resident() < before + sum(p.nbytes for p in model.parameters()) // 2

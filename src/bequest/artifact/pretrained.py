@@ -26,6 +26,7 @@ from bequest.errors import ArtifactError, ModelError, UsageError
 from bequest.execution.caches import is_pretrained
 from bequest.execution.copies import private_copy
 from bequest.execution.modules import first_lines
+from bequest.execution.paging import let_go_behind
 from bequest.surgery.program import Program
 
 CARD = "README.md"
@@ -161,8 +162,8 @@ def _with_all(copy: Any, config: Any) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def _distance(loaded: nn.Module, saved: Any) -> float:
-    inputs = _inputs(saved)
-    pairs = zip(*(_results(one, inputs) for one in (private_copy(loaded), saved)), strict=True)
+    inputs, again = _inputs(saved), let_go_behind(private_copy(loaded))
+    pairs = zip(*(_results(one, inputs) for one in (again, saved)), strict=True)
     return max(
         float((found - wanted).abs().max()) / max(1.0, float(wanted.abs().max()))
         for found, wanted in pairs

@@ -11,7 +11,7 @@ import mmap
 import sys
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
 MADV_PAGEOUT = 21
 """Linux 5.4: pages may be reclaimed now. A hint: nothing that they hold is lost."""
@@ -36,6 +36,17 @@ def let_go(*tensors: Tensor) -> None:
         address, size = first * mmap.PAGESIZE, (last - first) * mmap.PAGESIZE
         if size > 0 and any(start <= address and address + size <= end for start, end in files):
             advise(ctypes.c_void_p(address), ctypes.c_size_t(size), MADV_PAGEOUT)
+
+
+def let_go_behind(model: nn.Module) -> nn.Module:
+    """The same model, each of whose modules lets its tensors go when it has run."""
+
+    def behind(module: nn.Module, *_: object) -> None:
+        let_go(*module.parameters(recurse=False))
+
+    for module in model.modules():
+        module.register_forward_hook(behind)
+    return model
 
 
 def _mapped_files() -> list[tuple[int, int]]:

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torch.utils.module_tracker import ModuleTracker
 
 from bequest.execution.copies import hollow_copy
+from bequest.execution.paging import let_go
 from bequest.execution.running import Inputs, evaluation_mode, run
 from bequest.graph.inputs import normalise_inputs
 from bequest.graph.trace import meta_copy, to_meta
@@ -61,7 +62,10 @@ def cost(model: nn.Module, example_inputs: Inputs) -> Cost:
 def stored_size(model: nn.Module) -> int:
     """Bytes of the tensors that saving stores, each once; their values decide which are sparse."""
     state = model.state_dict(keep_vars=True).values()
-    return stored_bytes({id(t): t for t in state if isinstance(t, Tensor)}.values())
+    tensors = {id(t): t for t in state if isinstance(t, Tensor)}.values()
+    size = stored_bytes(tensors)
+    let_go(*tensors)
+    return size
 
 
 def count_macs(work: Callable[[], object]) -> int:
