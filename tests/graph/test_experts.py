@@ -138,7 +138,7 @@ def test_gated_units_of_two_rows_are_pruned_plainly_and_it_is_said():
     model, x = prepared(Gated)
     (one,) = bequest.prune(model, x, 0.5, restorer="lbyl", progress=False).report.groups
     assert one.restored_by == "none"
-    assert any("bundles" in note for note in one.notes)
+    assert any("pruned plainly" in note for note in one.notes)
 
 
 MIXTURES = {

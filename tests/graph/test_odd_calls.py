@@ -63,7 +63,6 @@ CUT: dict[str, Call] = {
     "linear with a single bias": lambda h, m: F.linear(h, m.square, m.vector[:1].mean()[None]),
     "vector as weight": lambda h, m: F.linear(h, m.vector)[:, None] * h,
     "product with a vector": lambda h, m: (h @ m.vector)[:, None] + h,
-    "computed weight": lambda h, m: F.linear(h, m.square * m.vector),
     "attention among heads": lambda h, m: joined(
         F.scaled_dot_product_attention(heads(h, 4), heads(h, 4), heads(h, 4))
     ),
@@ -102,6 +101,18 @@ def test_what_is_cut_computes_what_masks_do(name):
     pruned = plainly(model, x)
     assert pruned.model.get_submodule("first").weight.shape == (WIDTH // 2, 6)
     torch.testing.assert_close(pruned.model(x), masked(model, x, pruned, rows=True)(x))
+
+
+def test_a_computed_weight_is_a_layer():
+    model, x = prepared(lambda h, m: F.linear(h, m.square * m.vector))
+    pruned = plainly(model, x)
+    first, computed = pruned.plan.groups
+    assert pruned.plan.form == "program"
+    with torch.no_grad():
+        for tensor in (model.first.weight, model.first.bias):
+            tensor[list(first.removed)] = 0
+        model.square[list(computed.removed)] = 0
+    torch.testing.assert_close(pruned.model(x), model(x))
 
 
 @pytest.mark.parametrize("name", HELD)

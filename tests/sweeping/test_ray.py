@@ -31,7 +31,7 @@ def lines(path):
 
 
 def wait_for(path, count, process):
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while lines(path) < count:
         assert process.poll() is None, "the driver ended by itself"
         assert time.monotonic() < end
