@@ -243,6 +243,27 @@ def test_what_cannot_be_copied_is_named(call, kind):
         call(held)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda net, x: bequest.prune(net, X, data=[x]),
+        lambda net, x: bequest.robust.certify(net, net, x, eps=0.1),
+        lambda net, x: bequest.robust.certified_change(net, net, x),
+        bequest.robust.certified_radius,
+    ],
+)
+def test_inputs_that_are_looked_at_have_values(call):
+    with pytest.raises(UsageError, match=r"expected inputs with values, found .* meta device"):
+        call(model(), X.to("meta"))
+
+
+def test_where_to_export_is_a_path():
+    with pytest.raises(
+        UsageError, match=r"expected NAME\.onnx in a folder that exists, found None"
+    ):
+        bequest.export(model(), X, None)
+
+
 def test_a_callback_is_a_function():
     with pytest.raises(UsageError, match="callback: expected a function, found str"):
         bequest.robust.prune(model(), X, callback="print")

@@ -83,6 +83,8 @@ def test_a_program_with_named_results(tmp_path):
     [
         (Plain, "batch", UsageError, "expected a list of batch, size; found 'batch'"),
         (Plain, ["length"], UsageError, "expected a list of batch, size"),
+        (Plain, None, UsageError, "expected a list of batch, size; found None"),
+        (Plain, [["batch"]], UsageError, "expected a list of batch, size"),
         (HoldsItsBatch, ["size"], UsageError, "expected an image"),
         (HoldsItsBatch, ["batch"], UsageError, "does not run on the inputs of shape"),
     ],

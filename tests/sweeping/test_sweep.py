@@ -124,14 +124,15 @@ def test_the_journal_of_another_sweep_is_refused(
     networks, undisturbed, written, change, difference
 ):
     call = {"networks": networks, **GRID, "journal": written, "workers": 1, **change}
-    before = written.read_text()
+    before = written.read_text() + '{"cell": {"torn'
+    written.write_text(before)
     with pytest.raises(UsageError, match=f"another sweep: {difference}"):
         bequest.sweep(**call)
     assert written.read_text() == before
 
 
 def test_what_is_no_journal_is_refused_and_left_alone(tmp_path):
-    for content in ("my notes", "my notes\n", '{"a": 1}\n'):
+    for content in ("my notes", "my notes\n", "my\nnotes", '{"a": 1}\n', '{"a": 1}\n{"b": 2}'):
         path = tmp_path / "notes"
         path.write_text(content)
         with pytest.raises(UsageError, match="no journal of a sweep"):

@@ -115,6 +115,18 @@ def test_what_fits_in_part_is_refused_with_its_counts(tmp_path, given, message):
     assert all(torch.equal(before[name], value) for name, value in fresh.state_dict().items())
 
 
+@pytest.mark.parametrize("keys", [["state_dict"], ["state_dict", "model"]])
+def test_a_checkpoint_that_holds_itself_is_refused(tmp_path, keys):
+    checkpoint = {}
+    inner = checkpoint
+    for key in keys[:-1]:
+        inner = inner.setdefault(key, {})
+    inner[keys[-1]] = checkpoint
+    torch.save(checkpoint, tmp_path / "w.pt")
+    with pytest.raises(ArtifactError, match=f"found '{keys[-1]}' that holds itself"):
+        load_weights(small(), tmp_path / "w.pt")
+
+
 def test_a_prefix_that_the_network_has_stays(tmp_path):
     dense = nn.ModuleDict({"model": nn.ModuleDict({"model": nn.Linear(3, 2)})})
     torch.save(dense.state_dict(), tmp_path / "w.pt")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import torch
@@ -29,7 +29,8 @@ def shapes_of(example_inputs: Any, dynamic: Sequence[str]) -> list[Any]:
     Raises:
         UsageError: other names, or "size" without an image among the inputs.
     """
-    if isinstance(dynamic, str) or not set(dynamic) <= set(DYNAMIC):
+    listed = isinstance(dynamic, Collection) and not isinstance(dynamic, str)
+    if not listed or not all(one in DYNAMIC for one in dynamic):
         raise UsageError(f"dynamic: expected a list of {', '.join(DYNAMIC)}; found {dynamic!r}")
     args, kwargs = normalise_inputs(example_inputs)
     given: Any = kwargs or args

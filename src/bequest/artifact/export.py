@@ -69,9 +69,9 @@ def export(
             onnxruntime computes something else; no file is written then.
     """
     require_module(model)
-    target = Path(path)
-    if target.suffix.lower() != ".onnx" or not target.parent.is_dir():
-        raise UsageError(f"export: expected NAME.onnx in a folder that exists, found {target}")
+    target = Path(path) if isinstance(path, str | os.PathLike) else None
+    if target is None or target.suffix.lower() != ".onnx" or not target.parent.is_dir():
+        raise UsageError(f"export: expected NAME.onnx in a folder that exists, found {path}")
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _require(package)
     size = sum(tensor.nbytes for tensor in model.state_dict().values())

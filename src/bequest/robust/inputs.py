@@ -26,8 +26,10 @@ def ends_of(input_range: InputRange, like: Tensor) -> tuple[Tensor, Tensor]:
     """The ends in the dtype and on the device of ``like``, which they broadcast to.
 
     Raises:
-        UsageError: not two ends, not finite, reversed, or of another shape.
+        UsageError: not two ends, not finite, reversed, or of another shape; inputs without values.
     """
+    if like.is_meta:
+        raise UsageError("expected inputs with values, found a tensor on the meta device")
     if not isinstance(input_range, tuple | list) or len(input_range) != 2:
         raise UsageError(
             "input_range: expected the lowest and the highest value of an input, such as (0, 1), "

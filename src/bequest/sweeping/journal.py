@@ -87,11 +87,11 @@ class Journal:
         lines = whole.splitlines()
         if not lines and content and not content.startswith(b'{"journal"'):
             raise UsageError(f"{self.path} is no journal of a sweep; take another file")
+        if lines:
+            self._require(sweep, lines[0])  # before anything of a file that is another's is touched
         os.ftruncate(self._file, len(whole))  # what was torn
         if not lines:
             self._append({"journal": VERSION, "sweep": sweep})
-            return
-        self._require(sweep, lines[0])
         for number, line in enumerate(lines[1:], start=2):
             try:
                 record = fields.mapping(json.loads(line)["cell"], "the cell")

@@ -40,8 +40,12 @@ def unwrapped(checkpoint: Any, path: Path) -> dict[str, Tensor]:
     Raises:
         ArtifactError: there is none.
     """
+    passed = set()
     while key := _holder(checkpoint):
+        passed.add(id(checkpoint))
         checkpoint = checkpoint[key]
+        if id(checkpoint) in passed:
+            raise ArtifactError(f"{path}: expected a state dict, found '{key}' that holds itself")
     if not isinstance(checkpoint, Mapping):
         raise ArtifactError(
             f"{path}: expected a state dict (names and tensors), found {type(checkpoint).__name__}"

@@ -180,9 +180,11 @@ def _checked(parts: list[Tensor], examples: list[Tensor], batching: Batching) ->
     """The tensors of a batch, where they can stand for the example's.
 
     Raises:
-        UsageError: another shape, another kind of numbers, or samples of unequal number.
+        UsageError: no values, another shape, another kind of numbers, or samples of unequal number.
     """
     for i, (part, example) in enumerate(zip(parts, examples, strict=True)):
+        if part.is_meta:
+            raise UsageError("data: expected inputs with values, found a tensor on the meta device")
         _check_kind(part, example)
         whole = i in batching.whole
         expected = tuple(example.shape if whole else example.shape[1:])
