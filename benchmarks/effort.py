@@ -1,6 +1,6 @@
 """How much accuracy do the data-free settings keep on ResNet-56 (CIFAR-10), and what do they cost?
 
-    python -m benchmarks.restoration [SEED ...]
+    python -m benchmarks.effort [SEED ...]
 
 Inner channels of every block, by the three efforts of the default restorer: channels chosen by l1
 at one ratio for all groups, and by obs with ratios allocated so that as many multiply-accumulates
@@ -31,7 +31,7 @@ REAL = 256
 
 
 def main() -> None:
-    """Measures the table and writes results/restoration.{json,md}."""
+    """Measures the table and writes results/effort.{json,md}."""
     seeds = [int(word) for word in sys.argv[1:]] or [0, 1, 2]
     model, entry, images = subject(
         "resnet56", "resnet56_cifar10.safetensors", "cifar10/test.npz", offset=5000
@@ -81,7 +81,7 @@ def main() -> None:
                 [measured(setting, ratio, Regression(), real)],
             )
     record(
-        "restoration",
+        "effort",
         rows,
         ["effort", "channels", "ratio", "top-1, median", "least", "most", "CPU s"],
         seeds=len(seeds),
