@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
 import bequest
-from bequest.errors import ArtifactError, ModelError
+from bequest.errors import ArtifactError, ModelError, UsageError
 from bequest.graph.groups import group
 from bequest.graph.rules import read
 from bequest.graph.trace import trace
@@ -328,3 +328,24 @@ def test_programs_hold_nothing_but_functions_of_tensors(name):
 )
 def test_functions_of_tensors_need_no_rule(name):
     assert resolve(name) is not None
+
+
+def test_a_program_refuses_sizes_that_stand_in_it_as_numbers():
+    class Averaged(nn.Module):
+        """Its length is a number of the trace."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(5, 16), nn.Linear(16, 3)
+            self.scale = nn.Parameter(torch.rand(16, 1) + 0.5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = F.linear(x, self.first.weight * self.scale, self.first.bias)
+            return self.last(h.relu().sum(1) / x.shape[1])
+
+    pruned = bequest.prune(Averaged().eval(), torch.zeros(2, 7, 5), restorer="none")
+    assert pruned.plan.form == "program"
+    assert pruned.model(torch.randn(3, 7, 5)).shape == (3, 3)
+    for shape in ((2, 14, 5), (2, 7, 4), (7, 5)):
+        with pytest.raises(UsageError, match=r"expected an input of the shape \(2, 7, 5\), at any"):
+            pruned.model(torch.randn(shape))

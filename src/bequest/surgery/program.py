@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from bequest.errors import ArtifactError
+from bequest.errors import ArtifactError, UsageError
 from bequest.graph.rules.base import known_operators
 
 Document = dict[str, Any]
@@ -102,6 +102,11 @@ def build(document: Document, tensors: Mapping[str, Tensor]) -> Program:
     """
     graph = fx.Graph()
     values: list[fx.Node] = [graph.placeholder(each["name"]) for each in document["inputs"]]
+    first = 1 if document["any_batch"] else 0
+    values = [
+        graph.call_function(of_traced_sizes, (value, tuple(each["shape"]), first))
+        for value, each in zip(values, document["inputs"], strict=True)
+    ]
     values += [graph.get_attr(name) for name in document["tensors"]]
     held = {name: tensors[name] for name in document["tensors"]}
     root = _holder(held, frozenset(document["parameters"]))
@@ -115,6 +120,28 @@ def build(document: Document, tensors: Mapping[str, Tensor]) -> Program:
     program = Program(root, graph, class_name="Program")
     program.meta["document"] = document
     return program
+
+
+def of_traced_sizes(value: Tensor, shape: tuple[int, ...], first: int) -> Tensor:
+    """The value itself, whose sizes are those that stand in the program.
+
+    Args:
+        value: what an input is given.
+        shape: what it was in the network's trace.
+        first: the dimension from which sizes count: 1 where any number of samples will do.
+
+    Raises:
+        UsageError: it has others, with which steps would compute something else.
+    """
+    found = tuple(value.shape)
+    if len(found) != len(shape) or found[first:] != tuple(shape[first:]):
+        batch = ", at any batch size" if first else ""
+        raise UsageError(
+            f"the network became a program, in which sizes stand as numbers: expected an input of "
+            f"the shape {tuple(shape)}{batch}, found {found}; prune it again with example inputs "
+            "of that shape"
+        )
+    return value
 
 
 def resolve(name: str) -> Any:
