@@ -8,6 +8,7 @@ rows are zero too, and what lies behind must make nothing of zeros.
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,26 @@ def plainly(model: nn.Module, inputs: Any, ratio: Any = 0.5, **more: Any) -> Pru
     """Channels leave at random, of every group, and nothing is handed on."""
     settings = {"criterion": "random", "groups": "all", "round_to": 1, "restorer": "none"}
     return bequest.prune(model, inputs, ratio, progress=False, **{**settings, **more})
+
+
+def assert_reloaded_and_found(
+    pruned: Pruned, dense: nn.Module, fresh: nn.Module, x: Any, folder: Path
+) -> None:
+    """A pruned network loads to the bit, and what left it is found in a network where it is dead.
+
+    Args:
+        pruned: what :func:`plainly` made.
+        dense: the network whose removed channels are zero.
+        fresh: an instance of the dense class.
+        x: an input.
+        folder: a new one.
+    """
+    pruned.save(folder)
+    assert torch.equal(bequest.load(folder, fresh)(x), pruned.model(x))
+    shares = {one.producers[0]: len(one.removed) / one.size for one in pruned.plan.groups}
+    again = plainly(dense, x, shares, criterion="l1", restorer="lbyl")
+    assert [one.removed for one in again.plan.groups] == [one.removed for one in pruned.plan.groups]
+    torch.testing.assert_close(again.model(x), dense(x), rtol=1e-9, atol=1e-9)
 
 
 def masked(

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-import bequest
-from tests.graph.masking import plainly
+from tests.graph.masking import assert_reloaded_and_found, plainly
 from tests.networks import randomise
 from tests.random_networks.oracle import masked
 
@@ -175,10 +174,4 @@ def test_channels_leave_around_the_operator(name, tmp_path):
     dense = masked(model, pruned.plan.surgery)
     assert any(cut.tensor == "first.weight" for cut in pruned.plan.surgery.cuts)
     torch.testing.assert_close(pruned.model(x), dense(x), rtol=1e-9, atol=1e-9)
-    pruned.save(tmp_path / "out")
-    assert torch.equal(bequest.load(tmp_path / "out", drawn(name)[0])(x), pruned.model(x))
-    # The channels that left are dead in ``dense``: by their weights they are found and leave.
-    shares = {one.producers[0]: len(one.removed) / one.size for one in pruned.plan.groups}
-    again = plainly(dense, x, shares, criterion="l1", restorer="lbyl")
-    assert [one.removed for one in again.plan.groups] == [one.removed for one in pruned.plan.groups]
-    torch.testing.assert_close(again.model(x), dense(x), rtol=1e-9, atol=1e-9)
+    assert_reloaded_and_found(pruned, dense, drawn(name)[0], x, tmp_path / "out")

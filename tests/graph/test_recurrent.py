@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import bequest
-from tests.graph.masking import plainly
+from tests.graph.masking import assert_reloaded_and_found, plainly
 from tests.random_networks.oracle import masked
 
 STACKED = {"num_layers": 2, "bidirectional": True}
@@ -113,13 +113,7 @@ def test_hidden_units_leave_exactly(name, tmp_path):
     torch.testing.assert_close(pruned.model(x), dense(x), rtol=1e-9, atol=1e-9)
     assert pruned.report.after.params < 0.45 * pruned.report.before.params
     assert not pruned.report.refused
-    pruned.save(tmp_path / "out")
-    assert torch.equal(bequest.load(tmp_path / "out", drawn(name)[0])(x), pruned.model(x))
-    # Dead units are found by their weights, and leave without a trace.
-    shares = {one.producers[0]: len(one.removed) / one.size for one in pruned.plan.groups}
-    again = plainly(dense, x, shares, criterion="l1", restorer="lbyl")
-    assert [one.removed for one in again.plan.groups] == [one.removed for one in pruned.plan.groups]
-    torch.testing.assert_close(again.model(x), dense(x), rtol=1e-9, atol=1e-9)
+    assert_reloaded_and_found(pruned, dense, drawn(name)[0], x, tmp_path / "out")
 
 
 def test_modules_say_their_new_widths():

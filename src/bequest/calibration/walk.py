@@ -255,13 +255,12 @@ class Walk:
         steps = schedule(self.reading.network.nodes, shared)
         held = {node: region.outside for node, region in regions.items()}
         last_readers = last_uses([node for step in steps for node in step], held)
-        with Store(spill.limit_on(self._device)) as store:
-            self._store = store
+        with Store(spill.limit_on(self._device)) as self._store:
             for step in tracked(steps, title, steps, show):
                 if step[0].op == "placeholder":
                     self._placeholder(step[0], feeds)
                 elif step[0].op == "call_function":
-                    self._operators(step, visit, store)
+                    self._operators(step, visit)
                 for done in (done for node in step for done in last_readers.get(node, ())):
                     self._forget(done)
 
@@ -289,7 +288,7 @@ class Walk:
         self._dense.values[node] = dense
         self._pruned.values[node] = self._pruned.tensor(name) if name and cut else dense
 
-    def _operators(self, step: Step, visit: Callable[[Layer], None], store: Store) -> None:
+    def _operators(self, step: Step, visit: Callable[[Layer], None]) -> None:
         """Operators that run together: one, or the calls of one weight."""
         dense, pruned = self._dense, self._pruned
         norms = {node: self._norms.adapt(node) for node in step}
@@ -309,7 +308,7 @@ class Walk:
             differs = met or any(map(self._differs, node.all_input_nodes))
             if differs or self.cut.narrows(node):
                 adapt = self._at_new_width(node, norms[node], pruned.tensors)
-                pruned.values[node] = store.keep(pruned.chunks(node, adapt))
+                pruned.values[node] = self._store.keep(pruned.chunks(node, adapt))
             else:
                 pruned.values[node] = dense.values[node]
 
