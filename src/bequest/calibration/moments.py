@@ -9,31 +9,16 @@ mean: of a second moment less a squared mean, rounding leaves nothing but itself
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 
 import torch
 from torch import Tensor
 
-from bequest.calibration.layers import Call
-from bequest.calibration.patches import (
-    channel_major,
-    channel_means,
-    outputs_at,
-    patches,
-    place_count,
-    spread_out,
-    weight_rows,
-)
+from bequest.calibration.patches import channel_major, channel_means, spread_out, weight_rows
+from bequest.calibration.rows import gathered, gram
 from bequest.errors import ModelError
-from bequest.execution.randomness import stream
 from bequest.graph.geometry import Geometry
-
-ROWS_PER_UNKNOWN = 128
-"""Rows per input of a layer: more of them hardly tell more."""
-
-AT_ONCE = 2**26
-"""Bytes of rows that are gathered before their products are added to the sums."""
 
 ROUNDINGS = 64
 """Standard deviation of an input, in machine epsilons of its root mean square, that may be rounding
@@ -67,11 +52,13 @@ class Moments:
         self._weight = weight_rows(geometry, weight.detach())
         g, o, d = self._weight.shape
         held = self._weight.new_zeros(g * o) if bias is None else bias.detach()
-        self._bias = held.view(g, 1, o)
+        self._bias = held.view(g, o)
         self._order = None if geometry.linear else channel_major(geometry, d).to(weight.device)
         self._shift: Tensor | None = None
         self._about: Tensor
         self._constant: Tensor | None = None
+        self._offset: Tensor
+        self._lack: _Lack | None = None
         self._like = like
         self.rows = 0
         if like is None:
@@ -102,8 +89,8 @@ class Moments:
     def add(
         self,
         geometry: Geometry,
-        inputs: Iterable[Tensor],
-        targets: Iterable[Tensor],
+        inputs: Sequence[Tensor],
+        targets: Sequence[Tensor],
         places: Tensor | None = None,
     ) -> None:
         """Adds the rows of all chunks that an operator reads.
@@ -114,44 +101,67 @@ class Moments:
             targets: what it should write, by chunk.
             places: the output places that are looked at (:func:`sampled_places`); None = all.
         """
-        gathered: list[tuple[Tensor, Tensor]] = []
-        for pair in zip(inputs, targets, strict=True):
-            alone = pair[0].ndim < len(geometry.kernel) + 2  # one sample, without a batch
-            x, target = (one[None] if alone else one for one in pair)
-            count = place_count(geometry, target.shape) if places is None else len(places)
-            row = self._weight.shape[0] * self.unknowns * x.itemsize
-            for part in _parts(len(x), max(1, AT_ONCE // (count * row))):
-                gathered.append(self._rows(geometry, x[part], target[part], places))
-                if sum(rows.nbytes + errors.nbytes for rows, errors in gathered) >= AT_ONCE:
-                    self._sum(gathered)
-        self._sum(gathered)
+        for rows, outputs in self._rows(geometry, inputs, targets, places):
+            if self._constant is None:
+                self._constant = self._first_constant(rows, outputs)
+            errors = torch.baddbmm(outputs - self._constant, rows, self._weight.mT, alpha=-1)
+            self._sum(rows)
+            self.cross += self._in_order(rows.mT @ errors)
+            self.errors += errors.sum(1)
+
+    def add_lacking(
+        self, geometry: Geometry, inputs: Sequence[Tensor], lack: Sequence[Tensor]
+    ) -> None:
+        """The same for a linear layer all of whose error stems from its inputs: e = W·m.
+
+        Products with m, d per input and row in place of 2·o, serve every layer over the rows.
+
+        Args:
+            geometry: of the operator.
+            inputs: what it reads, by chunk.
+            lack: m, what it should read less what it reads, likewise.
+        """
+        like = self._like
+        if like is not None and like._lack is not None:
+            found, self.rows = like._lack, like.rows
+        else:
+            found = _Lack(self._weight)
+            for rows, missing in self._rows(geometry, inputs, lack, None):
+                self._sum(rows)
+                found.add(rows, missing)
+        self._lack = found
+        weight = self._weight.double()
+        self.cross = (found.cross.to(self._weight) @ self._weight.mT).double()
+        self.errors = (weight @ found.sums[:, :, None])[:, :, 0]
+        self._offset = (weight @ found.mean.double().mT)[:, :, 0]
+
+    def look_at(
+        self, geometry: Geometry, inputs: Sequence[Tensor], outputs: Sequence[Tensor],
+        places: Tensor | None,
+    ) -> None:  # fmt: skip
+        """Adds rows alone, of a layer without error; ``outputs`` have the shapes that it writes."""
+        for rows, _ in self._rows(geometry, inputs, outputs, places):
+            self._sum(rows)
 
     def _rows(
-        self, geometry: Geometry, x: Tensor, target: Tensor, places: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """x′ and e′ of some inputs, (g, rows, d) and (g, rows, o)."""
+        self,
+        geometry: Geometry,
+        inputs: Sequence[Tensor],
+        others: Sequence[Tensor],
+        places: Tensor | None,
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """x′ and what goes with it, many rows at a time."""
         if self._shift is None:
-            self._shift = channel_means(geometry, x).to(x.dtype)
+            self._shift = channel_means(geometry, inputs[0]).to(inputs[0].dtype)
             self._about = spread_out(geometry, self._shift).double()
-        rows = patches(geometry, x, target.shape, places, self._shift)
-        outputs = outputs_at(geometry, target, places)
-        if self._constant is None:
-            self._constant = self._first_constant(rows, outputs)
-        return rows, torch.baddbmm(outputs - self._constant, rows, self._weight.mT, alpha=-1)
+        return gathered(geometry, inputs, others, places, self._shift)
 
-    def _sum(self, gathered: list[tuple[Tensor, Tensor]]) -> None:
-        """Adds the products of what was gathered, and empties it."""
-        if not gathered:
-            return
-        rows, errors = (_joined(each) for each in zip(*gathered, strict=True))
-        gathered.clear()
+    def _sum(self, rows: Tensor) -> None:
+        """Adds the rows and their products with themselves."""
         self.rows += rows.shape[1]
         if self._like is None:
-            gram = rows.mT @ rows
-            self.gram += self._in_order(self._in_order(gram).mT).mT
+            self.gram += self._in_order(self._in_order(gram(rows)).mT).mT
             self.sums += self._in_order(rows.sum(1))
-        self.cross += self._in_order(rows.mT @ errors)
-        self.errors += errors.sum(1)
 
     def _in_order(self, values: Tensor) -> Tensor:
         """Values by input, from the order of rows to channels × kernel positions."""
@@ -162,7 +172,14 @@ class Moments:
         weight = self._weight.double()
         mean = rows.mean(1, keepdim=True, dtype=torch.float64)
         constant = outputs.mean(1, keepdim=True, dtype=torch.float64) - mean @ weight.mT
-        return constant.to(outputs.dtype)
+        constant = constant.to(outputs.dtype)
+        still = self._about
+        if self._order is not None:
+            still = torch.empty_like(self._about)
+            still[:, self._order] = self._about  # in the order of the weight's rows
+        written = self._bias.double() + (weight @ still[:, :, None])[:, :, 0]
+        self._offset = constant[:, 0].double() - written
+        return constant
 
     def check(self, name: str) -> None:
         """Refuses what no regression can be made of.
@@ -178,14 +195,7 @@ class Moments:
 
     def means(self) -> tuple[Tensor, Tensor]:
         """Means of x (g, d) and of e (g, o)."""
-        assert self._constant is not None
-        still = self._about
-        if self._order is not None:
-            still = torch.empty_like(self._about)
-            still[:, self._order] = self._about  # in the order of the weight's rows
-        written = self._bias.double() + (self._weight.double() @ still[:, :, None]).mT
-        e = (self._constant.double() - written)[:, 0] + self.errors / self.rows
-        return self._about + self.sums / self.rows, e
+        return self._about + self.sums / self.rows, self._offset + self.errors / self.rows
 
     def centred(self) -> tuple[Tensor, Tensor]:
         """Gram of the rows (g, d, d), and their products with the errors (g, d, o), about means.
@@ -211,36 +221,38 @@ class Moments:
 
     def rounding(self) -> Tensor:
         """What Σ (x − mean)² of an input may be by rounding alone, (g, d)."""
-        square = self.gram.diagonal(dim1=1, dim2=2) + self.rows * self.means()[0].square()
+        square = (
+            self.gram.diagonal(dim1=1, dim2=2)
+            + self.rows * (self._about + self.sums / self.rows).square()
+        )
         return (ROUNDINGS * self.epsilon) ** 2 * square
 
 
-def _parts(length: int, size: int) -> Iterator[slice]:
-    return (slice(first, first + size) for first in range(0, length, size))
+class _Lack:
+    """Products of rows x with what they lack, m, less a first estimate of its mean.
 
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """Rows one below the other; of one part itself, without a copy."""
-    return parts[0] if len(parts) == 1 else torch.cat(list(parts), 1)
-
-
-def sampled_places(call: Call, unknowns: int, seed: int) -> Tensor | None:
-    """A random part of a layer's output places, where all of them are more than it takes.
-
-    Args:
-        call: of the layer.
-        unknowns: number of inputs of each output.
-        seed: of the draw.
-
-    Returns:
-        int64, ascending; None = all.
+    Attributes:
+        cross: Σ x′·m′ᵀ, (1, d, d).
+        sums: Σ m′, (1, d).
+        first: the mean that is taken off, (1, 1, d), of the first rows; None before them.
     """
-    shape = call.dense[0].shape
-    count = place_count(call.geometry, shape)
-    samples = shape[0] * len(call.dense)
-    wanted = -(-ROWS_PER_UNKNOWN * unknowns // samples)
-    if wanted >= count:
-        return None
-    generator = stream(seed)
-    places = torch.randperm(count, generator=generator, device="cpu")[:wanted].sort().values
-    return places.to(call.dense[0].device)
+
+    def __init__(self, like: Tensor) -> None:
+        g, _, d = like.shape
+        self.cross = like.new_zeros(g, d, d, dtype=torch.float64)
+        self.sums = like.new_zeros(g, d, dtype=torch.float64)
+        self.first: Tensor | None = None
+
+    @property
+    def mean(self) -> Tensor:
+        """That which is taken off."""
+        assert self.first is not None
+        return self.first
+
+    def add(self, rows: Tensor, missing: Tensor) -> None:
+        """Adds rows and what they lack."""
+        if self.first is None:
+            self.first = missing.mean(1, keepdim=True, dtype=torch.float64).to(missing)
+        centred = missing - self.first
+        self.cross += rows.mT @ centred
+        self.sums += centred.sum(1)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from bequest.calibration.layers import Call, Layer, as_applied
-from bequest.calibration.moments import Moments, sampled_places
+from bequest.calibration.moments import Moments
+from bequest.calibration.rows import sampled_places
 from bequest.calibration.samples import Samples
 from bequest.calibration.walk import Walk
 from bequest.graph.geometry import geometry_of
@@ -97,7 +98,7 @@ def _observed(walk: Walk, layer: Layer, call: Call, seed: int) -> tuple[Tensor, 
     assert weight is not None
     moments = Moments(call.geometry, weight, walk.tensor(call.bias))
     places = sampled_places(call, moments.unknowns, seed)
-    moments.add(call.geometry, call.inputs, call.dense, places)
+    moments.look_at(call.geometry, call.inputs, call.dense, places)
     moments.check(layer.name)
     gram, _ = moments.centred()
     rows = as_applied(call.node, weight.detach())

@@ -63,8 +63,10 @@ def stored_size(model: nn.Module) -> int:
     """Bytes of the tensors that saving stores, each once; their values decide which are sparse."""
     state = model.state_dict(keep_vars=True).values()
     tensors = {id(t): t for t in state if isinstance(t, Tensor)}.values()
-    size = stored_bytes(tensors)
-    let_go(*tensors)
+    size = 0
+    for tensor in tensors:
+        size += stored_bytes([tensor])
+        let_go(tensor)
     return size
 
 

@@ -32,20 +32,6 @@ class BiasTerm(NamedTuple):
         return solution + step[:, None] * reach
 
 
-def gram(rows: Tensor) -> Tensor:
-    """XXᵀ, (p, p), of rows (p, d), with each pair of blocks multiplied only once."""
-    half = len(rows) // 2
-    if half < 32:  # smaller blocks multiply less efficiently than is saved
-        return rows @ rows.T
-    above, below = rows[:half], rows[half:]
-    product = rows.new_empty(len(rows), len(rows))
-    product[:half, :half] = gram(above)
-    product[half:, half:] = gram(below)
-    product[half:, :half] = below @ above.T
-    product[:half, half:] = product[half:, :half].T
-    return product
-
-
 def ridge(
     normal: Tensor, penalty: Tensor, strength: Tensor, right: Tensor, bias: BiasTerm | None = None
 ) -> Tensor:

@@ -25,13 +25,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from bequest.calibration.rows import gram
 from bequest.config import later, register
 from bequest.errors import UsageError
 from bequest.graph.units import Producer, Unit
 from bequest.restorers.batch_norm import affine
 from bequest.restorers.exact import border_notes, hand_on_exactly
 from bequest.restorers.gaussian import means
-from bequest.restorers.least_squares import BiasTerm, gram, least_norm, ridge
+from bequest.restorers.least_squares import BiasTerm, least_norm, ridge
 from bequest.restorers.lee2025official import deliver_as_published
 from bequest.restorers.weight_space import Delivery, WeightSpace
 
@@ -118,7 +119,7 @@ class LBYL(WeightSpace):
         """The coefficients s of least loss, (r, p)."""
         slope, bias = affine(producer)
         X, b = producer.weight[kept], bias[kept]
-        normal, right = gram(X), producer.weight[removed] @ X.T
+        normal, right = gram(X.T), producer.weight[removed] @ X.T
         if producer.norm is None:
             normal += torch.outer(b, b)
             right += torch.outer(bias[removed], b)

@@ -18,9 +18,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bequest.calibration.rows import gram
 from bequest.graph.units import Producer
 from bequest.restorers.batch_norm import affine, guarded
-from bequest.restorers.least_squares import gram, least_norm, ridge
+from bequest.restorers.least_squares import least_norm, ridge
 from bequest.restorers.weight_space import Delivery
 
 LAMBDA1, LAMBDA2, LAMBDA2_PLAIN = 1e-5, 1e-2, 0.3
@@ -79,4 +80,4 @@ def _solve(X: Tensor, w: Tensor, penalty: Tensor, strength: Tensor, right: Tenso
     """(XXᵀ + g_j·diag(penalty))·t_j = right_j; the least-norm least squares without penalty."""
     if (penalty == 0).any():
         return least_norm(X, w, cutoff=torch.finfo(X.dtype).eps * max(X.shape))
-    return ridge(gram(X), penalty, strength, right)
+    return ridge(gram(X.T), penalty, strength, right)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple, Protocol
 
-from torch import Tensor
+from torch import Tensor, fx
 
-from bequest.calibration.layers import Layer
-from bequest.calibration.moments import Moments, sampled_places
+from bequest.calibration.layers import Call, Layer
+from bequest.calibration.moments import Moments
 from bequest.calibration.patches import weight_rows
+from bequest.calibration.rows import sampled_places
+from bequest.calibration.spill import Mapped
 from bequest.calibration.walk import Walk
 from bequest.errors import ModelError
 from bequest.restorers.former import Former
@@ -79,9 +81,11 @@ class Seen:
         made_up: bool,
         may_give: bool,
         before: dict[object, Moments],
+        former: Former,
         plain: bool = False,
     ) -> None:
         self.layer = layer
+        self._former = former  # of the pruned network: what differs from the dense one but by cuts
         self._plain = plain
         self.made_up = made_up
         self._may_give = may_give
@@ -136,12 +140,32 @@ class Seen:
                 bias = self._walk.tensor(call.bias)
                 one = found[call.bias] = Moments(call.geometry, self.weight, bias, like)
             target = call.dense if self._plain else wanted(self._walk, call)
-            one.add(call.geometry, call.inputs, target, places)
+            if alone and places is None and target is call.dense and self._errs_by_inputs(call):
+                one.add_lacking(call.geometry, call.inputs, self._lack(call))
+            else:
+                one.add(call.geometry, call.inputs, target, places)
             one.check(self.layer.name)
             self._before.clear()
             if alone:
                 self._before[rows] = one.alone()
         return found
+
+    def _errs_by_inputs(self, call: Call) -> bool:
+        """Whether W·(x_dense − x) is all that a linear layer's outputs lack, and cheap."""
+        _, outputs, inputs = weight_rows(call.geometry, self.weight).shape
+        return (
+            call.geometry.linear
+            and inputs <= 2 * outputs
+            and not self.loses_inputs
+            and not self._former.changed.intersection((self.layer.weight, call.bias))
+        )
+
+    def _lack(self, call: Call) -> Sequence[Tensor]:
+        """What the pruned stream's inputs of a call lack of the dense one's, by chunk."""
+        source = call.node.args[0]
+        assert isinstance(source, fx.Node)
+        dense, pruned = self._walk.values(source)
+        return Mapped(lambda i: dense[i] - pruned[i], len(dense))
 
 
 class Refit:
@@ -200,7 +224,8 @@ class Refit:
     def _asked(self, layer: Layer) -> Change:
         """What the layer is to change by; nothing else of what was seen of it stays."""
         may_give = self.may_give(layer.name)
-        seen = Seen(self.walk, layer, self.seed, self.made_up, may_give, self._before, self.plain)
+        before, former = self._before, self.former
+        seen = Seen(self.walk, layer, self.seed, self.made_up, may_give, before, former, self.plain)
         change = self.refit(seen)
         self._check(seen, change)
         return change
