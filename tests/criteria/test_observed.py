@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import bequest
-from bequest.criteria import OBS, MutualInformation, elimination
+from bequest.criteria import OBS, MutualInformation, downdates, elimination
 from bequest.criteria.base import Unscorable
 from bequest.graph.units import Reader, Unit
 
@@ -230,3 +230,41 @@ def test_a_covariance_that_rounding_left_indefinite_is_ranked(criterion):
     values[0] = -1e-6 * values[-1]
     unit = make_unit(Reader("reader", reader.weight, vectors * values @ vectors.T, reader.owner))
     assert criterion.score(unit, seed=0).isfinite().all()
+
+
+def removed_one_by_one(reader, size):
+    """The order in which the cheapest leaves, each removal written out on the dense matrices."""
+    inverse, weight = torch.linalg.inv(ridged(reader)), reader.weight.clone()
+    mine = [(reader.owner == channel).nonzero()[:, 0] for channel in range(size)]
+    left, order = set(range(size)), []
+    while left:
+        costs = {
+            j: torch.trace(
+                weight[:, mine[j]]
+                @ torch.linalg.solve(inverse[mine[j]][:, mine[j]], weight[:, mine[j]].T)
+            ).item()
+            for j in left
+        }
+        gone = mine[min(costs, key=costs.get)]
+        carried = torch.linalg.solve(inverse[gone][:, gone], inverse[gone])
+        weight -= weight[:, gone] @ carried
+        inverse -= inverse[:, gone] @ carried
+        order.append(min(costs, key=costs.get))
+        left.remove(order[-1])
+    return order
+
+
+@pytest.mark.parametrize(("each", "outputs"), [(1, 200), (1, 10), (4, 30)])
+@pytest.mark.parametrize("block", [3, 16, downdates.BLOCK])
+def test_downdates_in_blocks_choose_as_those_one_by_one(each, outputs, block, monkeypatch):
+    monkeypatch.setattr(downdates, "BLOCK", block)
+    reader = make_reader(channels=60, each=each, outputs=outputs)
+    found = leaving_order(OBS(RIDGE).score(make_unit(reader), seed=0))
+    assert found == removed_one_by_one(reader, 60)
+
+
+def test_channels_of_more_inputs_than_a_block_leave(monkeypatch):
+    monkeypatch.setattr(downdates, "BLOCK", 2)
+    reader = make_reader(channels=5, each=7)
+    found = leaving_order(OBS(RIDGE).score(make_unit(reader), seed=0))
+    assert found == removed_one_by_one(reader, 5)

@@ -1,9 +1,8 @@
 """Backward elimination on Grams: the channel that costs least leaves, and the rest take over.
 
 For criteria that look at what the layers behind a unit see (``unit.readers``). Nothing is inverted
-more than once: when channel j with its inputs J leaves, an inverse P of a covariance becomes that
-of the remaining inputs by a downdate of rank |J|:  P ← P − P[:,J]·P[J,J]⁻¹·P[J,:]. Now and then
-what has left is dropped from the matrices, so that the last steps cost next to nothing.
+more than once: when a channel leaves, inverses are downdated. Now and then what has left is dropped
+from the matrices, so that the last steps cost next to nothing.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, linalg
 
 from bequest.criteria.base import Unscorable
+from bequest.criteria.downdates import Inverse, Places
 from bequest.graph.units import Reader, Unit
 
 DROPPED = 1 / 8
@@ -35,11 +35,11 @@ class System(ABC):
         variances = reader.covariance.diagonal()
         varies = bool(variances.any())
         least = TINY * variances.mean() if varies else torch.ones_like(variances[0])
-        self.inverse = _inverse(reader.covariance, ridge * variances + least)
         # Of inputs none of which varies nothing is lost, whoever leaves.
-        self.weight = reader.weight.clone() if varies else torch.zeros_like(reader.weight)
-        self.owner = reader.owner
-        self.places, self.present = _places(self.owner, size)
+        self.weight = reader.weight if varies else torch.zeros_like(reader.weight)
+        self.places = Places(reader.owner, size)
+        inverse = _inverse(reader.covariance, ridge * variances + least)
+        self.inverse = Inverse(inverse, self.places)
 
     @abstractmethod
     def costs(self) -> Tensor:
@@ -58,39 +58,9 @@ class System(ABC):
         Returns:
             Which inputs stay, bool (d,).
         """
-        foreign = self.owner < 0
-        inputs: Tensor = foreign | stay[self.owner.clamp(min=0)]
-        numbers = stay.cumsum(0) - 1
-        self.owner = torch.where(foreign, -1, numbers[self.owner.clamp(min=0)])[inputs]
-        self.places, self.present = _places(self.owner, int(stay.sum()))
-        self.weight = self.weight[:, inputs]
-        self.inverse = self.inverse[inputs][:, inputs]
+        self.places, inputs = self.places.staying(stay)
+        self.inverse.keep(self.places, stay, inputs)
         return inputs
-
-    def blocks(self, matrix: Tensor) -> Tensor:
-        """The square block of each channel's inputs, (n, q, q); identity where it has fewer."""
-        blocks = matrix[self.places[:, :, None], self.places[:, None, :]]
-        both = self.present[:, :, None] & self.present[:, None, :]
-        return torch.where(
-            both, blocks, torch.eye(blocks.shape[1], dtype=blocks.dtype, device=blocks.device)
-        )
-
-    def inputs(self, channel: int) -> Tensor:
-        """The inputs of one channel, int64 (≤ q,)."""
-        return self.places[channel][self.present[channel]]
-
-
-def downdate(inverse: Tensor, gone: Tensor) -> Tensor:
-    """Takes inputs out of an inverse in place; returns P[J,J]⁻¹·P[J,:], (|J|, d).
-
-    Their own rows and columns become an identity of no consequence.
-    """
-    rows = inverse[gone]
-    carried: Tensor = linalg.solve(rows[:, gone], rows)
-    inverse -= rows.mT @ carried
-    inverse[gone], inverse[:, gone] = 0.0, 0.0
-    inverse[gone, gone] = 1.0
-    return carried
 
 
 def eliminate(
@@ -140,7 +110,10 @@ def eliminate(
 
 def _inverse(covariance: Tensor, penalty: Tensor) -> Tensor:
     """(C + diag(penalty))⁻¹; where rounding leaves that indefinite, C's eigenvalues are clamped."""
-    factor, failed = linalg.cholesky_ex(covariance + penalty.diag())
+    ridged = covariance.clone()
+    ridged.diagonal().add_(penalty)
+    factor, failed = linalg.cholesky_ex(ridged)
+    del ridged  # each of these may take gigabytes
     if not failed:
         inverse: Tensor = torch.cholesky_inverse(factor)
         return inverse
@@ -149,15 +122,3 @@ def _inverse(covariance: Tensor, penalty: Tensor) -> Tensor:
     whitened = scale[:, None] * vectors
     clamped: Tensor = (whitened / (values.clamp(min=0) + 1)) @ whitened.T
     return clamped
-
-
-def _places(owner: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Channel → its inputs (n, q), and which of these entries count (n, q)."""
-    mine = owner >= 0
-    counts = torch.bincount(owner[mine], minlength=size)
-    order = torch.argsort(owner.masked_fill(~mine, size), stable=True)[: int(mine.sum())]
-    slots = torch.arange(int(counts.max().clamp(min=1)), device=owner.device)
-    present = slots < counts[:, None]
-    places = torch.zeros_like(present, dtype=torch.int64)
-    places[present] = order
-    return places, present

@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor, linalg
 
 from bequest.config import register
 from bequest.criteria.base import Criterion
-from bequest.criteria.elimination import System, downdate, eliminate
+from bequest.criteria.downdates import Rows
+from bequest.criteria.elimination import System, eliminate
 from bequest.graph.units import Reader, Unit
 
 
@@ -52,20 +54,60 @@ class OBS(Criterion):
 
 
 class _Surgeon(System):
+    """A layer whose weight makes up for every removal:  W ← W − W_J·P[J,J]⁻¹·P[J,:].
+
+    Held as the inverse is, W = V − Lᵀ·K, with N = L·V besides. All that costs need are the squares
+    W_jᵀ·W_j of each channel, which follow from the rows W_Jᵀ·W of those who leave.
+    """
+
     def __init__(self, reader: Reader, size: int, ridge: float) -> None:
         super().__init__(reader, size, ridge)
         total = float((self.weight @ reader.covariance * self.weight).sum())
         self.total = total if total > 0 else 1.0
+        outputs, inputs = self.weight.shape
+        # Only W'ᵀ·W counts: more outputs than inputs tell nothing more.
+        self.weight = (
+            linalg.qr(self.weight, mode="r").R if outputs > inputs else self.weight.clone()
+        )
+        self.left = Rows(self.weight, len(self.weight))
+        self.products = Rows(self.weight, inputs)
+        columns = self.places.spread(self.weight)
+        self.squares = columns.mT @ columns
 
     def costs(self) -> Tensor:
-        factors = linalg.cholesky(self.blocks(self.inverse))
-        columns = self.weight[:, self.places] * self.present  # (o, n, q)
-        whitened: Tensor = linalg.solve_triangular(factors, columns.permute(1, 2, 0), upper=False)
-        return whitened.square().sum((1, 2)) / self.total
+        return _traces(self.inverse.blocks, self.squares) / self.total
+
+    def drop(self, stay: Tensor) -> Tensor:
+        inputs = super().drop(stay)
+        width = self.places.columns.shape[1]
+        self.squares = self.squares[stay][:, :width, :width]
+        self.weight = self.weight[:, inputs]
+        self.products.keep(inputs)
+        return inputs
 
     def remove(self, channel: int) -> None:
-        gone = self.inputs(channel)
-        carried = downdate(self.inverse, gone)
-        leaving = self.weight[:, gone]
-        self.weight -= leaving @ carried
-        self.weight[:, gone] = 0.0
+        gone = self.places.of(channel)
+        before = self.inverse.carried.held
+        mixed = before[:, gone].mT
+        leaving = self.weight[:, gone].mT - mixed @ self.left.held
+        products = self.weight[:, gone].mT @ self.weight - mixed @ self.products.held
+        rows = products - leaving @ self.left.held.mT @ before  # W_Jᵀ·W
+        carried = self.inverse.remove(channel)
+        half = self.places.spread(rows - rows[:, gone] @ carried / 2)
+        change = half.mT @ self.places.spread(carried)
+        self.squares -= change + change.mT
+        self.left.append(leaving)
+        self.products.append(products)
+        if self.inverse.is_full:
+            self.weight.addmm_(self.left.held.mT, self.inverse.carried.held, alpha=-1)
+            self.left.clear()
+            self.products.clear()
+            self.inverse.multiply()
+
+
+def _traces(inverse: Tensor, squares: Tensor) -> Tensor:
+    """tr(P⁻¹·S) of each block, (n,)."""
+    if inverse.shape[1] == 1:  # a division, instead of as many factorisations
+        return (squares / inverse)[:, 0, 0]
+    inverted = torch.cholesky_inverse(linalg.cholesky(inverse))
+    return (inverted * squares).sum((1, 2))

@@ -13,7 +13,8 @@ from torch import Tensor, linalg
 
 from bequest.config import register
 from bequest.criteria.base import Criterion
-from bequest.criteria.elimination import System, downdate, eliminate
+from bequest.criteria.downdates import Inverse
+from bequest.criteria.elimination import System, eliminate
 from bequest.graph.units import Reader, Unit
 
 
@@ -50,20 +51,22 @@ class _Channel(System):
         super().__init__(reader, size, noise)
         variance = float((self.weight @ reader.covariance * self.weight).sum()) / len(self.weight)
         nu = noise * variance if variance > 0 else 1.0
-        self.informed = self.inverse + self.weight.mT @ self.weight / nu
+        told = self.weight.mT @ self.weight / nu
+        self.informed = Inverse(self.inverse.matrix + told, self.places)
 
     def costs(self) -> Tensor:
-        ignorant, informed = (self.blocks(matrix) for matrix in (self.inverse, self.informed))
-        return (_log_det(informed) - _log_det(ignorant)) / 2
+        return (_log_det(self.informed.blocks) - _log_det(self.inverse.blocks)) / 2
 
     def drop(self, stay: Tensor) -> Tensor:
         inputs = super().drop(stay)
-        self.informed = self.informed[inputs][:, inputs]
+        self.informed.keep(self.places, stay, inputs)
         return inputs
 
     def remove(self, channel: int) -> None:
         for inverse in (self.inverse, self.informed):
-            downdate(inverse, self.inputs(channel))
+            inverse.remove(channel)
+            if inverse.is_full:
+                inverse.multiply()
 
 
 def _log_det(blocks: Tensor) -> Tensor:
