@@ -43,6 +43,10 @@ class Tokenizer:
             place += length
         return tokens
 
+    def length(self, token: int) -> int:
+        """Bytes of text that a token stands for."""
+        return 1 if token < BYTES + 256 else len(self.pieces[token])
+
     def decode(self, tokens: list[int]) -> str:
         """The text of tokens; start and end tokens are left out."""
         parts = []

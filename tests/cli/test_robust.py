@@ -82,6 +82,20 @@ def test_wrong_calls_of_certify_are_refused(run, net, images, form, tmp_path, wo
     assert message in result.err
 
 
+def test_a_dense_network_of_random_weights_is_refused(run, net, images, form, tmp_path):
+    net.write_text(
+        net.read_text() + "\n\nimport torch\n\ndef drawn():\n    model = make()\n    torch.seed()\n"
+        "    torch.nn.init.normal_(next(model.parameters()))\n    return model\n"
+    )
+    out = tmp_path / "out"
+    assert run("prune", f"{net}:drawn", *form, "-o", out).code == 0
+
+    result = run("evaluate", out, "--model", f"{net}:drawn", "--data", images, "--certify")
+
+    assert result.code == 2
+    assert "makes other weights whenever it is called" in result.err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -104,13 +104,20 @@ def test_what_is_held_is_named_and_what_counts_is_held(shape):
         ([None], "outputs: expected a list"),
         ([True], "outputs: expected a list"),
         (["logit"], r"expected results of the network \('logits', 'hidden'\), found 'logit'"),
-        ([0], r"found '\[0\]'"),
+        ([2], r"found '\[2\]'"),
     ],
 )
 def test_wrong_names_are_refused(outputs, message):
     model, x = made("dict")
     with pytest.raises(UsageError, match=message):
         bequest.prune(model, x, 0.5, restorer="none", outputs=outputs, progress=False)
+
+
+def test_the_place_of_a_named_result_will_do():
+    model, x = made("dict")
+    settings = {"groups": "all", "restorer": "none", "progress": False}
+    found = [bequest.prune(model, x, 0.5, outputs=[one], **settings) for one in (0, "logits")]
+    assert found[0].plan.surgery == found[1].plan.surgery
 
 
 def test_a_single_result_counts():

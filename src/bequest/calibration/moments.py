@@ -99,7 +99,7 @@ class Moments:
             geometry: of the operator; several may share the weight.
             inputs: what it reads, by chunk.
             targets: what it should write, by chunk.
-            places: the output places that are looked at (:func:`sampled_places`); None = all.
+            places: the output places that are looked at; None = all.
         """
         for rows, outputs in self._rows(geometry, inputs, targets, places):
             if self._constant is None:

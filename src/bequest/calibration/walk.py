@@ -33,6 +33,7 @@ from bequest.execution.paging import let_go
 from bequest.execution.precision import working_precision
 from bequest.execution.progress import tracked
 from bequest.graph.geometry import geometry_of
+from bequest.graph.recurrence import is_recurrent, tensors_of
 from bequest.graph.rules.norms import epsilon
 from bequest.graph.schedule import Step, last_uses, schedule
 from bequest.graph.trace import module_of
@@ -134,9 +135,27 @@ class Walk:
             self.replay(region, self.outside(region, number))[source] for number in range(count)
         )
 
+    def differs(self, node: Any) -> bool:
+        """Whether a value is another one in the pruned stream."""
+        dense = self._dense.values
+        return node in dense and dense[node] is not self._pruned.values[node]
+
+    def count(self, node: fx.Node) -> int:
+        """Of a value's chunks."""
+        return len(self._dense.values[node])
+
+    def operand(self, node: fx.Node, number: int, *, dense: bool) -> Any:
+        """A chunk of a value that is there, in one of the streams."""
+        held = (self._dense if dense else self._pruned).values[node]
+        return held[number if len(held) > 1 else 0]
+
+    def keep(self, values: Iterable[Any]) -> Sequence[Any]:
+        """Values by chunk, in memory while there is room."""
+        return self._store.keep(values)
+
     def difference(self, node: fx.Node) -> Sequence[Tensor] | None:
         """Dense minus pruned value, by chunk; None where it isn't there (yet) or is zero."""
-        if node not in self._pruned.values or not self._differs(node):
+        if node not in self._pruned.values or not self.differs(node):
             return None
         dense, pruned = self.values(node)
         return Mapped(lambda i: dense[i] - pruned[i], len(dense))
@@ -225,6 +244,7 @@ class Walk:
         inputs: Sequence[Sequence[Tensor]],
         visit: Callable[[Layer], None],
         *,
+        recur: Callable[[fx.Node], None] = lambda _: None,
         self_calibrate: bool,
         everywhere: bool = False,
         regions: Mapping[fx.Node, Region] = MappingProxyType({}),
@@ -238,6 +258,8 @@ class Walk:
             visit: called at every layer that reads something else than in the dense network, once
                 for all calls of a weight where none of them depends on another; may change the
                 pruned layer's weight and bias, also give it a bias.
+            recur: likewise called at every recurrent operator that reads something else, or has
+                lost units; may change its weights and biases where nothing else reads them.
             self_calibrate: batch norms use the dense stream's statistics over all inputs, in both
                 streams, in place of the stored ones. Nothing is written back.
             everywhere: call it at every layer; with nothing pruned both streams are the dense one.
@@ -260,7 +282,7 @@ class Walk:
                 if step[0].op == "placeholder":
                     self._placeholder(step[0], feeds)
                 elif step[0].op == "call_function":
-                    self._operators(step, visit)
+                    self._operators(step, visit, recur)
                 for done in (done for node in step for done in last_readers.get(node, ())):
                     self._forget(done)
 
@@ -288,24 +310,32 @@ class Walk:
         self._dense.values[node] = dense
         self._pruned.values[node] = self._pruned.tensor(name) if name and cut else dense
 
-    def _operators(self, step: Step, visit: Callable[[Layer], None]) -> None:
+    def _operators(
+        self, step: Step, visit: Callable[[Layer], None], recur: Callable[[fx.Node], None]
+    ) -> None:
         """Operators that run together: one, or the calls of one weight."""
         dense, pruned = self._dense, self._pruned
         norms = {node: self._norms.adapt(node) for node in step}
         for node in step:
             dense.values[node] = self._written_by(node, norms[node])
         weight = self._weights.get(step[0])
-        met = weight is not None and any(self._differs(node.args[0]) for node in step)
+        met = weight is not None and any(self.differs(node.args[0]) for node in step)
         if weight is not None and (met or self._everywhere):
             calls = tuple(map(self._call, step))
             uses = sum(other == weight for other in self._weights.values())
             visit(Layer(weight.removesuffix(".weight"), weight, calls, uses))
+        for node in filter(is_recurrent, step):
+            if self.cut.narrows(node) or any(map(self.differs, node.all_input_nodes)):
+                for tensor in tensors_of(node):  # the visit may change them
+                    if (name := self.reading.network.tensors.get(tensor.name)) is not None:
+                        pruned.values[tensor] = pruned.tensor(name)
+                recur(node)
         for node in step:
             if _last(node):
                 self._forget(node)
                 continue
             # A constant expanded to all channels has no operand that differs, and yet is narrower.
-            differs = met or any(map(self._differs, node.all_input_nodes))
+            differs = met or any(map(self.differs, node.all_input_nodes))
             if differs or self.cut.narrows(node):
                 adapt = self._at_new_width(node, norms[node], pruned.tensors)
                 pruned.values[node] = self._store.keep(pruned.chunks(node, adapt))
@@ -333,10 +363,6 @@ class Walk:
         """The dense value without the channels that leave, by chunk."""
         dense = self._dense.values[node]
         return Mapped(lambda i: self.cut.slice(node, dense[i]), len(dense))
-
-    def _differs(self, node: Any) -> bool:
-        dense = self._dense.values
-        return node in dense and dense[node] is not self._pruned.values[node]
 
     def _at_new_width(
         self, node: fx.Node, recalibrate: Adapt, tensors: Mapping[str, Tensor]

@@ -17,6 +17,7 @@ from bequest.cli.values import parse_numbers
 from bequest.data import ImageLoader
 from bequest.errors import UsageError
 from bequest.execution.progress import tracked
+from bequest.graph.trace import named_tensors
 from bequest.report import wording
 
 
@@ -82,7 +83,7 @@ class Certify:
         """The dense network of a saved folder, as its plan names it; None where nobody asks.
 
         Raises:
-            UsageError: nothing says which network it is, or its weights are missing.
+            UsageError: nothing says which network it is, or its weights are missing or random.
             ArtifactError: the weights file is damaged or for another network.
         """
         if not self.sizes:
@@ -93,7 +94,15 @@ class Certify:
                 "--certify: the plan doesn't name the dense network; give it with --model, and its "
                 "weights with --weights"
             )
-        return open_model(word, weights=weights, device=device).model
+        model = open_model(word, weights=weights, device=device).model
+        if weights is None:
+            again = named_tensors(open_model(word, device=device).model)
+            if not all(torch.equal(one, again[name]) for name, one in named_tensors(model).items()):
+                raise UsageError(
+                    f"--certify: {word} makes other weights whenever it is called, so they are "
+                    "random; give those of the dense network with --weights"
+                )
+        return model
 
     def run(
         self, opened: Opened, dense: nn.Module | None, images: ImageLoader | None, form: InputForm

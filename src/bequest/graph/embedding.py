@@ -2,14 +2,15 @@
 
 Gated units are products of two layers, heads of attention mix tokens, a depthwise filter reads what
 another layer wrote. The operators between the layers that write a group and those that read it run
-alone, on standard normal numbers in the place of whatever the network has there. The values of a
+alone, on standard normal numbers in the place of whatever the network has there; so do recurrent
+layers, which read the units that they write. The values of a
 channel, at all places that are read, are its row: rows that are linear combinations of others are
 channels that the others can stand in for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +26,7 @@ from bequest.graph.groups import Channels, Group
 from bequest.graph.interpreter import Interpreter
 from bequest.graph.ledger import Labels, Layout
 from bequest.graph.reading import Read
+from bequest.graph.recurrence import is_recurrent, read_by_weights
 from bequest.graph.trace import operator_of, place_of
 from bequest.graph.units import Activation, Producer, Unit
 
@@ -112,7 +114,7 @@ class Segment:
         self._own[group.channels] = True
         ends = {read.node for read in self.reads}
         starts = {w.node for w in reading.writes if self._is_own(w.labels)}
-        if any(node in starts or self._carries(node) for node in ends):
+        if any(node in starts or self._carries(node) for node in ends if not is_recurrent(node)):
             raise ObstacleError("a layer reads its channels and writes them")
         steady, inside = reading.steady, self._behind(starts)
         self._nodes = [node for node in reading.network.nodes if node in inside]
@@ -121,12 +123,13 @@ class Segment:
             for value in node.all_input_nodes:
                 if value in inside or value in steady or reading.network.tensors.get(value.name):
                     continue
-                data = node.args[0] if operator_of(node) in LAYERS else None
+                data = node.args[0] if operator_of(node) in LAYERS or is_recurrent(node) else None
                 if value is not data or not value.meta["val"].is_floating_point():
                     raise ObstacleError(f"{place_of(node)} reads something beside its channels")
                 self._noise[value] = None
         for read in self.reads:
-            if operator_of(read.node) not in LAYERS or read.node.args[0] not in inside:
+            served = operator_of(read.node) in LAYERS and read.node.args[0] in inside
+            if not served and not is_recurrent(read.node):
                 raise ObstacleError(f"no layer by itself reads it ({place_of(read.node)})")
 
     def rows(self, tensors: Mapping[str, Tensor], seed: int) -> Tensor:
@@ -154,17 +157,23 @@ class Segment:
 
     def _said(self, run: _Run, read: Read) -> Tensor:
         """What a layer reads of each channel, (n, places)."""
-        data: Any = read.node.args[0]
+        if is_recurrent(read.node):
+            values, labels = run.read(read).movedim(-1, 0), read.labels
+        else:
+            values, labels = self._operand(run, read.node.args[0])
+        order = np.argsort(self._channels.positions(self._group, labels), kind="stable")
+        foreign = int((self._channels.positions(self._group, labels) < 0).sum())
+        index = torch.from_numpy(order[foreign:].copy()).to(run.device)
+        return values.index_select(0, index).reshape(self._group.size, -1)
+
+    def _operand(self, run: _Run, data: Any) -> tuple[Tensor, Labels]:
+        """A value with the group's channels first, and what these are."""
         layout = self._channels.reading.layouts[data]
         assert isinstance(layout, Layout)
         dim = next(d for d, one in enumerate(layout.dims) if one is not None and self._is_own(one))
         labels = layout.dims[dim]
         assert labels is not None
-        order = np.argsort(self._channels.positions(self._group, labels), kind="stable")
-        foreign = int((self._channels.positions(self._group, labels) < 0).sum())
-        index = torch.from_numpy(order[foreign:].copy()).to(run.device)
-        values: Tensor = run.value(data).movedim(dim, 0).index_select(0, index)
-        return values.reshape(self._group.size, -1)
+        return run.value(data).movedim(dim, 0), labels
 
     def _behind(self, starts: set[fx.Node]) -> set[fx.Node]:
         """The layers that write the channels, and all operators behind that still have them."""
@@ -198,6 +207,14 @@ class _Run(Interpreter):
         first = next(iter(tensors.values()))
         super().__init__(channels.reading.network, first.device, torch.float64)
         self._tensors = tensors
+        self._read: dict[fx.Node, dict[fx.Node, Tensor]] = {}
+
+    def read(self, read: Read) -> Tensor:
+        """What a weight of recurrent layers is multiplied with, (t, b, columns)."""
+        if read.node not in self._read:
+            self._read[read.node] = read_by_weights(read.node, self.value)
+        names = self.network.tensors
+        return next(x for w, x in self._read[read.node].items() if names[w.name] == read.weight)
 
     def value(self, node: fx.Node) -> Any:
         """Of an operand; of a placeholder its tensor."""
@@ -205,6 +222,16 @@ class _Run(Interpreter):
             placed = node.op == "placeholder"
             self.values[node] = self.placeholder(node, iter(())) if placed else self.operator(node)
         return self.values[node]
+
+    def arguments(
+        self, node: fx.Node, value: Callable[[fx.Node], Any]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        """With double precision for whatever floating-point numbers the code asks for."""
+        args, kwargs = super().arguments(node, value)
+        asked = kwargs.get("dtype")
+        if asked is not None and asked.is_floating_point:
+            kwargs["dtype"] = torch.float64
+        return args, kwargs
 
     def tensor(self, name: str) -> Tensor:
         """In double precision."""

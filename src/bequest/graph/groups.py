@@ -257,7 +257,7 @@ def _group(
         parts=tuple(
             np.flatnonzero(np.isin(channels, channel_of[write.labels])) for write in producers
         ),
-        consumers=tuple({read.node: read for read in said.reads}.values()),
+        consumers=tuple({(read.node, read.weight): read for read in said.reads}.values()),
         kind="residual" if inside & streams else "inner",
         fixed=fixed,
         reasons=tuple(why),

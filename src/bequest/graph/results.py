@@ -23,7 +23,7 @@ def counting(reading: Reading, outputs: Sequence[str] | None) -> Reading:
     Args:
         reading: of a network; changed in place.
         outputs: names of results, or of what holds some: ``hidden_states`` stands for all in it;
-            None = all count.
+            ``[0]`` is the first, whatever its name; None = all count.
 
     Raises:
         UsageError: the network returns nothing of such a name; the message lists what it returns.
@@ -33,7 +33,8 @@ def counting(reading: Reading, outputs: Sequence[str] | None) -> Reading:
     found = _results(reading.network)
     if not found:
         raise UsageError("outputs: the network returns a single result, which counts; leave it out")
-    for name in outputs:
+    names = [_by_name(reading.network, name) for name in outputs]
+    for name in names:
         if not any(_is_in(path, name) for path, _ in found):
             paths = [path for path, _ in found]
             more = f" and {len(paths) - _SHOWN} more" * (len(paths) > _SHOWN)
@@ -42,7 +43,7 @@ def counting(reading: Reading, outputs: Sequence[str] | None) -> Reading:
     reading.ledger.outputs[:] = [
         labels
         for path, node in found
-        if any(_is_in(path, name) for name in outputs)
+        if any(_is_in(path, name) for name in names)
         for labels in _labels(reading, node)
     ]
     return reading
@@ -71,6 +72,16 @@ def _results(network: Network) -> list[tuple[str, fx.Node]]:
         return []
     pairs = zip(_paths(spec), returned, strict=False)
     return [(path, node) for path, node in pairs if isinstance(node, fx.Node)]
+
+
+def _by_name(network: Network, name: str) -> str:
+    """The name of a result that is asked for by its place among named ones."""
+    place = name[1:-1]
+    if network.returns is None or name != f"[{place}]" or not place.isdecimal():
+        return name
+    keys = _keys(network.returns, len(network.returns.children()))
+    found = keys[int(place)] if int(place) < len(keys) else None
+    return found if isinstance(found, str) else name
 
 
 def _is_in(path: str, name: str) -> bool:

@@ -16,6 +16,7 @@ from bequest.restorers.base import Attempt, Restored, Restorer, group_plan
 from bequest.restorers.former import Former
 from bequest.restorers.held_back import Errors, Measure, split
 from bequest.restorers.new_biases import mean_behind, taken_up
+from bequest.restorers.recurrent import MeasureRecurrent, RefitRecurrent
 from bequest.restorers.refine import Refine
 from bequest.restorers.refit import Change, Refit, Seen
 from bequest.surgery import operation
@@ -90,12 +91,20 @@ class ByWalk(Restorer):
         walk.run(
             fitted.chunks,
             change,
+            recur=RefitRecurrent(refit),
             self_calibrate=not samples.real,
             regions=refine.regions,
             show=show,
         )
         measure = Measure(walk, refit.former, refit.new_biases)
-        walk.run(held_back.chunks, measure, self_calibrate=False, title="measuring", show=show)
+        walk.run(
+            held_back.chunks,
+            measure,
+            recur=MeasureRecurrent(measure, refit.changes),
+            self_calibrate=False,
+            title="measuring",
+            show=show,
+        )
         if adds:
             surgery = replace(surgery, biases=tuple(refit.new_biases))
         else:

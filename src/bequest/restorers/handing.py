@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from bequest.execution.precision import rounded
 from bequest.graph.chains import Bound, Feed
+from bequest.graph.recurrence import is_recurrent
+from bequest.graph.trace import named_tensors
 from bequest.surgery.operation import Surgery
 
 HANDED_ON = "channels were handed on"
@@ -36,12 +38,16 @@ class Hand:
 
 @dataclass(frozen=True)
 class Gain:
-    """What a consumer's bias gains: float64 (o,), indexed like dimension ``dim`` of its weight."""
+    """What a consumer's bias gains: float64 (o,), indexed like dimension ``dim`` of its weight.
+
+    ``bias`` is its name where the layer has several, as recurrent ones have.
+    """
 
     layer: str
     weight: str
     dim: int
     values: Tensor
+    bias: str | None = None
 
 
 def hand_on(bound: Bound, hand: Hand, tensors: Mapping[str, Tensor]) -> list[Gain]:
@@ -71,13 +77,15 @@ def hand_on(bound: Bound, hand: Hand, tensors: Mapping[str, Tensor]) -> list[Gai
         _write(name, tensors[name], feed, hand.kept, changed)
         if hand.offset is not None and bool(hand.offset.any()):
             values = torch.einsum("orq,r->o", dense[:, hand.removed], hand.offset)
-            gains.append(Gain(consumer.name, name, 1 - feed.read.dim, values / feed.read.spread))
+            bias = feed.read.bias if is_recurrent(feed.read.node) else None
+            share = values / feed.read.spread
+            gains.append(Gain(consumer.name, name, 1 - feed.read.dim, share, bias))
     return gains
 
 
 def without_bias(model: nn.Module, gains: Iterable[Gain]) -> tuple[str, ...]:
     """The layers that need a bias and have none."""
-    layers = dict.fromkeys(gain.layer for gain in gains)
+    layers = dict.fromkeys(gain.layer for gain in gains if gain.bias is None)
     return tuple(layer for layer in layers if model.get_submodule(layer).bias is None)
 
 
@@ -88,13 +96,14 @@ def raise_biases(model: nn.Module, surgery: Surgery, gains: Iterable[Gain]) -> N
         ModelError: a bias becomes too large for its type.
     """
     rows = {(cut.tensor, cut.dim): cut.keep for cut in surgery.cuts if cut.blocks == 1}
+    tensors = named_tensors(model)
     for gain in gains:
-        bias = model.get_submodule(gain.layer).bias
-        assert isinstance(bias, Tensor)
+        name = gain.bias or f"{gain.layer}.bias"
+        bias = tensors[name]
         kept = rows.get((gain.weight, gain.dim))
         values = gain.values if kept is None else gain.values[list(kept)]
         raised = bias.detach().double() + values
-        bias.detach().copy_(rounded(f"{gain.layer}.bias", raised, bias.dtype, HANDED_ON))
+        bias.detach().copy_(rounded(name, raised, bias.dtype, HANDED_ON))
 
 
 def _write(name: str, weight: Tensor, feed: Feed, kept: Tensor, values: Tensor) -> None:

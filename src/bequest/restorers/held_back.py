@@ -81,9 +81,12 @@ class Measure:
 
     def __call__(self, layer: Layer) -> None:
         """Adds the calls at hand to the layer's squares."""
-        parts = [self.squares[layer.name]] if layer.name in self.squares else []
-        parts += [self._squares(layer, call) for call in layer.calls]
-        self.squares[layer.name] = torch.cat(parts)
+        self.add(layer.name, [self._squares(layer, call) for call in layer.calls])
+
+    def add(self, name: str, squares: Sequence[Tensor]) -> None:
+        """Takes squares of a layer, (m, 3) each."""
+        held = [self.squares[name]] if name in self.squares else []
+        self.squares[name] = torch.cat([*held, *squares])
 
     def errors(self) -> dict[str, Errors]:
         """Layer → its errors."""
@@ -105,12 +108,12 @@ class Measure:
             written = self.walk.written(call, number, weight, bias)
             if other is not None:
                 written = _sum(other.pruned[number], written, other)
-            return _square(dense[number] - written)
+            return square(dense[number] - written)
 
         before, after = (
             torch.cat([left(i, *held) for i in range(len(dense))]) for held in (once, now)
         )
-        return torch.stack([before, after, _spread(call.geometry, dense)], 1)
+        return torch.stack([before, after, spread(call.geometry, dense)], 1)
 
 
 def _sums(other: Branch, call: Call) -> Sequence[Tensor]:
@@ -122,12 +125,12 @@ def _sum(value: Tensor, written: Tensor, other: Branch) -> Tensor:
     return value + written if other.scale is None else torch.addcmul(value, written, other.scale)
 
 
-def _square(values: Tensor) -> Tensor:
+def square(values: Tensor) -> Tensor:
     """Sums of squares per input, float64 (m,)."""
     return values.double().square().flatten(1).sum(1)
 
 
-def _spread(geometry: Geometry, targets: Sequence[Tensor]) -> Tensor:
+def spread(geometry: Geometry, targets: Sequence[Tensor]) -> Tensor:
     """Σ ‖y − mean‖² per input, mean over all inputs and places; float64 (m,).
 
     Σ ‖y‖² where outputs don't vary but by rounding, as those of a single input don't.
@@ -136,7 +139,7 @@ def _spread(geometry: Geometry, targets: Sequence[Tensor]) -> Tensor:
     shape = [-1] + [1] * (-1 - dim)
     rows = [target.double().movedim(dim, 0).flatten(1) for target in targets]
     mean = torch.stack([one.sum(1) for one in rows]).sum(0) / sum(one.shape[1] for one in rows)
-    spread = torch.cat([_square(target - mean.view(shape)) for target in targets])
-    size = torch.cat([_square(target) for target in targets])
+    spread = torch.cat([square(target - mean.view(shape)) for target in targets])
+    size = torch.cat([square(target) for target in targets])
     rounding = (ROUNDINGS * torch.finfo(targets[0].dtype).eps) ** 2
     return torch.where(spread.sum() > rounding * size.sum(), spread, size)

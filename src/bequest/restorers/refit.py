@@ -99,6 +99,10 @@ class Seen:
         assert weight is not None
         return weight
 
+    def bias_of(self, call: Call) -> Tensor | None:
+        """What a call adds."""
+        return self._walk.tensor(call.bias)
+
     @property
     def loses_inputs(self) -> bool:
         """Whether channels that it reads have left."""
@@ -137,10 +141,10 @@ class Seen:
             one = found.get(call.bias)
             if one is None:
                 like = self._before.get(rows) if alone else None
-                bias = self._walk.tensor(call.bias)
+                bias = self.bias_of(call)
                 one = found[call.bias] = Moments(call.geometry, self.weight, bias, like)
             target = call.dense if self._plain else wanted(self._walk, call)
-            if alone and places is None and target is call.dense and self._errs_by_inputs(call):
+            if alone and places is None and target is call.dense and self.errs_by_inputs(call):
                 one.add_lacking(call.geometry, call.inputs, self._lack(call))
             else:
                 one.add(call.geometry, call.inputs, target, places)
@@ -150,7 +154,7 @@ class Seen:
                 self._before[rows] = one.alone()
         return found
 
-    def _errs_by_inputs(self, call: Call) -> bool:
+    def errs_by_inputs(self, call: Call) -> bool:
         """Whether W·(x_dense − x) is all that a linear layer's outputs lack, and cheap."""
         _, outputs, inputs = weight_rows(call.geometry, self.weight).shape
         return (
@@ -217,18 +221,29 @@ class Refit:
         change = self._asked(layer)
         self.changes[layer.name] = change.told()
         if change.weight is not None:
-            self._raise(layer.weight, change.weight)
+            self.raise_by(layer.weight, change.weight)
         for bias, gain in change.biases.items():
-            self._raise(bias or self._new_bias(layer), gain.flatten())
+            self.raise_by(bias or self._new_bias(layer), gain.flatten())
 
     def _asked(self, layer: Layer) -> Change:
         """What the layer is to change by; nothing else of what was seen of it stays."""
         may_give = self.may_give(layer.name)
         before, former = self._before, self.former
         seen = Seen(self.walk, layer, self.seed, self.made_up, may_give, before, former, self.plain)
+        return self.asked(seen)
+
+    def asked(self, seen: Seen) -> Change:
+        """What a layer is to change by; raises as a call does."""
         change = self.refit(seen)
         self._check(seen, change)
         return change
+
+    def raise_by(self, name: str, gain: Tensor) -> None:
+        """Adds to a weight or bias."""
+        tensor = self.walk.tensor(name)
+        assert tensor is not None
+        self.former.note(name)
+        self.walk.write(name, tensor.detach().double().add_(gain), f"the {self.name}")
 
     def _check(self, seen: Seen, change: Change) -> None:
         whose = f"restorer '{self.name}': '{seen.layer.name}'"
@@ -258,9 +273,3 @@ class Refit:
     def _new_bias(self, layer: Layer) -> str:
         self.new_biases.append(layer.name)
         return self.walk.give_bias(layer)
-
-    def _raise(self, name: str, gain: Tensor) -> None:
-        tensor = self.walk.tensor(name)
-        assert tensor is not None
-        self.former.note(name)
-        self.walk.write(name, tensor.detach().double().add_(gain), f"the {self.name}")

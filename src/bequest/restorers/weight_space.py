@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,8 +12,11 @@ from torch import Tensor, linalg, nn
 
 from bequest.artifact.plan import GroupPlan
 from bequest.execution.progress import tracked
+from bequest.graph.apart import apart
 from bequest.graph.chains import Bound, bind
 from bequest.graph.embedding import embedded
+from bequest.graph.reading import Read
+from bequest.graph.recurrence import is_recurrent
 from bequest.graph.rules import Reading
 from bequest.graph.trace import named_tensors
 from bequest.graph.units import Unit
@@ -63,15 +66,18 @@ class WeightSpace(Restorer):
         plans: list[GroupPlan] = []
         gains: list[Gain] = []
         for one in tracked(attempt.chosen, "handing on", attempt.chosen, attempt.progress):
-            bound = self._bound(attempt, one, dense)
-            consumers = tuple(
-                replace(each, may_have_bias=_may_have_bias(model, reading, each.name, adds))
-                for each in bound.unit.consumers
-            )
-            bound = replace(bound, unit=replace(bound.unit, consumers=consumers))
-            plan, gained = self._hand_on(bound, one, tensors, attempt.seed)
-            plans.append(plan)
-            gains.extend(gained)
+            found = list[GroupPlan]()
+            for part in _parts(attempt, one):
+                bound = self._bound(attempt, part, dense)
+                consumers = tuple(
+                    replace(each, may_have_bias=_may_have_bias(model, reading, feed.read, adds))
+                    for feed, each in zip(bound.feeds, bound.unit.consumers, strict=True)
+                )
+                bound = replace(bound, unit=replace(bound.unit, consumers=consumers))
+                plan, gained = self._hand_on(bound, part, tensors, attempt.seed)
+                found.append(plan)
+                gains.extend(gained)
+            plans.append(_together(one, found, self.name))
         surgery = plan_surgery(attempt.cut, model)
         surgery = replace(surgery, biases=without_bias(model, gains))
         operation.apply(pruned, surgery)
@@ -181,9 +187,38 @@ def reconstruction_error(unit: Unit, kept: Tensor, removed: Tensor, delivery: De
     return torch.where(scale > 0, linalg.vector_norm(left, dim=1) / scale, 0.0)
 
 
-def _may_have_bias(model: nn.Module, reading: Reading, layer: str, adds: bool) -> bool:
+def _parts(attempt: Attempt, one: Chosen) -> list[Chosen]:
+    """A group, or what is handed on by itself in it."""
+    parts = apart(attempt.subject.channels, one.group)
+    if len(parts) == 1:
+        return [one]
+    places = (np.isin(one.group.channels, part.channels) for part in parts)
+    return [replace(one, group=p, keep=one.keep[own]) for p, own in zip(parts, places, strict=True)]
+
+
+def _together(one: Chosen, parts: Sequence[GroupPlan], restored_by: str) -> GroupPlan:
+    """What the plan says of a group whose parts were handed on by themselves."""
+    if len(parts) == 1:
+        return parts[0]
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes[len(one.notes) :]))
+    done = [
+        (part.reconstruction_error, len(part.removed))
+        for part in parts
+        if part.reconstruction_error is not None
+    ]
+    if not done:
+        return group_plan(one, "none", None, notes)
+    error = sum(error * count for error, count in done) / max(1, sum(count for _, count in done))
+    return group_plan(one, restored_by, error, notes)
+
+
+def _may_have_bias(model: nn.Module, reading: Reading, read: Read, adds: bool) -> bool:
     """Whether a layer has a bias, or may be given one, if only for the batch norm behind it."""
-    added = {read.bias for read in reading.reads if read.weight == f"{layer}.weight"}
+    assert read.weight is not None
+    if is_recurrent(read.node):
+        return read.bias is not None
+    layer = read.weight.removesuffix(".weight")
+    added = {other.bias for other in reading.reads if other.weight == f"{layer}.weight"}
     if added == {f"{layer}.bias"}:  # whatever its class is
         return True
     if not can_hold_bias(model, layer):

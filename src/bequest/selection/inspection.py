@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bequest.execution.copies import private_copy
 from bequest.execution.reparametrised import as_stored
+from bequest.graph.apart import apart
 from bequest.graph.chains import bind
 from bequest.graph.embedding import obstacle_to
 from bequest.graph.groups import Channels, Group, group
@@ -92,8 +93,9 @@ def inspect(model: nn.Module, example_inputs: Any) -> Inspection:
 
 
 def _obstacle(channels: Channels, member: Group, tensors: Mapping[str, Tensor]) -> str | None:
-    chained = bind(channels, member, tensors).unit.obstacle
-    return chained and obstacle_to(channels, member)
+    parts = apart(channels, member)
+    chained = (one for one in parts if bind(channels, one, tensors).unit.obstacle)
+    return next((found for one in chained if (found := obstacle_to(channels, one))), None)
 
 
 def _held(channels: Channels, member: Group) -> list[str]:

@@ -13,7 +13,6 @@ reads the last states of several layers, the units j of all of them leave togeth
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,18 +21,8 @@ from torch import fx
 from bequest.graph.geometry import arguments
 from bequest.graph.ledger import Labels, Layout
 from bequest.graph.reading import Read, Write
+from bequest.graph.recurrence import Cell, cells_of, states_of
 from bequest.graph.rules.base import Step, rule
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """The tensors of one layer in one direction."""
-
-    weight_ih: fx.Node
-    weight_hh: fx.Node
-    bias_ih: fx.Node | None = None
-    bias_hh: fx.Node | None = None
-    weight_hr: fx.Node | None = None
 
 
 @rule("lstm", "gru", "rnn_tanh", "rnn_relu", role="join")
@@ -41,16 +30,14 @@ def recurrent(step: Step) -> tuple[Layout, ...]:
     """Layers over a sequence: all outputs, and the last states of every layer and direction."""
     given = arguments(step.node)
     data: fx.Node = given["data" if "data" in given else "input"]
-    states = _listed(given["hx"])
+    states = states_of(step.node)
     for labels in (*step.layout(data).dims[:-1], *_fixed_labels(step, given, states)):
         step.hold(labels, "is a step or a sample of a sequence")
     inputs, origin = step.layout(data).dims[-1], step.layout(data).origin
-    directions = 2 if given["bidirectional"] else 1
-    cells = _cells(given, len(states))
     hidden: list[Labels] = []
     outputs: list[Labels] = []
-    for first in range(0, len(cells), directions):
-        written = [_cell(step, cell, inputs, origin) for cell in cells[first : first + directions]]
+    for cells in cells_of(step.node):
+        written = [_cell(step, cell, inputs, origin) for cell in cells]
         hidden += [own for own, _ in written]
         outputs += [out for _, out in written]
         inputs = np.concatenate([out for _, out in written])
@@ -68,9 +55,9 @@ def recurrent(step: Step) -> tuple[Layout, ...]:
 def recurrent_cell(step: Step) -> Layout | tuple[Layout, ...]:
     """One step of one layer: the new states."""
     given = arguments(step.node)
-    states, data = _listed(given["hx"]), step.layout(given["input"])
+    states, data = states_of(step.node), step.layout(given["input"])
     tensors = [given[name] for name in ("w_ih", "w_hh", "b_ih", "b_hh")]
-    units, _ = _cell(step, _Cell(*tensors), data.dims[-1], data.origin)
+    units, _ = _cell(step, Cell(*tensors), data.dims[-1], data.origin)
     for state in states:
         _start(step, state, [units])
         for labels in step.layout(state).dims[:-1]:
@@ -79,7 +66,7 @@ def recurrent_cell(step: Step) -> Layout | tuple[Layout, ...]:
     return result if len(states) == 1 else (result, result)
 
 
-def _cell(step: Step, cell: _Cell, inputs: Labels | None, origin: str) -> tuple[Labels, Labels]:
+def _cell(step: Step, cell: Cell, inputs: Labels | None, origin: str) -> tuple[Labels, Labels]:
     """Ties the rows and columns of a layer's tensors; its hidden units and its outputs."""
     units = (cell.weight_hr or cell.weight_hh).meta["val"].shape[1]
     gates = _dim(step, cell.weight_ih, 0).reshape(-1, units)
@@ -97,7 +84,8 @@ def _cell(step: Step, cell: _Cell, inputs: Labels | None, origin: str) -> tuple[
         step.freeze(columns, f"reads {origin}")
     else:
         _reads(step, cell.weight_ih, cell.bias_ih, inputs)
-    _reads(step, cell.weight_hh, cell.bias_hh, out)
+    # No step lies before the first, so that a constant is none there.
+    _reads(step, cell.weight_hh, cell.bias_hh, out, zero_padded=True)
     for weight, bias in ((cell.weight_ih, cell.bias_ih), (cell.weight_hh, cell.bias_hh)):
         _writes(step, weight, bias, rows)
     return hidden, out
@@ -135,27 +123,9 @@ def _fixed_labels(
     return held if lengths is None else [*held, *step.layout(lengths).dims]
 
 
-def _cells(given: dict[str, Any], states: int) -> list[_Cell]:
-    """The tensors in the order of layers, then directions; projections are an LSTM's alone."""
-    tensors = given["params"]
-    count = int(given["num_layers"]) * (2 if given["bidirectional"] else 1)
-    each = len(tensors) // count
-    found = []
-    for first in range(0, len(tensors), each):
-        own = list(tensors[first : first + each])
-        projection = own.pop() if states == 2 and each in (3, 5) else None
-        bias_ih, bias_hh = own[2:] or (None, None)
-        found.append(_Cell(own[0], own[1], bias_ih, bias_hh, projection))
-    return found
-
-
 def _read(node: fx.Node) -> bool:
     """Whether anybody reads the last states."""
     return any(user.args[1] and user.users for user in node.users)
-
-
-def _listed(states: Any) -> list[fx.Node]:
-    return list(states) if isinstance(states, list | tuple) else [states]
 
 
 def _dim(step: Step, tensor: fx.Node, dim: int) -> Labels:
@@ -166,10 +136,17 @@ def _dim(step: Step, tensor: fx.Node, dim: int) -> Labels:
     return step.ledger.rest(tensor.meta["val"].shape[dim], f"the weight is computed ({step.place})")
 
 
-def _reads(step: Step, weight: fx.Node, bias: fx.Node | None, labels: Labels) -> None:
+def _reads(
+    step: Step,
+    weight: fx.Node,
+    bias: fx.Node | None,
+    labels: Labels,
+    *,
+    zero_padded: bool = False,
+) -> None:
     step.ledger.tie(labels, _dim(step, weight, 1))
     names = step.tensor_name(weight), step.tensor_name(bias)
-    step.reading.reads.append(Read(step.node, *names, 1, labels, 1, zero_padded=False))
+    step.reading.reads.append(Read(step.node, *names, 1, labels, 1, zero_padded))
 
 
 def _writes(step: Step, weight: fx.Node, bias: fx.Node | None, labels: Labels) -> None:
