@@ -84,7 +84,7 @@ def test_no_folder_where_everything_fits(folder):
 
 
 def test_the_folder_is_removed_when_a_walk_fails(folder, monkeypatch):
-    monkeypatch.setattr(spill, "LIMIT", 0)
+    monkeypatch.setattr(spill, "limit_on", lambda _: 0)
     met = []
 
     def fail(*_, **__):
@@ -133,8 +133,8 @@ def test_the_pruned_network_is_the_same_to_the_bit(network, monkeypatch):
     monkeypatch.setattr(samples, "CHUNK", 8)
     model, x = randomise(network()), torch.randn(NETWORKS[network])
     found = []
-    for limit in (spill.LIMIT, 10_000):
-        monkeypatch.setattr(spill, "LIMIT", limit)
+    for limit in (2**30, 10_000):
+        monkeypatch.setattr(spill, "limit_on", lambda _, limit=limit: limit)
         pruned = bequest.prune(
             model, x, 0.5, groups="all", restorer=Regression(images=16), round_to=1
         )
@@ -143,12 +143,23 @@ def test_the_pruned_network_is_the_same_to_the_bit(network, monkeypatch):
     assert all(torch.equal(spilled[name], tensor) for name, tensor in found[0].items())
 
 
-def test_a_gpu_holds_half_of_what_it_has_free(monkeypatch):
+def test_a_device_holds_half_of_what_it_has_free(monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (6000, 80_000))
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 5000)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 3000)
     assert spill.limit_on(torch.device("cuda", 0)) == 4000
+    monkeypatch.setattr(spill, "free_memory", lambda: 1000)
+    assert spill.limit_on(torch.device("cpu")) == 500
+    monkeypatch.setattr(spill, "free_memory", lambda: None)
     assert spill.limit_on(torch.device("cpu")) == spill.LIMIT
+
+
+def test_no_more_is_held_when_others_have_taken_the_memory(monkeypatch, folder):
+    free = iter([1000, 500, 499, 900])
+    monkeypatch.setattr(spill, "free_memory", lambda: next(free))
+    with Store(1000) as store:
+        kept = store.keep(torch.zeros(10) for _ in range(4))
+        assert [isinstance(one, Spilled) for one in kept.items] == [False, False, True, False]
 
 
 def test_what_a_walk_over_large_images_holds_stays_within_the_limit(monkeypatch):
@@ -162,7 +173,7 @@ def test_what_a_walk_over_large_images_holds_stays_within_the_limit(monkeypatch)
         return kept
 
     monkeypatch.setattr(Store, "_put", watch)
-    monkeypatch.setattr(spill, "LIMIT", limit)
+    monkeypatch.setattr(spill, "limit_on", lambda _: limit)
     model = bequest.zoo.create("resnet50").eval()
     pruned = bequest.prune(
         model,

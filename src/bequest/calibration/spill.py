@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from bequest.errors import BequestError
+from bequest.execution.memory import free_memory
 
 LIMIT = 2 * 2**30
-"""Bytes of values that a walk holds in memory on a CPU; what is more goes to a temporary folder."""
+"""Bytes of values that a walk holds in memory where nobody says how much of it there is."""
 
 T = TypeVar("T")
 
@@ -75,9 +76,10 @@ class Mapped(Sequence[T], Generic[T]):
 
 
 def limit_on(device: torch.device) -> int:
-    """Bytes of values that a walk holds on a device: on a GPU half of what is free there."""
+    """Bytes of values that a walk holds on a device: half of what is free there."""
     if device.type != "cuda":
-        return LIMIT
+        free = free_memory()
+        return LIMIT if free is None else free // 2
     free, _ = torch.cuda.mem_get_info(device)
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return (free + cached) // 2
@@ -87,7 +89,8 @@ class Store:
     """Keeps values until they are dropped; a context whose folder is gone when it is left.
 
     Args:
-        limit: bytes held in memory; views count like what they show.
+        limit: bytes held in memory; views count like what they show. Nor are there more of them
+            when less than half as many bytes of main memory are free: others want some, too.
     """
 
     def __init__(self, limit: int) -> None:
@@ -124,10 +127,15 @@ class Store:
         if not isinstance(value, Tensor):
             return value
         size = _span(value) * value.itemsize
-        if self.held + size > self.limit:
+        if self.held + size > self.limit or self._is_scarce(value.device):
             return Spilled(value.resolve_conj().resolve_neg(), self._path())
         self.held += size
         return value
+
+    def _is_scarce(self, device: torch.device) -> bool:
+        """Whether others have taken so much main memory that the limit is out of reach."""
+        free = free_memory() if device.type == "cpu" else None
+        return free is not None and free < self.limit // 2
 
     def _path(self) -> Path:
         if self._folder is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
+from bequest.execution.memory import free_memory
 from bequest.sweeping.engines.base import Engine, Setup
 from bequest.sweeping.engines.embedded import Embedded
 from bequest.sweeping.engines.processes import Processes
@@ -24,7 +24,7 @@ def local(workers: int | None, setup: Setup | None, networks: Sequence[Network])
     """
     if workers is None:
         workers = 1 if any(one.on_gpu for one in networks) else idle_cores()
-        if workers > 1 and (free := _free_memory()):
+        if workers > 1 and (free := free_memory()) is not None:
             workers = min(workers, free // max(map(memory_of, networks)))
     return Processes(workers, setup) if workers > 1 else Embedded()
 
@@ -35,10 +35,3 @@ def idle_cores() -> int:
     mine = len(affinity(0)) if affinity else os.cpu_count() or 1
     busy = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return max(1, mine - round(busy))
-
-
-def _free_memory() -> int:
-    """Bytes that processes can still have; 0 where the system doesn't say it."""
-    told = Path("/proc/meminfo")
-    lines = told.read_text().splitlines() if told.exists() else []
-    return next((1024 * int(x.split()[1]) for x in lines if x.startswith("MemAvailable")), 0)
