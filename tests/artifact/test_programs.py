@@ -75,6 +75,14 @@ FORGERIES = {
     "a keyword": (lambda d: d["steps"][0][2].__setitem__("out", {"value": 0}), "named arguments"),
     "no dtype": (lambda d: d["steps"][0][1].append({"dtype": "load"}), "dtype"),
     "an unknown mark": (lambda d: d["steps"][0][1].append({"call": 1}), "value"),
+    "a flag of parts": (
+        lambda d: d["inputs"].append({"name": "flag", "equals": [1]}),
+        "a number, a text, true, false or null",
+    ),
+    "no tensor": (
+        lambda d: d.update(inputs=[{"name": "flag", "equals": 1}]),
+        "at least one tensor",
+    ),
     "another size": (lambda d: d["inputs"][0].__setitem__("shape", [2, 5, 13]), "does not run"),
     "an absurd size": (
         lambda d: d["steps"].append(["aten.zeros.default", [[2**30, 2**30]], {}]),

@@ -75,6 +75,18 @@ class Listed(nn.Module):
         return torch.stack(parts).sum(0)
 
 
+class Chosen(Listed):
+    """Each expert sees the rows that chose it, in a number that the values decide on."""
+
+    def forward(self, x: Tensor, shares: Tensor) -> Tensor:
+        weights, chosen = shares.topk(2)
+        y = torch.zeros_like(x)
+        for i, one in enumerate(self.each):
+            rows, place = torch.where(chosen == i)
+            y = y.index_add(0, rows, one(x[rows]) * weights[rows, place, None])
+        return y
+
+
 class Net(nn.Module):
     def __init__(self, experts: nn.Module) -> None:
         super().__init__()
@@ -86,7 +98,7 @@ class Net(nn.Module):
         return self.head(x + self.experts(x, self.router(x).softmax(-1)))
 
 
-KINDS = [ByEinsum, ByBatches, Gated, Listed]
+KINDS = [ByEinsum, ByBatches, Gated, Listed, Chosen]
 
 
 def prepared(kind: type[nn.Module]) -> tuple[nn.Module, Tensor]:
@@ -100,7 +112,9 @@ def test_hidden_units_leave_every_expert_alike(kind, groups):
     model, x = prepared(kind)
     pruned = plainly(model, x, groups=groups)
     inner = [one for one in pruned.report.groups if one.kind == "inner"]
-    assert [len(one.removed) for one in inner] == [HIDDEN // 2] * (EXPERTS if kind is Listed else 1)
+    assert [len(one.removed) for one in inner] == [HIDDEN // 2] * (
+        EXPERTS if issubclass(kind, Listed) else 1
+    )
     assert pruned.report.notes == ()
     rough = {"atol": 0.02, "rtol": 0.02} if kind is Gated else {}
     torch.testing.assert_close(pruned.model(x), masked(model, x, pruned)(x), **rough)
@@ -116,7 +130,7 @@ def test_experts_themselves_stay(kind):
     assert router.free == 0
 
 
-@pytest.mark.parametrize("kind", [ByEinsum, ByBatches, Listed])
+@pytest.mark.parametrize("kind", [ByEinsum, ByBatches, Listed, Chosen])
 @pytest.mark.parametrize("restorer", ["lbyl", "merge"])
 def test_units_that_are_alike_in_all_experts_are_handed_on_exactly(kind, restorer):
     model, x = prepared(kind)

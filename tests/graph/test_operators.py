@@ -86,6 +86,12 @@ def overwritten(x: Tensor) -> Tensor:
     return y
 
 
+def every_second(x: Tensor) -> Tensor:
+    y = x.clone()
+    y[:, ::2] = x[:, 1::2].tanh()
+    return y
+
+
 def complex_product(x: Tensor) -> Tensor:
     numbers = torch.view_as_complex(torch.stack([x, x.square()], -1).contiguous())
     return torch.view_as_real(numbers * numbers).sum(-1)
@@ -112,6 +118,9 @@ MAPS: dict[str, tuple[Between, int]] = {
     "max_unpool": (unpooled, 16),
     "unfold": (lambda x: x.unfold(2, 2, 2).unfold(3, 2, 2).mean((-1, -2)), 16),
     "slice_scatter": (overwritten, 16),
+    "every second channel": (lambda x: x[:, ::2] * x[:, 1::2].sigmoid(), 8),
+    "every third, of no multiple of three": (lambda x: x[:, 1::3], 5),
+    "every second one written": (every_second, 16),
     "roll over channels": (lambda x: torch.cat([x[:, :4].roll(1, 3), x[:, 4:]], 1).roll(5, 1), 16),
     "flip": (lambda x: x + x.flip(1), 16),
     "triangle": (lambda x: x.tril() + x.triu(1) * 2, 16),

@@ -207,11 +207,18 @@ def test_what_turns_up_at_another_batch_size_makes_a_program_of_one():
     torch.testing.assert_close(pruned.model(x), masked(model, x, pruned)(x))
 
 
-def test_a_flag_among_the_inputs_is_a_reason_and_no_error():
+def test_a_program_holds_flags_to_what_they_were_in_the_trace(tmp_path):
     model, x = counted(Configured)
     pruned = plainly(model, {"x": x, "negative": True})
-    assert "tensors" in next(one.reason for one in pruned.plan.refused if one.group == "conv")
-    assert pruned.model(x, negative=True).shape == (2, 4)
+    assert pruned.plan.form == "program"
+    assert not pruned.plan.refused
+    pruned.save(tmp_path / "out")
+    for one in (pruned.model, bequest.load(tmp_path / "out")):
+        found = one(x, negative=True)
+        torch.testing.assert_close(found, -plainly(model, x).model(x))
+        assert torch.equal(one(x), found)
+        with pytest.raises(UsageError, match="traced with negative=True: expected that, found"):
+            one(x, False)
 
 
 class Chain(nn.Module):

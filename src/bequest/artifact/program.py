@@ -20,6 +20,7 @@ from bequest.sparse.encoding import TensorSpec
 from bequest.surgery.program import Document, Program, build, resolve
 
 FIELDS = ("inputs", "tensors", "parameters", "steps", "returns", "any_batch")
+_OF_TENSORS = ("shape", "dtype")
 _NAME = re.compile(r"\w+(\.\w+)*", re.ASCII)
 _LARGEST = 2**40
 _DEEPEST = 8
@@ -58,8 +59,8 @@ def check(value: object, tensors: Mapping[str, Any]) -> Document:
     if not isinstance(any_batch, bool):
         fields.refuse("program.any_batch", "true or false", any_batch)
     count = len(inputs) + len(held)  # type: ignore[arg-type]
-    if not inputs:
-        fields.refuse("program.inputs", "at least one input", inputs)
+    if not any("shape" in each for each in inputs):  # type: ignore[attr-defined]
+        fields.refuse("program.inputs", "at least one tensor", inputs)
     for i, step in enumerate(fields.sequence(steps, "program.steps")):
         _step(step, f"program.steps[{i}]", count + i)
     _returns(returns, count + len(steps))  # type: ignore[arg-type]
@@ -68,10 +69,18 @@ def check(value: object, tensors: Mapping[str, Any]) -> Document:
 
 
 def _input(value: object, where: str) -> None:
-    name, shape, dtype = fields.record(value, where, "name", "shape", "dtype")
+    plain = isinstance(value, dict) and "equals" in value
+    name, *rest = fields.record(value, where, "name", *(["equals"] if plain else _OF_TENSORS))
     word = fields.text(name, f"{where}.name")
     if not (word.isascii() and word.isidentifier()) or keyword.iskeyword(word):
         fields.refuse(f"{where}.name", "the name of an argument", word)
+    if plain:
+        (equals,) = rest
+        if isinstance(equals, list | dict):
+            fields.refuse(f"{where}.equals", "a number, a text, true, false or null", equals)
+        _constant(equals, where, 0)
+        return
+    shape, dtype = rest
     fields.integers(shape, f"{where}.shape")
     _dtype(dtype, f"{where}.dtype")
 
@@ -174,7 +183,10 @@ def _try_out(document: Document, specs: Mapping[str, TensorSpec]) -> None:
     try:
         with FakeTensorMode(), torch.no_grad():
             tensors = {name: empty(spec.shape, spec.dtype) for name, spec in specs.items()}
-            inputs = [empty(tuple(each["shape"]), each["dtype"]) for each in document["inputs"]]
+            inputs = [
+                each["equals"] if "equals" in each else empty(tuple(each["shape"]), each["dtype"])
+                for each in document["inputs"]
+            ]
             _Bounded(build(document, tensors)).run(*inputs)
     except ArtifactError:
         raise

@@ -6,10 +6,11 @@ Numbers in it may be the network's own, one for all channels: a slope, say.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, fx
 
 from bequest.graph.reading import Reading
@@ -189,7 +190,8 @@ def _name(node: fx.Node) -> str:
     return "max_pool" if "max_pool" in operator_of(node) else operator_of(node)
 
 
-def _size(node: fx.Node) -> int:
-    """Number of elements of the (first) value."""
+def _size(node: fx.Node) -> Hashable:
+    """Number of elements of the (first) value; an expression where the values decide on it."""
     value = node.meta["val"]
-    return int((value[0] if isinstance(value, tuple | list) else value).numel())
+    size = (value[0] if isinstance(value, tuple | list) else value).numel()
+    return size.node.expr if isinstance(size, torch.SymInt) else int(size)

@@ -43,34 +43,35 @@ def emit(model: nn.Module, example_inputs: Any, cut: Cut, pruned: nn.Module) -> 
         pruned: the model after the surgery; its ``forward`` need not run, its tensors are taken.
 
     Raises:
-        NotEmittable: the network has an operator that programs may not hold, or takes or returns
-            something else than tensors; the message names it.
+        NotEmittable: the network has an operator that programs may not hold, takes something else
+            than tensors, numbers and texts, or returns something else than tensors; the message
+            names it.
     """
-    names = _input_names(model, example_inputs)
+    given = _arguments(model, example_inputs)
     several = at_other_batches(model, example_inputs, cut)
     if several is not None:
         try:
-            return _program(pruned, names, *several)
+            return _program(pruned, given, *several)
         except NotEmittable:  # of more samples the code goes another way
             pass
-    return _program(pruned, names, cut, None)
+    return _program(pruned, given, cut, None)
 
 
 def check_emittable(model: nn.Module, example_inputs: Any, channels: Channels) -> None:
     """Raises NotEmittable where :func:`emit` would, without tracing."""
     writer = _Writer(Cut.of(channels), None)
-    writer.document(_input_names(model, example_inputs), {}, ())
+    writer.document(_arguments(model, example_inputs), {}, ())
 
 
 def _program(
     pruned: nn.Module,
-    names: Sequence[str],
+    given: Mapping[str, Any],
     cut: Cut,
     twins: Mapping[fx.Node, fx.Node] | None,
 ) -> Program:
     writer = _Writer(cut, twins)
     parameters = dict(pruned.named_parameters(remove_duplicate=False))
-    document = writer.document(names, _biases(pruned, cut.channels.reading.network), parameters)
+    document = writer.document(given, _biases(pruned, cut.channels.reading.network), parameters)
     return build(document, {**named_tensors(pruned), **writer.constants})
 
 
@@ -86,9 +87,14 @@ class _Writer:
         self.constants: dict[str, Tensor] = {}
 
     def document(
-        self, names: Sequence[str], biases: Mapping[str, str], parameters: Collection[str]
+        self, given: Mapping[str, Any], biases: Mapping[str, str], parameters: Collection[str]
     ) -> Document:
         """The whole program.
+
+        Args:
+            given: the arguments of ``forward`` that the example fills, by name, in order.
+            biases: weight → the bias that its layer was given.
+            parameters: names of the tensors that are parameters.
 
         Raises:
             NotEmittable: a part of the network has no form in a program.
@@ -96,7 +102,7 @@ class _Writer:
         if self._network.returns is None:
             raise NotEmittable("running the network changes its buffers")
         kept, self._sources = without_copies(self._network)
-        inputs, held = self._placeholders(kept, names)
+        inputs, held = self._placeholders(kept, given)
         new = dict.fromkeys(biases.values())
         tensors = [*dict.fromkeys(held.values()), *new]
         count = len(inputs)
@@ -116,17 +122,20 @@ class _Writer:
         }
 
     def _placeholders(
-        self, kept: Sequence[fx.Node], names: Sequence[str]
+        self, kept: Sequence[fx.Node], given: Mapping[str, Any]
     ) -> tuple[list[dict[str, Any]], dict[fx.Node, str]]:
-        inputs: list[dict[str, Any]] = []
+        inputs: list[dict[str, Any]] = [
+            {"name": name} if isinstance(value, Tensor) else {"name": name, "equals": value}
+            for name, value in given.items()
+        ]
+        places = iter([i for i, each in enumerate(inputs) if "equals" not in each])
         held: dict[fx.Node, str] = {}
         for node in (node for node in kept if node.op == "placeholder"):
             value = node.meta["val"]
             if node.name in self._network.inputs:
-                self._number[node] = len(inputs)
+                self._number[node] = place = next(places)
                 dtype = str(value.dtype).removeprefix("torch.")
-                name = names[len(inputs)]
-                inputs.append({"name": name, "shape": list(value.shape), "dtype": dtype})
+                inputs[place] |= {"shape": list(value.shape), "dtype": dtype}
             elif node.name in self._network.tensors:
                 held[node] = self._network.tensors[node.name]
             elif node.name in self._network.constants:
@@ -264,16 +273,16 @@ def _returned(spec: TreeSpec, flat: Any, write: Callable[[Any], Any]) -> Any:
     raise NotEmittable(f"the network returns a {spec.type.__name__}")
 
 
-def _input_names(model: nn.Module, example_inputs: Any) -> list[str]:
-    """Names of the arguments of ``forward`` that the example fills, in order."""
+def _arguments(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
+    """The arguments of ``forward`` that the example fills, by name, in order."""
     args, kwargs = normalise_inputs(example_inputs)
-    given = (*args, *kwargs.values())
-    if not all(isinstance(value, Tensor) for value in given):
-        raise NotEmittable("the network takes something else than tensors")
+    for value in (*args, *kwargs.values()):
+        if not isinstance(value, Tensor | bool | int | float | str | None):
+            raise NotEmittable(f"the network takes a {type(value).__name__}")
     parameters = inspect.signature(model.forward).parameters.values()
     plain = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][: len(args)]
     plain += [f"input_{i}" for i in range(len(plain), len(args))]
-    return [*plain, *kwargs]
+    return {**dict(zip(plain, args, strict=True)), **kwargs}
 
 
 def _filled(args: Sequence[Any], count: int) -> list[Any]:

@@ -17,7 +17,7 @@ Constants in JSON::
 from __future__ import annotations
 
 import operator
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -101,16 +101,13 @@ def build(document: Document, tensors: Mapping[str, Tensor]) -> Program:
         ArtifactError: the document names an operator that is not let in, or is not well formed.
     """
     graph = fx.Graph()
-    values: list[fx.Node] = [graph.placeholder(each["name"]) for each in document["inputs"]]
     first = 1 if document["any_batch"] else 0
-    values = [
-        graph.call_function(of_traced_sizes, (value, tuple(each["shape"]), first))
-        for value, each in zip(values, document["inputs"], strict=True)
-    ]
+    values = [_checked(graph, *one, first) for one in _placeholders(graph, document["inputs"])]
+    sample = next(i for i, each in enumerate(document["inputs"]) if "shape" in each)
     values += [graph.get_attr(name) for name in document["tensors"]]
     held = {name: tensors[name] for name in document["tensors"]}
     root = _holder(held, frozenset(document["parameters"]))
-    reader = _Reader(graph, values)
+    reader = _Reader(graph, values, sample)
     for step in document["steps"]:
         name, args, kwargs = step
         target = resolve(name)
@@ -120,6 +117,48 @@ def build(document: Document, tensors: Mapping[str, Tensor]) -> Program:
     program = Program(root, graph, class_name="Program")
     program.meta["document"] = document
     return program
+
+
+_Input = Mapping[str, Any]
+
+
+def _placeholders(graph: fx.Graph, inputs: Sequence[_Input]) -> list[tuple[fx.Node, _Input]]:
+    """The arguments; numbers and texts behind all tensors may be left out."""
+    last = max(i for i, each in enumerate(inputs) if "shape" in each)
+    return [
+        (
+            graph.placeholder(each["name"], default_value=each["equals"])
+            if i > last
+            else graph.placeholder(each["name"]),
+            each,
+        )
+        for i, each in enumerate(inputs)
+    ]
+
+
+def _checked(graph: fx.Graph, value: fx.Node, each: _Input, first: int) -> fx.Node:
+    if "equals" in each:
+        return graph.call_function(of_traced_value, (value, each["name"], each["equals"]))
+    return graph.call_function(of_traced_sizes, (value, tuple(each["shape"]), first))
+
+
+def of_traced_value(value: Any, name: str, traced: Any) -> Any:
+    """The value itself, a number or text that decided what the program does.
+
+    Args:
+        value: what an argument is given.
+        name: the argument's.
+        traced: what it was in the network's trace.
+
+    Raises:
+        UsageError: it is another.
+    """
+    if type(value) is not type(traced) or value != traced:
+        raise UsageError(
+            f"the network became a program, traced with {name}={traced!r}: expected that, found "
+            f"{value!r}; prune it again with an example of that value"
+        )
+    return value
 
 
 def of_traced_sizes(value: Tensor, shape: tuple[int, ...], first: int) -> Tensor:
@@ -188,9 +227,10 @@ def _may_run(name: str, found: torch._ops.OpOverload, *, ruled: bool) -> bool:
 class _Reader:
     """From JSON to arguments of a graph."""
 
-    def __init__(self, graph: fx.Graph, values: list[fx.Node]) -> None:
+    def __init__(self, graph: fx.Graph, values: list[fx.Node], sample: int) -> None:
         self._graph = graph
         self._values = values
+        self._sample = sample  # the first input that is a tensor
         self._batch: fx.Node | None = None
         self._device: fx.Node | None = None
 
@@ -211,14 +251,15 @@ class _Reader:
     def _samples(self, each: int) -> fx.Node:
         if self._batch is None:
             size = torch.ops.aten.sym_size.int
-            self._batch = self._graph.call_function(size, (self._values[0], 0))
+            self._batch = self._graph.call_function(size, (self._values[self._sample], 0))
         if each == 1:
             return self._batch
         return self._graph.call_function(operator.mul, (self._batch, each))
 
     def _device_of_input(self) -> fx.Node:
         if self._device is None:
-            self._device = self._graph.call_function(getattr, (self._values[0], "device"))
+            sample = self._values[self._sample]
+            self._device = self._graph.call_function(getattr, (sample, "device"))
         return self._device
 
 

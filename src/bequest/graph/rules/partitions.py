@@ -44,3 +44,16 @@ def partition(
     for part in parts:
         step.ledger.segment(part)
     step.ledger.literal(labels, step.place)
+
+
+def interleaved(step: Step, labels: Labels, part: range) -> bool:
+    """Every k-th index, from one of the first k to the end: runs of k channels leave together.
+
+    So what is left lies as before, and the step stays what it is. False of other parts.
+    """
+    if part.start >= part.step or part[-1] + part.step < len(labels):
+        return False
+    runs = labels[: len(labels) // part.step * part.step].reshape(-1, part.step)
+    step.ledger.tie(runs[:, :1], runs)
+    step.ledger.segment(labels[part.start :: part.step])
+    return True

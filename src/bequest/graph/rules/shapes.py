@@ -12,7 +12,7 @@ from bequest.graph.ledger import Labels, Layout
 from bequest.graph.reading import Fork
 from bequest.graph.rules.base import Step, rule, wall
 from bequest.graph.rules.elementwise import agreed
-from bequest.graph.rules.partitions import in_unequal_parts, partition
+from bequest.graph.rules.partitions import in_unequal_parts, interleaved, partition
 
 
 @rule("view", "_unsafe_view", "reshape", "flatten", "unflatten", role="linear")
@@ -101,25 +101,25 @@ def slices(step: Step) -> Layout:
     """A range of indices.
 
     Of channels: where the range is a part of an equal partition, the parts keep equal numbers.
-    Whether its bounds follow the width is tried out. An empty range holds no channels.
+    Whether its bounds follow the width is tried out. An empty range holds no channels. Where every
+    k-th is taken, runs of k channels leave together, and the step stays what it is.
     """
     layout = step.layout(step.operands()[0])
     dim = int(step.arg(1, "dim", 0)) % len(layout.dims)
     labels = layout.dims[dim]
     if labels is None:
         return layout
-    start, stop, stride = slice(
-        step.arg(2, "start"), step.arg(3, "end"), step.arg(4, "step", 1)
-    ).indices(len(labels))
-    part = labels[start:stop:stride]
+    bounds = slice(step.arg(2, "start"), step.arg(3, "end"), step.arg(4, "step", 1))
+    part, taken = labels[bounds], range(len(labels))[bounds]
     if len(part) == len(labels):
         return layout
     if len(part) == 0:
         return layout.with_dims((*layout.dims[:dim], None, *layout.dims[dim + 1 :]))
-    if stride == 1:
-        partition(step, labels, start, [part], alone=not in_unequal_parts(step.node, dim))
-    else:
-        step.freeze(labels, "is taken in steps")
+    if taken.step == 1:
+        alone = not in_unequal_parts(step.node, dim)
+        partition(step, labels, taken.start, [part], alone=alone)
+    elif not interleaved(step, labels, taken):
+        step.freeze(labels, "is taken in steps from within")
     return layout.with_dims((*layout.dims[:dim], part, *layout.dims[dim + 1 :]))
 
 

@@ -74,7 +74,7 @@ def parts(node: fx.Node, narrowed: Narrowed) -> dict[int, Any]:
 
 @widths("slice", "slice_scatter")
 def bounds(node: fx.Node, narrowed: Narrowed) -> dict[int, Any]:
-    """Dimension, start and end, counted in channels that stay."""
+    """Dimension, start and end, counted in channels that stay; runs of a step leave whole."""
     source, given = node.args[0], arguments(node)
     assert isinstance(source, fx.Node)
     layout = narrowed.layout(source)
@@ -88,7 +88,7 @@ def bounds(node: fx.Node, narrowed: Narrowed) -> dict[int, Any]:
     first = 1 if operator_of(node) == "slice" else 2  # behind the tensor that is written
     return {
         first: dim,
-        first + 1: int(stays[:start].sum()),
+        first + 1: int(stays[:start].sum()) if given["step"] == 1 else start,
         first + 2: int(stays[:stop].sum()),
     }
 

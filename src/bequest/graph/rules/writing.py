@@ -7,6 +7,7 @@ from torch import fx
 from bequest.graph.ledger import Labels, Layout
 from bequest.graph.rules.base import Step, rule
 from bequest.graph.rules.elementwise import agreed
+from bequest.graph.rules.partitions import interleaved
 
 
 @rule("slice_scatter", role="join")
@@ -19,15 +20,15 @@ def slice_scatter(step: Step) -> Layout:
     whole, written = data.dims[dim], source.dims[dim]
     if len(part) == size[dim]:
         along = _agreed(step, whole, written, source)
-    elif whole is None or part.step != 1:
+    elif whole is None or (part.step != 1 and not interleaved(step, whole, part)):
         for labels in (whole, written):
             step.freeze(labels, "is a part of a dimension that can't shrink in parts")
         along = None
     else:
         along = whole
         if len(part):
-            _agreed(step, whole[part.start : part.stop], written, source)
-            step.ledger.segment(whole[part.start : part.stop])
+            _agreed(step, whole[bounds], written, source)
+            step.ledger.segment(whole[bounds])
         step.ledger.literal(whole, step.place)
     return _result(step, data, source, dim, along)
 
