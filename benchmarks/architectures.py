@@ -1,66 +1,81 @@
-"""Are networks of timm and Hugging Face pruned as they are, how long does it take, is it exact?
+"""Are the networks that people bring pruned as they are, how long does it take, is it exact?
 
-24 networks of timm and 5 of transformers, no code for any of them. Weights are random: pruned at
-50 % the networks must run, learn and reload to the same bits; and where duplicates and dead units
-were planted and precisely those are pruned, the outputs must be the dense ones to 1e-4.
+Networks of timm, torchvision, transformers, diffusers and segmentation_models_pytorch, and a few of
+our own: no code for any of them. Weights are random: pruned at 50 % the networks must run, learn,
+reload to the same bits and be what the dense ones are without the channels; and where duplicates
+and dead units were planted and precisely those are pruned, the outputs must be the dense ones to
+1e-4.
 
-``python -m benchmarks.architectures [NAME ...]``. Every row is kept in build/architectures.json as
-soon as it is there: a run that was cut off goes on where it stopped, names measure these networks
-anew, and the table is written once there is a row, or a failure of this run, for every network.
+``python -m benchmarks.architectures [NAME ...]``. Every row is kept in build/architectures.json,
+and the table is written, as soon as it is there: a run that was cut off goes on where it stopped,
+and names measure these networks anew. Networks whose library is absent are listed.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
-import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from tests.architectures.examination import Exactness, Pruning, exactness, halve
-from tests.architectures.networks import NAMES, subject
+from tests.architectures.examination import (
+    Exactness,
+    Pruning,
+    exactness,
+    exported,
+    halve,
+)
+from tests.architectures.networks import NAMES, library_of, subject
 from torch import nn
 
 from benchmarks.record import record
 from bequest.atomic import replacing
-from bequest.graph.groups import group
-from bequest.graph.rules import read
 from bequest.graph.trace import trace
 
 ROWS = Path(__file__).parents[1] / "build" / "architectures.json"
 TOLERANCE = 1e-4
+LIMIT = 0.35
 COLUMNS = (
     "network",
-    "trace (CPU s)",
-    "trace (wall s)",
-    "group (CPU s)",
-    "prune (CPU s)",
-    "prune (wall s)",
+    "library",
+    "params (M)",
+    "params left",
+    "at least",
+    "MACs left",
+    "planning (CPU s)",
     "groups",
+    "served by chains",
+    "served by lbyl",
     "form",
-    "params",
-    "MACs",
     "runs, learns, reloads",
+    "masked = cut",
     "planted",
     "left",
     "change",
     "at stake",
+    "ONNX",
     "channels that stayed",
 )
 
-Row = list[object]
+Row = list[Any]
 
 
 def main() -> None:
     """Tries each network in turn."""
+    warnings.simplefilter("ignore")
     rows: dict[str, Row] = json.loads(ROWS.read_text()) if ROWS.exists() else {}
-    if set(NAMES) <= rows.keys() and not sys.argv[1:]:
-        rows = {}  # the last run came to its end: this is another
     failures: dict[str, str] = {}
     trace(nn.Linear(1, 1), torch.zeros(1, 1))  # imports what tracing needs: no network's own time
     for name in sys.argv[1:] or [name for name in NAMES if name not in rows]:
         rows.pop(name, None)
+        library = library_of(name)
+        if importlib.util.find_spec(library) is None:
+            failures[name] = f"skipped, as {library} is not installed"
+            continue
         try:
             rows[name] = _row(name)
             print(*rows[name], flush=True)
@@ -68,28 +83,46 @@ def main() -> None:
             failures[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
             print(name, failures[name], flush=True)
         _keep(rows)
-    missing = [name for name in NAMES if name not in rows.keys() | failures.keys()]
-    if missing:
-        print("no table yet; still to come:", *missing)
-    else:
-        write([rows[name] for name in NAMES if name in rows], failures)
+    write([rows[name] for name in NAMES if name in rows], failures)
 
 
 def write(rows: list[Row], failures: dict[str, str]) -> None:
     """The table, and what it means."""
+    at = {column: place for place, column in enumerate(COLUMNS)}
+
+    def total(column: str) -> int:
+        return sum(int(row[at[column]]) for row in rows)
+
     record(
         "architectures",
         rows,
         COLUMNS,
+        networks=len(rows),
         failures=failures or "none",
-        ratio="0.5, groups all, round to 8, lbyl",
-        seconds="CPU: of the processor, all threads; wall: on the clock, others' work included",
+        groups_served=f"{total('served by lbyl')} of {total('groups')}; over chains alone "
+        f"{total('served by chains')}",
+        more_than_35_percent_left=", ".join(
+            f"{row[0]} {row[at['params left']]}" for row in rows if row[at["params left"]] > LIMIT
+        ),
+        slowest_planning=", ".join(
+            f"{row[0]} {row[at['planning (CPU s)']]} s"
+            for row in sorted(rows, key=lambda row: -row[at["planning (CPU s)"]])[:3]
+        ),
+        ratio="0.5, groups all, round to 8, nothing restored; planted units by lbyl",
+        planning="CPU seconds of bequest.prune with the restorer none: trace, group, try out, cut, "
+        "compare",
         params_and_MACs="kept, as a share",
+        at_least="parameters left if every channel could leave by half: what classes and tables of "
+        "rows hold stays",
+        served="groups that lbyl hands on: over a chain of layer, norm, activation and layer, or "
+        "else by what their channels say to noise",
         form="the network's own class, or a program: its traced operators",
-        planted="a quarter of each group, half of it duplicates where lbyl hands on, else dead",
+        masked_is_cut="outputs compared with those of the dense network, removed channels zero",
+        planted="a quarter of each group, half of it duplicates where a chain is, else dead",
         left="of the planted units, with groups all and round_to 1",
         change=f"max |pruned - dense| / max |dense|, wanted < {TOLERANCE}",
         at_stake="the same, between before and after planting",
+        ONNX="max |onnxruntime - PyTorch| / max(1, max |PyTorch|) on the pruned network",
         threads=torch.get_num_threads(),
     )
 
@@ -102,25 +135,26 @@ def _keep(rows: Mapping[str, Row]) -> None:
 
 def _row(name: str) -> Row:
     one = subject(name)
-    model = one.trained()
-    wall, start = time.perf_counter(), time.process_time()
-    network = trace(model, one.example)
-    waited, traced = time.perf_counter(), time.process_time()
-    group(read(network))
-    grouped = time.process_time()
-    seconds = traced - start, waited - wall, grouped - traced
-    whole, planted = halve(one), exactness(one)
+    whole = halve(one, restorer="none")
+    planted = exactness(one)
+    handed = planted.served
     return [
         name,
-        *(round(s, 1) for s in (*seconds, whole.seconds, whole.wall)),
-        whole.groups,
+        library_of(name),
+        round(sum(parameter.numel() for parameter in one.build().parameters()) / 1e6, 2),
+        *(round(share, 3) for share in (whole.params, planted.least, whole.macs)),
+        round(whole.seconds, 1),
+        handed.groups,
+        handed.chains,
+        handed.all,
         whole.form,
-        *(round(share, 3) for share in (whole.params, whole.macs)),
         _works(whole),
+        f"NOT: {whole.compared}" if whole.compared else "yes",
         planted.dead + planted.duplicates,
         planted.pruned,
         f"{planted.change:.0e}{_verdict(planted)}",
         round(planted.effect, 2),
+        exported(whole, one),
         _listed(whole.refused),
     ]
 

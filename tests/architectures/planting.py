@@ -68,7 +68,7 @@ def plant(model: nn.Module, channels: Channels) -> Planted:
     units alone; groups whose channels a norm or mean gathers get none, since every unit counts
     there.
     """
-    tensors = named_tensors(model)
+    tensors, places = named_tensors(model), _places(channels)
     units: dict[str, tuple[int, ...]] = {}
     shares: dict[str, float] = {}
     count = {"dead": 0, "duplicates": 0}
@@ -76,15 +76,17 @@ def plant(model: nn.Module, channels: Channels) -> Planted:
         if group.is_output or not group.layers or _gathered(channels, group):
             continue
         restorable = bind(channels, group, tensors).unit.obstacle is None
+        spared = np.zeros(group.size, bool)
+        spared[[segment[0] for segment in group.segments]] = True  # each keeps a channel
         doomed: list[int] = []
-        for members in _blocks(group):
-            free = members[~group.fixed[members]]
-            number = max(int(len(free) * _SHARE), min(1, len(free) // 2))
+        blocks = [members[~group.fixed[members] & ~spared[members]] for members in _blocks(group)]
+        number = min(max(int(len(free) * _SHARE), min(1, len(free) // 2)) for free in blocks)
+        for free in blocks:
             for turn, (victim, twin) in enumerate(
                 zip(free[:number], free[number : 2 * number], strict=True)
             ):
                 kind = "duplicates" if restorable and turn % 2 == 0 else "dead"
-                _write(tensors, channels, group, victim, twin if kind == "duplicates" else None)
+                _write(tensors, places, group, victim, twin if kind == "duplicates" else None)
                 count[kind] += 1
             doomed += [int(position) for position in free[:number]]
         if doomed:
@@ -126,28 +128,38 @@ def _gathered_labels(channels: Channels, node: fx.Node) -> list[NDArray[np.int64
     return [labels for labels in (layout.dims[dim] for dim in dims) if labels is not None]
 
 
-def _write(
-    tensors: Mapping[str, Tensor],
-    channels: Channels,
-    group: Group,
-    victim: int,
-    twin: int | None,
-) -> None:
-    """Makes a unit the copy of its twin, or zero, in every tensor that writes or scales it."""
+_Places = dict[int, list[tuple[str, int, Tensor]]]
+"""Channel → the tensors that write or scale it: name, dimension, indices along it."""
+
+
+def _places(channels: Channels) -> _Places:
     reading = channels.reading
     written = {(write.weight, write.dim) for write in reading.writes}
     read = {(one.weight, one.dim) for one in reading.reads}
-    for slot, labels in reading.ledger.slots.items():
-        name, dim = slot
-        if slot in read and slot not in written:
+    places: _Places = {}
+    for (name, dim), labels in reading.ledger.slots.items():
+        if (name, dim) in read and (name, dim) not in written:
             continue
         ids = channels.channel_of[labels]
-        at = torch.from_numpy(np.flatnonzero(ids == group.channels[victim]))
-        if len(at) == 0:
-            continue
+        order = np.argsort(ids, kind="stable")
+        starts = np.flatnonzero(np.diff(ids[order], prepend=-1))
+        for at in np.split(order, starts[1:]):
+            places.setdefault(int(ids[at[0]]), []).append((name, dim, torch.from_numpy(at)))
+    return places
+
+
+def _write(
+    tensors: Mapping[str, Tensor], places: _Places, group: Group, victim: int, twin: int | None
+) -> None:
+    """Makes a unit the copy of its twin, or zero, in every tensor that writes or scales it."""
+    copied = (
+        {}
+        if twin is None
+        else {(name, dim): at for name, dim, at in places.get(int(group.channels[twin]), [])}
+    )
+    for name, dim, at in places.get(int(group.channels[victim]), []):
         tensor = tensors[name]
         if twin is not None:
-            source = torch.from_numpy(np.flatnonzero(ids == group.channels[twin]))
-            tensor.index_copy_(dim, at, tensor.index_select(dim, source))
+            tensor.index_copy_(dim, at, tensor.index_select(dim, copied[name, dim]))
         elif not name.endswith(("running_mean", "running_var")):
             tensor.index_fill_(dim, at, 0)

@@ -1,4 +1,4 @@
-"""Networks of timm and transformers, as they are: pruned, run, trained, reloaded, and exact."""
+"""Networks of many libraries, as they are: pruned, run, trained, reloaded, and exact."""
 
 import shutil
 
@@ -7,7 +7,8 @@ import torch
 
 import bequest
 from tests.architectures.examination import exactness, halve
-from tests.architectures.networks import NAMES, TIMM, Subject, outputs, subject
+from tests.architectures.networks import NAMES, library_of, subject
+from tests.architectures.subject import Subject, outputs
 from tests.timm_support import require
 
 QUICK = ("resnet18", "mixer_s16_224", "hf-vit", "hf-convnext", "hf-bert", "hf-llama")
@@ -16,10 +17,11 @@ QUICK = ("resnet18", "mixer_s16_224", "hf-vit", "hf-convnext", "hf-bert", "hf-ll
 
 def installed(name: str) -> Subject:
     """The network, or a skip where its library is not installed."""
-    if name in TIMM:
-        require("timm")
-    else:
-        pytest.importorskip("transformers", reason="needs bequest[hf]")
+    library = library_of(name)
+    if library in ("transformers", "torch"):
+        pytest.importorskip(library, reason=f"{library} makes the network")
+    else:  # they import torchvision
+        require(library)
     return subject(name)
 
 
@@ -61,5 +63,5 @@ def test_torch_compile_of_a_pruned_network(name):
     one = installed(name)
     pruned = bequest.prune(one.trained(), one.example, 0.5, restorer="lbyl", progress=False).model
     with torch.no_grad():
-        expected, found = (outputs(model, one.example) for model in (pruned, torch.compile(pruned)))
+        expected, found = (outputs(model, one) for model in (pruned, torch.compile(pruned)))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))

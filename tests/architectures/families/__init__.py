@@ -1,0 +1,1 @@
+"""Networks by the library that makes them."""
