@@ -36,7 +36,8 @@ def evaluate(
 ) -> None:
     """Measures accuracy over labelled images, or the perplexity of a text, and what it costs.
 
-    A saved folder is rebuilt from its plan and its tensors; nothing in it is executed.
+    A saved folder is rebuilt from its plan and its tensors; nothing in it is executed. With
+    --latency alone it says what the network costs.
     """
     import dataclasses
 
@@ -56,7 +57,7 @@ def evaluate(
         given = options_given(context)
         certifying = Certify.parse(certify, eps, model, data)
         attacking = Attack.parse(attack, eps, given - {"--eps"} if certify else given)
-        require_one(data, text, window, stride, given)
+        require_one(data, text, window, stride, given, alone=latency and not attack)
         own, its_dense = certifying.weights(weights)
         opened = open_model(model, weights=own, base=base, device=place)
         dense = certifying.dense(opened, base, its_dense, place)

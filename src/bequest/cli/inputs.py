@@ -13,7 +13,13 @@ import torch
 from bequest import config
 from bequest.artifact import fields
 from bequest.calibration.inputs import Source
-from bequest.cli.values import parse_channel_values, parse_config, parse_size, require_data
+from bequest.cli.values import (
+    parse_channel_values,
+    parse_config,
+    parse_size,
+    parse_tokens,
+    require_data,
+)
 from bequest.data import ImageLoader, Preprocessing, open_images
 from bequest.errors import UsageError
 
@@ -86,7 +92,10 @@ class InputForm:
             UsageError: an option can't be read.
         """
         form = self if window is None else replace(self, size=(window,))
-        if size is not None:
+        if size is not None and "/" in size:
+            length, vocabulary = parse_tokens(size)
+            form = replace(form, size=(length,), vocabulary=vocabulary)
+        elif size is not None:
             channels = 3 if self.size is None else self.size[0]
             given = parse_size(size, channels)
             form = replace(form, size=given if self.vocabulary is None else given[-1:])
@@ -105,7 +114,8 @@ class InputForm:
         """
         if self.size is None:
             raise UsageError(
-                "the shape of the network's input is not known; give it, e.g. --size 3x224x224"
+                "the shape of the network's input is not known; give it, e.g. --size 3x224x224, or "
+                "--size 64/512 for 64 tokens of a vocabulary of 512"
             )
         if math.prod(self.size) > _LARGEST:
             raise UsageError(

@@ -41,7 +41,8 @@ Size = Annotated[
     typer.Option(
         rich_help_panel=_NETWORK,
         metavar="CxHxW",
-        help="Shape of one input: 3x224x224; a single number is a square image.",
+        help="Shape of one input: 3x224x224; a single number is a square image; 64/512 is a row "
+        "of 64 tokens of a vocabulary of 512.",
     ),
 ]
 Mean = Annotated[

@@ -11,6 +11,7 @@ from bequest.cli import options
 from bequest.cli.output import Output
 
 if TYPE_CHECKING:
+    from bequest.cli.inputs import InputForm
     from bequest.report import PruningResult
 
 _SINGLE = "Single weights instead of channels"
@@ -196,12 +197,19 @@ def prune(
         saved = None if idle else out
         if saved is not None:
             save_with_origin(pruned, saved, opened.spec, form, hugging_face=hugging_face)
-        needed = "" if opened.base is None else f"--model {opened.base} "
-        again = f"hf:{saved}" if hugging_face else saved
-        on = f"--text {text or 'FILE'}" if form.vocabulary else f"--data {path or 'PATH'}"
-        _show(output, result, html, saved, f"{again} {needed}{on}")
+        again = f"hf:{saved}" if hugging_face else str(saved)
+        _show(output, result, html, saved, _next(again, opened.base, form, text or path))
         if idle:
             raise ModelError(idle)
+
+
+def _next(saved: str, base: str | None, form: InputForm, read: Path | None) -> str:
+    """The words behind ``bequest evaluate``; beside a network of a file lies no tokenizer."""
+    if form.vocabulary is None:
+        by = f"--data {read or 'PATH'}"
+    else:
+        by = f"--text {read or 'FILE'}" if base is None else "--latency"
+    return f"{saved} {by}" if base is None else f"{saved} --model {base} {by}"
 
 
 def _show(

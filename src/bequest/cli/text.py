@@ -12,7 +12,7 @@ from bequest.calibration.inputs import Source
 from bequest.cli.inputs import InputForm
 from bequest.cli.models import Opened
 from bequest.cli.sources.library import imported, reason
-from bequest.cli.values import refuse_beside
+from bequest.cli.values import refuse_beside, require_data
 from bequest.data.text import read_texts
 from bequest.errors import DataError, UsageError
 from bequest.measure import Perplexity, perplexity
@@ -98,17 +98,18 @@ def require_one(
     window: int | None,
     stride: int | None,
     given: frozenset[str],
-) -> Path:
-    """The file of ``--data`` or ``--text``, of which one is needed.
+    *,
+    alone: bool = False,
+) -> None:
+    """Checks that ``--data`` or ``--text`` is given, or neither where other things are asked for.
 
     Raises:
         UsageError: neither is given, or :func:`check_text` raises it.
     """
     check_text(text, window, stride, given)
-    found = data or text
-    if found is None:
+    require_data(data or text, given)
+    if (data or text) is None and not alone:
         raise UsageError("expected --data PATH or --text FILE, found neither")
-    return found
 
 
 def open_text(path: Path, opened: Opened, form: InputForm, stride: int | None) -> Text:

@@ -187,6 +187,22 @@ def parse_size(text: str, channels: int = 3) -> tuple[int, ...]:
     return (channels, *sizes, *sizes) if len(sizes) == 1 else sizes
 
 
+def parse_tokens(text: str) -> tuple[int, int]:
+    """``64/512`` → 64 tokens of a vocabulary of 512.
+
+    Raises:
+        UsageError: anything else.
+    """
+    parts = text.split("/")
+    if len(parts) != 2 or not all(
+        part.isascii() and part.isdigit() and int(part) for part in parts
+    ):
+        raise UsageError(
+            f"--size: expected LENGTH/VOCABULARY for tokens, such as 64/512, found {text!r}"
+        )
+    return int(parts[0]), int(parts[1])
+
+
 def parse_channel_values(text: str, option: str, channels: int) -> tuple[float, ...]:
     """``0.49,0.48,0.45`` → one number per channel; a single one serves all channels.
 

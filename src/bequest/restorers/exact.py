@@ -131,5 +131,6 @@ def border_notes(unit: Unit, offset: Tensor) -> tuple[str, ...]:
         return ()
     return (
         f"{int(offset.count_nonzero())} removed channels leave a constant to the biases of "
-        f"{', '.join(padded)}, which pads with zeros: not exact at the border",
+        f"{', '.join(padded)}, which reads zeros at its border or before its first step: not "
+        "exact there",
     )
