@@ -27,7 +27,7 @@ demo: .venv/.demo  ## train a small network on real digits, prune it, restore it
 test: lint  ## lint, then all tests, on all cores: what CI runs
 	$(BIN)/pytest $(PARALLEL)
 
-test-architectures: .venv/.dev  ## prune all 29 networks of timm and transformers; takes about an hour
+test-architectures: .venv/.dev  ## prune all networks of timm, transformers and other libraries; takes hours
 	$(BIN)/pytest -m "architectures or not architectures" tests/architectures
 
 test-random: .venv/.dev  ## prune 500 random networks; SEEDS=17 or SEEDS=500:900 takes others

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 import bequest
 from bequest.errors import BequestError, ModelError, UnknownNameError, UsageError
@@ -109,6 +110,13 @@ def quantised() -> nn.Module:
     return torch.ao.quantization.quantize_dynamic(model(), {nn.Linear}, dtype=torch.qint8)
 
 
+def packed() -> nn.Module:
+    broken = model()
+    weight = broken.fc.weight.detach()
+    broken.fc.weight = nn.Parameter(TwoTensor(weight, weight.clone()))
+    return broken
+
+
 def lazy() -> nn.Module:
     return nn.Sequential(nn.LazyConv2d(8, 3), nn.ReLU(), nn.Conv2d(8, 2, 1))
 
@@ -140,6 +148,7 @@ class DataDependent(nn.Module):
         (compiled, "compiled"),
         (wrapped, "pass model.module"),
         (quantised, "quantised"),
+        (packed, "'fc.weight' is packed in a TwoTensor"),
         (lazy, "has no shape yet"),
         (on_meta, "meta device"),
         (DataDependent, r"can't capture DataDependent.*test_wrong_calls.py"),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils import parametrize
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from bequest.errors import ModelError
 from bequest.execution.modules import require_module
@@ -52,6 +53,11 @@ def admit(model: nn.Module) -> None:
                 f"'{name}' is a tensor without data, which an export or a compilation has left "
                 "there; load the model anew"
             )
+        if is_traceable_wrapper_subclass(tensor):
+            raise ModelError(
+                f"'{name}' is packed in a {type(tensor).__name__} (quantised or sharded); prune "
+                "the plain floating-point model, and pack what comes out"
+            )
     for name, parameter in model.named_parameters():
         _admit_weight(name, parameter)
     for name, buffer in model.named_buffers():
@@ -93,7 +99,7 @@ def _refuse_hooks(model: nn.Module) -> None:
         raise ModelError(
             f"{'; '.join(found)}. A hook may depend on the channels that leave; remove it "
             "(weight_norm, spectral_norm and nn.utils.prune: with their remove functions) and add "
-            "it again afterwards"
+            "it again afterwards; a model with observers is to be pruned before they come"
         )
     wrapped = [name or "the model" for name, m in model.named_modules() if hasattr(m, "_hf_hook")]
     if wrapped:

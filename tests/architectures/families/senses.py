@@ -17,14 +17,17 @@ _PATCHES: dict[str, Any] = {"image_size": 64, "patch_size": 16}
 
 
 def _image(
-    family: str, head: str = "ForImageClassification", **sizes: Any
+    family: str,
+    head: str = "ForImageClassification",
+    results: tuple[str, ...] | None = None,
+    **sizes: Any,
 ) -> Callable[[], Subject]:
     def make() -> Subject:
         import transformers
 
         settings = getattr(transformers, f"{family}Config")(num_labels=10, **sizes)
         build = lambda: getattr(transformers, f"{family}{head}")(settings)  # noqa: E731
-        return Subject(build, {"pixel_values": noise(2, 3, 64, 64)})
+        return Subject(build, {"pixel_values": noise(2, 3, 64, 64)}, results)
 
     return make
 
@@ -133,6 +136,7 @@ NETWORKS: dict[str, Callable[[], Subject]] = {
     "hf-yolos": _image(
         "Yolos",
         "ForObjectDetection",
+        ("logits", "pred_boxes"),
         num_detection_tokens=5,
         **(_USUAL | {"image_size": [64, 64], "patch_size": 16}),
     ),
