@@ -4,16 +4,20 @@ Inner channels of every block by l1, at 0.3, 0.5 and 0.7, on the networks whose 
 `folding` and `ifm` choose their own clusters, of as many channels. VGG-16 and MobileNetV2 are
 trained by ``benchmarks.train_reference``. Measured on CIFAR-10 test images 5,000 to 6,999. Needs
 the images in ``$BEQUEST_SHARED``.
+
+    python -m benchmarks.rivals [NETWORK ...]    # these alone; rows of others stay as they are
 """
 
 from __future__ import annotations
 
+import json
 import os
+import sys
 
 import torch
 
 import bequest
-from benchmarks.record import record, shared_folder
+from benchmarks.record import RESULTS, record, shared_folder
 from benchmarks.subjects import subject
 from benchmarks.train_reference import WEIGHTS
 from bequest.sweeping import Images, Network
@@ -31,9 +35,14 @@ def main() -> None:
         "mobilenetv2-cifar": WEIGHTS / "mobilenetv2-cifar.safetensors",
     }
     networks, skipped = [], {}
+    asked = sys.argv[1:] or list(files)
+    if unknown := set(asked) - set(files):
+        sys.exit(f"expected networks out of {', '.join(files)}; found {', '.join(unknown)}")
     for name, file in files.items():
         if not file.exists():
             skipped[name] = f"no weights at {file.name}: run benchmarks.train_reference"
+            continue
+        if name not in asked:
             continue
         model, entry, images = subject(name, file, "cifar10/test.npz", offset=5000, limit=2000)
         example = torch.zeros(1, *entry.input_shape)
@@ -46,7 +55,11 @@ def main() -> None:
         round_to=1,
         journal=os.environ.get("BEQUEST_JOURNAL"),
     )
-    rows: list[list[object]] = []
+    before = json.loads((RESULTS / "rivals.json").read_text())
+    measured = {one.model: f"{one.model} {one.accuracy.top1:.2f}" for one in found.comparisons}
+    kept = [row for row in before["rows"] if row["network"] not in measured]
+    told = [one for one in before["dense"].split(", ") if one.split()[0] not in measured]
+    rows: list[list[object]] = [list(row.values()) for row in kept]
     for one in found.comparisons:
         for ratio in RATIOS:
             top1 = [one.median("l1", name, ratio) for name in RESTORERS]
@@ -55,7 +68,7 @@ def main() -> None:
         "rivals",
         rows,
         ["network", "ratio", *RESTORERS],
-        dense=", ".join(f"{one.model} {one.accuracy.top1:.2f}" for one in found.comparisons),
+        dense=", ".join([*told, *measured.values()]),
         images=IMAGES,
         criterion="l1",
         pruned="inner channels, round_to=1",

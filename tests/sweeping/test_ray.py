@@ -44,13 +44,13 @@ def test_a_node_is_lost_then_the_driver_and_the_sweep_goes_on(cluster, tmp_path)
     words = [sys.executable, "-m", "tests.sweeping.driver", cluster.address, str(path)]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     try:
-        wait_for(path, 1 + 5, process)
+        wait_for(path, 1 + 3, process)
         cluster.remove_node(other, allow_graceful=False)
-        wait_for(path, 1 + 9, process)
+        wait_for(path, 1 + 5, process)
     finally:
         process.kill()
         process.wait()
-    assert lines(path) < 1 + 24
+    assert lines(path) < 1 + 12
     before = path.read_bytes()
     networks = [small(), small("wide", 16)]
 
@@ -60,7 +60,7 @@ def test_a_node_is_lost_then_the_driver_and_the_sweep_goes_on(cluster, tmp_path)
     assert numbers(found) == numbers(bequest.sweep(networks, **CELLS, workers=1))
     assert path.read_bytes().startswith(before)
     cells = [json.loads(line)["cell"] for line in path.read_text().splitlines()[1:]]
-    assert len({tuple(cell[name] for name in Key._fields) for cell in cells}) == len(cells) == 24
+    assert len({tuple(cell[name] for name in Key._fields) for cell in cells}) == len(cells) == 12
 
 
 def test_an_address_that_does_not_answer():
