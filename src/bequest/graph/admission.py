@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn.utils import parametrize
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from bequest.errors import ModelError
 from bequest.execution.modules import require_module
@@ -53,7 +52,7 @@ def admit(model: nn.Module) -> None:
                 f"'{name}' is a tensor without data, which an export or a compilation has left "
                 "there; load the model anew"
             )
-        if is_traceable_wrapper_subclass(tensor):
+        if hasattr(tensor, "__tensor_flatten__"):  # a class of tensors that holds others
             raise ModelError(
                 f"'{name}' is packed in a {type(tensor).__name__} (quantised or sharded); prune "
                 "the plain floating-point model, and pack what comes out"
