@@ -202,7 +202,8 @@ def main() -> None:
     ways: list[tuple[str, Restorer, list[Tensor] | None]] = [
         ("none", Plain(), None),
         ("lbyl", LBYL(), None),
-        ("regression, closed form", Regression(refine=0), few),
+        ("regression, quick", Regression(effort="quick"), None),
+        ("regression, quick", Regression(effort="quick"), few),
         ("regression", Regression(), None),
         ("regression", Regression(), few),
     ]
