@@ -130,10 +130,11 @@ class Moments:
                 self._sum(rows)
                 found.add(rows, missing)
         self._lack = found
-        weight = self._weight.double()
         self.cross = (found.cross.to(self._weight) @ self._weight.mT).double()
-        self.errors = (weight @ found.sums[:, :, None])[:, :, 0]
-        self._offset = (weight @ found.mean.double().mT)[:, :, 0]
+        self.errors, self._offset = (
+            (each.to(self._weight) @ self._weight.mT)[:, 0].double()
+            for each in (found.sums[:, None], found.mean)
+        )
 
     def look_at(
         self, geometry: Geometry, inputs: Sequence[Tensor], outputs: Sequence[Tensor],
