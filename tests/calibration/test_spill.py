@@ -150,6 +150,9 @@ def test_a_device_holds_half_of_what_it_has_free(monkeypatch):
     assert spill.limit_on(torch.device("cuda", 0)) == 4000
     monkeypatch.setattr(spill, "free_memory", lambda: 1000)
     assert spill.limit_on(torch.device("cpu")) == 500
+    for free, expected in ((2 * spill.LIMIT, spill.LIMIT), (80 * spill.LIMIT, 10 * spill.LIMIT)):
+        monkeypatch.setattr(spill, "free_memory", lambda free=free: free)
+        assert spill.limit_on(torch.device("cpu")) == expected
     monkeypatch.setattr(spill, "free_memory", lambda: None)
     assert spill.limit_on(torch.device("cpu")) == spill.LIMIT
 

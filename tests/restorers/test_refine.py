@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -9,7 +12,9 @@ from torch.nn import functional as F  # noqa: N812
 
 import bequest
 from bequest import config
+from bequest.calibration import walk
 from bequest.calibration.regions import Region
+from bequest.calibration.stream import Stream
 from bequest.errors import UsageError
 from bequest.graph.groups import group
 from bequest.graph.rules import read
@@ -171,6 +176,28 @@ def test_steps_that_diverge_leave_the_closed_form(monkeypatch):
         for steps in (0, 16)
     )
     assert all(torch.equal(closed[name], refined[name]) for name in closed)
+
+
+def test_what_a_region_was_run_through_is_let_go_at_once(monkeypatch):
+    streams = []
+
+    class Watched(Stream):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args)
+            streams.append(weakref.ref(self))
+
+    monkeypatch.setattr(walk, "Stream", Watched)
+    gc.disable()
+    try:
+        bequest.prune(
+            randomise(Block()), torch.zeros(1, 3, 8, 8), 0.5, round_to=1,
+            restorer=Regression(images=64, inversion=0, refine=2),
+        )  # fmt: skip
+        alive = sum(one() is not None for one in streams)
+    finally:
+        gc.enable()
+    assert len(streams) > 10
+    assert alive <= 2  # those of the walk itself
 
 
 def test_a_plan_speaks_of_it_where_it_was_asked_for():

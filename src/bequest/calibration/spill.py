@@ -15,7 +15,11 @@ from bequest.errors import BequestError
 from bequest.execution.memory import free_memory
 
 LIMIT = 2 * 2**30
-"""Bytes of values that a walk holds in memory where nobody says how much of it there is."""
+"""Bytes of values that a walk holds in main memory, where half as much is free or nobody says."""
+
+SHARE = 8
+"""A walk holds one part in so many of the main memory that is free where that is more: it doesn't
+live alone there, and files that are read again soon are hardly slower."""
 
 T = TypeVar("T")
 
@@ -76,10 +80,10 @@ class Mapped(Sequence[T], Generic[T]):
 
 
 def limit_on(device: torch.device) -> int:
-    """Bytes of values that a walk holds on a device: half of what is free there."""
+    """Bytes of values that a walk holds on a device, never more than half of what is free there."""
     if device.type != "cuda":
         free = free_memory()
-        return LIMIT if free is None else free // 2
+        return LIMIT if free is None else min(free // 2, max(LIMIT, free // SHARE))
     free, _ = torch.cuda.mem_get_info(device)
     cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return (free + cached) // 2

@@ -47,7 +47,8 @@ class Stream(Interpreter):
 
     def tensor(self, name: str) -> Chunks:
         """The same for all inputs, looked up whenever it is asked for."""
-        return Mapped(lambda _: self.tensors[name], 1)
+        tensors = self.tensors  # not the stream: its values would outlive it, holding each other
+        return Mapped(lambda _: tensors[name], 1)
 
     def constant(self, tensor: Tensor) -> Chunks:
         """The same for all inputs."""
