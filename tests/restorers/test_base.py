@@ -7,6 +7,7 @@ from torch import nn
 import bequest
 from bequest import config, restorers
 from bequest.errors import ModelError
+from bequest.restorers import weight_space
 from bequest.restorers.weight_space import Delivery, WeightSpace, reconstruction_error
 from tests.architectures.planting import PlantedFirst
 from tests.restorers.units import GELU, IDENTITY, halves, make_unit
@@ -163,3 +164,16 @@ def test_biases_that_outgrow_half_precision_are_refused_by_name():
 
     with pytest.raises(ModelError, match=r"'2.bias' to fit into float16, .*model.float"):
         shrink_in_half("lbyl", hold)
+
+
+def test_a_weight_is_cut_before_the_next_is_written(monkeypatch):
+    layers = [layer for _ in range(4) for layer in (nn.Linear(16, 16), nn.ReLU())]
+    whole, hand_on = [], weight_space.hand_on
+
+    def watched(bound, hand, tensors):
+        whole.append(len(tensors))
+        return hand_on(bound, hand, tensors)
+
+    monkeypatch.setattr(weight_space, "hand_on", watched)
+    bequest.prune(nn.Sequential(*layers), torch.zeros(1, 16), 0.5, restorer="lbyl")
+    assert whole == [8, 7, 6]

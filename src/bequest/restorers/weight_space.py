@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -63,6 +64,9 @@ class WeightSpace(Restorer):
         model, pruned = attempt.subject.dense, attempt.sharing_copy()
         reading, adds = attempt.subject.channels.reading, self.adds_biases(model)
         dense, tensors = named_tensors(model), named_tensors(pruned)
+        surgery = plan_surgery(attempt.cut, model)
+        waiting = Counter(name for one in attempt.chosen for name in _written(one))
+        narrowed: set[str] = set()
         plans: list[GroupPlan] = []
         gains: list[Gain] = []
         for one in tracked(attempt.chosen, "handing on", attempt.chosen, attempt.progress):
@@ -78,9 +82,16 @@ class WeightSpace(Restorer):
                 found.append(plan)
                 gains.extend(gained)
             plans.append(_together(one, found, self.name))
-        surgery = plan_surgery(attempt.cut, model)
+            # What nobody else writes to is cut at once, and never held whole beside all others.
+            waiting.subtract(_written(one))
+            ready = {name for name in _written(one) if not waiting[name]}
+            operation.narrow(pruned, [cut for cut in surgery.cuts if cut.tensor in ready])
+            narrowed |= ready
+            for name in ready:
+                del tensors[name]
         surgery = replace(surgery, biases=without_bias(model, gains))
-        operation.apply(pruned, surgery)
+        rest = tuple(cut for cut in surgery.cuts if cut.tensor not in narrowed)
+        operation.apply(pruned, replace(surgery, cuts=rest))
         attempt.own(pruned)
         raise_biases(pruned, surgery, gains)
         if not adds:
@@ -146,6 +157,11 @@ class WeightSpace(Restorer):
             tensor = getattr(delivery, field)
             if tensor is not None:
                 unit.require_finite(tensor, shape, f"restorer '{self.name}'", field)
+
+
+def _written(one: Chosen) -> set[str]:
+    """The weights that what a group hands on is written into."""
+    return {read.weight for read in one.group.consumers if read.weight is not None}
 
 
 def _check_partition(unit: Unit, kept: Tensor, removed: Tensor) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -68,9 +69,7 @@ def apply(model: nn.Module, surgery: Surgery) -> None:
         ModelError: a tensor, module or attribute isn't there, or hasn't the width that the
             surgery expects. Nothing is changed then that matters: the caller works on a copy.
     """
-    owners = _owners(model)
-    for cut in surgery.cuts:
-        _cut(owners, cut)
+    narrow(model, surgery.cuts)
     modules = dict(model.named_modules())
     for change in surgery.attributes:
         module = modules.get(change.module)
@@ -88,6 +87,17 @@ def apply(model: nn.Module, surgery: Surgery) -> None:
         add_bias(model, name)
     for module in modules.values():
         _forget(module)
+
+
+def narrow(model: nn.Module, cuts: Sequence[TensorCut]) -> None:
+    """Performs cuts alone, in order.
+
+    Raises:
+        ModelError: as :func:`apply`.
+    """
+    owners = _owners(model)
+    for cut in cuts:
+        _cut(owners, cut)
 
 
 def is_transposed_linear(module: nn.Module) -> bool:
