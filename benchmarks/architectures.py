@@ -6,9 +6,10 @@ reload to the same bits and be what the dense ones are without the channels; and
 and dead units were planted and precisely those are pruned, the outputs must be the dense ones to
 1e-4.
 
-``python -m benchmarks.architectures [NAME ...]``. Every row is kept in build/architectures.json,
-and the table is written, as soon as it is there: a run that was cut off goes on where it stopped,
-and names measure these networks anew. Networks whose library is absent are listed.
+``python -m benchmarks.architectures [NAME ...]``. Every row is kept in build/architectures.json as
+soon as it is there: a run that was cut off goes on where it stopped, and names measure these
+networks anew. At the end the table is written with all rows there are; networks that are not yet
+measured, or whose library is absent, are listed.
 """
 
 from __future__ import annotations
@@ -111,8 +112,9 @@ def write(rows: list[Row], failures: dict[str, str]) -> None:
         COLUMNS,
         networks=len(rows),
         failures=failures or "none",
+        not_measured=", ".join(sorted(set(NAMES) - {row[0] for row in rows})) or "none",
         groups_served=f"{total('served by lbyl')} of {total('groups')}; over chains alone "
-        f"{total('served by chains')}",
+        f"{total('served by chains')}; the others are residual streams above all",
         more_than_35_percent_left=", ".join(
             f"{row[0]} {row[at['params left']]} ({REASONS.get(row[0], 'unexplained')})"
             for row in rows

@@ -263,5 +263,5 @@ def exported(pruning: Pruning, subject: Subject) -> str:
         try:
             distance = bequest.export(pruning.model, subject.example, Path(folder) / "pruned.onnx")
         except Exception as error:  # the exporter's own, of many classes
-            return f"no: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+            return f"no: {str(error).splitlines()[0][:160]}"
     return f"{distance:.0e}"
