@@ -144,7 +144,10 @@ class Segment:
                 noise = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
                 run.values[node] = noise.to(run.device)
             for node in self._nodes:
-                run.value(node)
+                try:
+                    run.value(node)
+                except RuntimeError as error:  # the code asks for types of its own
+                    raise ObstacleError(f"its operators don't run alone: {error}") from error
             values = torch.cat([self._said(run, read) for read in self.reads], dim=1)
             places = torch.randperm(values.shape[1], generator=generator, device="cpu")
             found.append(values[:, places[:wanted].to(values.device)])
