@@ -37,7 +37,7 @@ def main() -> None:
     compared, judged = images[0::2], images[1::2]
     gallery, dense = (_features(model, half) for half in (compared, judged))
     example = torch.zeros(1, 3, 224, 224)
-    real = Samples(tuple((chunk,) for chunk in compared[:REAL].split(16)), real=True)
+    real = Samples(tuple((chunk,) for chunk in torch.split(compared[:REAL], 16)), real=True)
     rows = []
     for name, data in (("none: default call", None), (f"{REAL} real", real)):
         for ratio in RATIOS:
@@ -67,7 +67,7 @@ def main() -> None:
 
 @torch.no_grad()
 def _features(model: nn.Module, images: Tensor) -> Tensor:
-    return torch.cat([model(chunk) for chunk in images.split(50)])
+    return torch.cat([model(chunk) for chunk in torch.split(images, 50)])
 
 
 def _compared(dense: Tensor, pruned: Tensor, gallery: Tensor) -> tuple[float, float]:

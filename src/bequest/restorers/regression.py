@@ -29,7 +29,7 @@ from bequest.calibration.samples import Samples
 from bequest.calibration.subject import Subject
 from bequest.config import later, register
 from bequest.errors import UsageError
-from bequest.restorers.base import Restorer
+from bequest.restorers.base import Attempt, Restored, Restorer
 from bequest.restorers.by_walk import ByWalk
 from bequest.restorers.normal_equations import Solution, solve
 from bequest.restorers.refine import BATCH
@@ -49,7 +49,8 @@ class Regression(ByWalk):
         value_range: lowest and highest value of real inputs, where known.
         inversion: steps by which images are fitted to what the network has learnt.
         ridge: penalty on the change of the weights, relative to the mean variance of the inputs;
-            :data:`MADE_UP` times that where tokens are made up.
+            :data:`MADE_UP` times that where tokens are made up. None = 0.01, or
+            :data:`CAREFUL` where inputs are made up and what they can tell is found by refinement.
         refine: steps by which layers are refined together behind the closed form
             (:mod:`bequest.restorers.refine`). None = as many as :data:`REFINING`
             multiply-accumulates allow, at most :data:`MOST_STEPS`, and none where that is less than
@@ -69,7 +70,7 @@ class Regression(ByWalk):
     source: str = "leaves"
     value_range: tuple[float, float] | None = None
     inversion: int | None = None
-    ridge: float = 1e-2
+    ridge: float | None = None
     refine: int | None = later(None)
     bias: str | None = later(None)
     plain: bool = later(False)
@@ -78,7 +79,7 @@ class Regression(ByWalk):
     def __post_init__(self) -> None:
         self.inputs()  # which checks its fields
         self.require_known_bias()
-        if not 0 <= self.ridge < float("inf"):
+        if self.ridge is not None and not 0 <= self.ridge < float("inf"):
             raise UsageError(f"regression: expected ridge ≥ 0, found {self.ridge!r}")
         steps = self.refine
         if steps is not None and (
@@ -107,6 +108,17 @@ class Regression(ByWalk):
         steps = min(int(effort.refinement * MOST_STEPS), int(effort.macs * REFINING) // each)
         return steps if steps >= FEWEST_STEPS else 0
 
+    def restore(self, attempt: Attempt) -> Restored:
+        """As every restorer by walk; how inputs came about decides the ridge if nobody says it."""
+        if self.ridge is None and self._is_careful(attempt.subject):
+            return replace(self, ridge=CAREFUL).restore(attempt)
+        return super().restore(attempt)
+
+    def _is_careful(self, subject: Subject) -> bool:
+        samples = subject.samples
+        known = samples is None or samples.real or samples.written or samples.tokens_alone
+        return not known and self.steps(subject) > 0
+
     def refit(self, seen: Seen) -> Change:
         """Solves the layer's regression; what can't be solved is corrected by its biases alone."""
         if self.plain and not seen.loses_inputs:
@@ -122,7 +134,7 @@ class Regression(ByWalk):
             alone = (f"corrected by its bias '{bias}' alone" for bias in own)
             gains: dict[str | None, Tensor] = {b: one.means()[1] for b, one in own.items()}
             return Change(biases=gains, notes=(shared, *alone))
-        ridge = self.ridge * (MADE_UP if seen.made_up else 1)
+        ridge = (RIDGE if self.ridge is None else self.ridge) * (MADE_UP if seen.made_up else 1)
         solution = solve(list(moments.values()), ridge, intercept=seen.may_have_bias)
         notes = _notes(solution, rows, unknowns)
         if not seen.may_have_bias:
@@ -161,6 +173,10 @@ FEWEST_STEPS, MOST_STEPS = 16, 200
 
 REFINING = 3 * 10**12
 """Multiply-accumulates of refinement where nobody says how many steps: a minute or two on a CPU."""
+
+RIDGE, CAREFUL = 0.01, 0.1
+"""The ridge where nobody says it. Made-up images lead a closed form astray where they differ from
+real ones; with the larger ridge it follows them less, and refinement finds what that leaves."""
 
 MADE_UP = 100
 """Times the ridge where tokens are made up: layers see so little of texts in them that following
