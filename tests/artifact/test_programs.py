@@ -76,11 +76,15 @@ FORGERIES = {
     "no dtype": (lambda d: d["steps"][0][1].append({"dtype": "load"}), "dtype"),
     "an unknown mark": (lambda d: d["steps"][0][1].append({"call": 1}), "value"),
     "a flag of parts": (
-        lambda d: d["inputs"].append({"name": "flag", "equals": [1]}),
+        lambda d: d["inputs"].append({"name": "flag", "equals": [1], "default": 1}),
+        "a number, a text, true, false or null",
+    ),
+    "a default of parts": (
+        lambda d: d["inputs"].append({"name": "flag", "equals": 1, "default": {}}),
         "a number, a text, true, false or null",
     ),
     "no tensor": (
-        lambda d: d.update(inputs=[{"name": "flag", "equals": 1}]),
+        lambda d: d.update(inputs=[{"name": "flag", "equals": 1, "default": 1}]),
         "at least one tensor",
     ),
     "another size": (lambda d: d["inputs"][0].__setitem__("shape", [2, 5, 13]), "does not run"),

@@ -10,6 +10,7 @@ from bequest.cli.values import (
     parse_ratio,
     parse_ratios,
     parse_size,
+    parse_tokens,
 )
 from bequest.errors import UsageError
 
@@ -61,6 +62,16 @@ def test_a_size_is_a_shape_or_a_square():
 def test_an_unreadable_size_is_refused(text):
     with pytest.raises(UsageError, match="--size: expected the shape"):
         parse_size(text)
+
+
+def test_tokens_are_a_length_and_a_vocabulary():
+    assert parse_tokens("64/512") == (64, 512)
+
+
+@pytest.mark.parametrize("text", ["64/", "/512", "0/512", "64/0", "6/5/4", "٣/5", f"6/{10**20}"])
+def test_unreadable_tokens_are_refused(text):
+    with pytest.raises(UsageError, match="--size: expected LENGTH/VOCABULARY"):
+        parse_tokens(text)
 
 
 def test_one_value_serves_all_channels():

@@ -184,3 +184,15 @@ def test_channels_leave_around_the_operator(name, tmp_path):
     assert any(cut.tensor == "first.weight" for cut in pruned.plan.surgery.cuts)
     torch.testing.assert_close(pruned.model(x), dense(x), rtol=1e-9, atol=1e-9)
     assert_reloaded_and_found(pruned, dense, drawn(name)[0], x, tmp_path / "out")
+
+
+@torch.no_grad()
+def test_a_rest_that_is_taken_from_leaves_as_a_whole():
+    torch.manual_seed(0)
+    model, x = Maps(lambda x: x[:, 1::6], 3).eval(), torch.randn(2, 3, 6, 6)
+    model.first.weight[13] = 0  # taken: without it 14 would be
+    model.first.weight[6:12] = 0
+    pruned = plainly(model, x)
+    keep = next(cut.keep for cut in pruned.plan.surgery.cuts if cut.tensor == "first.weight")
+    assert len({i in keep for i in range(12, 16)}) == 1
+    torch.testing.assert_close(pruned.model(x), masked(model, pruned.plan.surgery)(x))

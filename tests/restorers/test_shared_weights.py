@@ -48,6 +48,19 @@ class Strided(nn.Module):
         return self.last(torch.cat([fine, F.conv2d(x, self.kernel, dilation=2).amax((2, 3))], 1))
 
 
+class Learnt(nn.Module):
+    """Two layers of a vector that is no input, without a batch, and of rows."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(8, 32), nn.Linear(32, 16), nn.Linear(16, 3)
+        self.vector = nn.Parameter(torch.randn(8))
+
+    def forward(self, x):
+        rows, vector = (self.second(F.relu(self.first(each))) for each in (x, self.vector))
+        return self.last(F.relu(rows)), self.last(F.relu(vector))
+
+
 def pruned_by(model, x, restorer, layer="first"):
     torch.manual_seed(0)
     return bequest.prune(
@@ -89,3 +102,12 @@ def test_calls_that_do_not_read_each_other_are_fitted_together(network, shape):
     (group,) = pruned.plan.groups
     assert not any("left as it is" in note for note in group.notes)
     assert group.reconstruction_error < 0.8 * group.unrestored_error
+
+
+def test_a_vector_without_a_batch_is_fitted_and_measured_too():
+    torch.manual_seed(0)
+    model, x = Learnt().eval(), torch.randn(400, 8)
+    pruned = pruned_by(model, x, "regression")
+    (group,) = pruned.plan.groups
+    assert group.reconstruction_error < 0.8 * group.unrestored_error
+    assert pruned.model(x)[1].shape == (3,)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import OrderedDict
 from time import monotonic
 
@@ -162,11 +163,22 @@ class Remembering(Counted):
 
 
 class Configured(Counted):
-    """Takes a flag besides its tensor."""
+    """Takes a flag and a number besides its tensor."""
 
-    def forward(self, x: Tensor, negative: bool = False) -> Tensor:
+    def forward(self, x: Tensor, negative: bool = False, times: float = 1.0) -> Tensor:
         y = super().forward(x)
-        return -y if negative else y
+        return -y * times if negative else y * times
+
+
+class Tempered(nn.Module):
+    """Takes a tensor without dimensions first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Counted()
+
+    def forward(self, temperature: Tensor, x: Tensor) -> Tensor:
+        return self.net(x) / temperature
 
 
 def counted(network: type[nn.Module]) -> tuple[nn.Module, Tensor]:
@@ -216,9 +228,32 @@ def test_a_program_holds_flags_to_what_they_were_in_the_trace(tmp_path):
     for one in (pruned.model, bequest.load(tmp_path / "out")):
         found = one(x, negative=True)
         torch.testing.assert_close(found, -plainly(model, x).model(x))
-        assert torch.equal(one(x), found)
         with pytest.raises(UsageError, match="traced with negative=True: expected that, found"):
             one(x, False)
+        with pytest.raises(UsageError, match="expected that, found False"):
+            one(x)  # which of the network means False
+
+
+def test_what_a_call_leaves_out_is_what_the_network_takes_it_to_be():
+    model, x = counted(Configured)
+    one = plainly(model, {"x": x, "negative": False, "times": 1.0}).model
+    assert torch.equal(one(x), one(x, negative=False, times=1.0))
+
+
+def test_a_number_that_json_cannot_hold_makes_no_program():
+    model, x = counted(Configured)
+    pruned = plainly(model, {"x": x, "times": math.inf}, groups="inner")
+    assert pruned.plan.form == "module"
+    assert any("the network takes inf" in one.reason for one in pruned.plan.refused)
+
+
+def test_the_batch_is_that_of_an_input_with_dimensions(tmp_path):
+    model, x = counted(Tempered)
+    one = plainly(model, (x.new_tensor(2.0), x))
+    assert one.plan.form == "program"
+    one.save(tmp_path / "out")
+    found = bequest.load(tmp_path / "out")(x.new_tensor(2.0), x[:1])
+    torch.testing.assert_close(found, one.model(x.new_tensor(2.0), x)[:1])
 
 
 class Chain(nn.Module):

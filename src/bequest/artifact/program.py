@@ -20,7 +20,7 @@ from bequest.sparse.encoding import TensorSpec
 from bequest.surgery.program import Document, Program, build, resolve
 
 FIELDS = ("inputs", "tensors", "parameters", "steps", "returns", "any_batch")
-_OF_TENSORS = ("shape", "dtype")
+_OF_TENSORS, _OF_OTHERS = ("shape", "dtype"), ("equals", "default")
 _NAME = re.compile(r"\w+(\.\w+)*", re.ASCII)
 _LARGEST = 2**40
 _DEEPEST = 8
@@ -70,15 +70,15 @@ def check(value: object, tensors: Mapping[str, Any]) -> Document:
 
 def _input(value: object, where: str) -> None:
     plain = isinstance(value, dict) and "equals" in value
-    name, *rest = fields.record(value, where, "name", *(["equals"] if plain else _OF_TENSORS))
+    name, *rest = fields.record(value, where, "name", *(_OF_OTHERS if plain else _OF_TENSORS))
     word = fields.text(name, f"{where}.name")
     if not (word.isascii() and word.isidentifier()) or keyword.iskeyword(word):
         fields.refuse(f"{where}.name", "the name of an argument", word)
     if plain:
-        (equals,) = rest
-        if isinstance(equals, list | dict):
-            fields.refuse(f"{where}.equals", "a number, a text, true, false or null", equals)
-        _constant(equals, where, 0)
+        for key, held in zip(_OF_OTHERS, rest, strict=True):
+            if isinstance(held, list | dict):
+                fields.refuse(f"{where}.{key}", "a number, a text, true, false or null", held)
+            _constant(held, where, 0)
         return
     shape, dtype = rest
     fields.integers(shape, f"{where}.shape")

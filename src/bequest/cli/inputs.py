@@ -141,6 +141,8 @@ class InputForm:
         """
         if self.size is None or len(self.size) != 3:
             found = "nothing" if self.size is None else "x".join(map(str, self.size))
+            if self.vocabulary is not None:
+                found = f"{found}/{self.vocabulary}: the network reads tokens"
             raise UsageError(f"--size: expected CxHxW of one image with --data, found {found}")
         if self.mean is None or self.std is None:
             raise UsageError(

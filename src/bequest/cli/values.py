@@ -16,6 +16,8 @@ from bequest.artifact.folder import require_empty
 from bequest.errors import UsageError
 from bequest.execution.devices import usable
 
+_MOST_TOKENS = 2**31
+
 
 def options_given(context: typer.Context) -> frozenset[str]:
     """The long names of the options that stand on the command line, such as ``--ratio``."""
@@ -195,7 +197,7 @@ def parse_tokens(text: str) -> tuple[int, int]:
     """
     parts = text.split("/")
     if len(parts) != 2 or not all(
-        part.isascii() and part.isdigit() and int(part) for part in parts
+        part.isascii() and part.isdigit() and 0 < int(part) <= _MOST_TOKENS for part in parts
     ):
         raise UsageError(
             f"--size: expected LENGTH/VOCABULARY for tokens, such as 64/512, found {text!r}"

@@ -127,7 +127,12 @@ def _sum(value: Tensor, written: Tensor, other: Branch) -> Tensor:
 
 def square(values: Tensor) -> Tensor:
     """Sums of squares per input, float64 (m,)."""
-    return values.double().square().flatten(1).sum(1)
+    return _batched(values).double().square().flatten(1).sum(1)
+
+
+def _batched(values: Tensor) -> Tensor:
+    """The values; of a single vector, without a batch, as that of one input."""
+    return values if values.ndim > 1 else values[None]
 
 
 def spread(geometry: Geometry, targets: Sequence[Tensor]) -> Tensor:
@@ -137,7 +142,7 @@ def spread(geometry: Geometry, targets: Sequence[Tensor]) -> Tensor:
     """
     dim = -1 if geometry.linear else -1 - len(geometry.kernel)
     shape = [-1] + [1] * (-1 - dim)
-    rows = [target.double().movedim(dim, 0).flatten(1) for target in targets]
+    rows = [_batched(one).double().movedim(dim, 0).flatten(1) for one in targets]
     mean = torch.stack([one.sum(1) for one in rows]).sum(0) / sum(one.shape[1] for one in rows)
     spread = torch.cat([square(target - mean.view(shape)) for target in targets])
     size = torch.cat([square(target) for target in targets])

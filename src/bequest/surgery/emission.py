@@ -65,7 +65,7 @@ def check_emittable(model: nn.Module, example_inputs: Any, channels: Channels) -
 
 def _program(
     pruned: nn.Module,
-    given: Mapping[str, Any],
+    given: Sequence[Mapping[str, Any]],
     cut: Cut,
     twins: Mapping[fx.Node, fx.Node] | None,
 ) -> Program:
@@ -87,12 +87,15 @@ class _Writer:
         self.constants: dict[str, Tensor] = {}
 
     def document(
-        self, given: Mapping[str, Any], biases: Mapping[str, str], parameters: Collection[str]
+        self,
+        given: Sequence[Mapping[str, Any]],
+        biases: Mapping[str, str],
+        parameters: Collection[str],
     ) -> Document:
         """The whole program.
 
         Args:
-            given: the arguments of ``forward`` that the example fills, by name, in order.
+            given: the arguments of ``forward`` that the example fills, in order.
             biases: weight → the bias that its layer was given.
             parameters: names of the tensors that are parameters.
 
@@ -122,12 +125,9 @@ class _Writer:
         }
 
     def _placeholders(
-        self, kept: Sequence[fx.Node], given: Mapping[str, Any]
+        self, kept: Sequence[fx.Node], given: Sequence[Mapping[str, Any]]
     ) -> tuple[list[dict[str, Any]], dict[fx.Node, str]]:
-        inputs: list[dict[str, Any]] = [
-            {"name": name} if isinstance(value, Tensor) else {"name": name, "equals": value}
-            for name, value in given.items()
-        ]
+        inputs = [dict(each) for each in given]
         places = iter([i for i, each in enumerate(inputs) if "equals" not in each])
         held: dict[fx.Node, str] = {}
         for node in (node for node in kept if node.op == "placeholder"):
@@ -273,16 +273,36 @@ def _returned(spec: TreeSpec, flat: Any, write: Callable[[Any], Any]) -> Any:
     raise NotEmittable(f"the network returns a {spec.type.__name__}")
 
 
-def _arguments(model: nn.Module, example_inputs: Any) -> dict[str, Any]:
-    """The arguments of ``forward`` that the example fills, by name, in order."""
+def _arguments(model: nn.Module, example_inputs: Any) -> list[dict[str, Any]]:
+    """The arguments of ``forward`` that the example fills, in order."""
     args, kwargs = normalise_inputs(example_inputs)
-    for value in (*args, *kwargs.values()):
-        if not isinstance(value, Tensor | bool | int | float | str | None):
-            raise NotEmittable(f"the network takes a {type(value).__name__}")
     parameters = inspect.signature(model.forward).parameters.values()
-    plain = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD][: len(args)]
-    plain += [f"input_{i}" for i in range(len(plain), len(args))]
-    return {**dict(zip(plain, args, strict=True)), **kwargs}
+    plain = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    names = plain[: len(args)]
+    names += [f"input_{i}" for i in range(len(names), len(args))]
+    given = {**dict(zip(names, args, strict=True)), **kwargs}
+    defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return [_argument(name, value, defaults.get(name, value)) for name, value in given.items()]
+
+
+def _argument(name: str, value: Any, default: Any) -> dict[str, Any]:
+    """What a program says of an argument; a tensor's shape and type come later.
+
+    ``default`` is what the network takes it to be where a call leaves it out.
+    """
+    if isinstance(value, Tensor):
+        return {"name": name}
+    if not _is_plain(value):
+        said = value if isinstance(value, float) else f"a {type(value).__name__}"
+        raise NotEmittable(f"the network takes {said}")
+    return {"name": name, "equals": value, "default": default if _is_plain(default) else None}
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether plan.json can hold a value."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, bool | int | str | None)
 
 
 def _filled(args: Sequence[Any], count: int) -> list[Any]:
@@ -291,8 +311,8 @@ def _filled(args: Sequence[Any], count: int) -> list[Any]:
 
 def _batch_size(network: Network) -> int:
     inputs = (node.meta["val"] for node in network.nodes if node.name in network.inputs)
-    first = next(value for value in inputs if isinstance(value, Tensor))
-    return int(first.shape[0]) if first.ndim else 1
+    sizes = (value.shape[0] for value in inputs if isinstance(value, Tensor) and value.ndim)
+    return int(next(sizes, 1))
 
 
 def _biases(pruned: nn.Module, network: Network) -> dict[str, str]:

@@ -8,9 +8,9 @@ What no channel leaves is written down as it is. :class:`Program` runs one.
 Constants in JSON::
 
     {"value": 3}            the result of step 3 (inputs first, then tensors, then operators)
-    {"samples": 2}          2 × the batch size, that of the first input
+    {"samples": 2}          2 × the batch size, that of the first input with dimensions
     {"dtype": "float32"}    also "memory_format"
-    {"device": "input"}     the device of the first input
+    {"device": "input"}     its device
     {"float": "-inf"}       a number that JSON can't hold
 """
 
@@ -103,7 +103,8 @@ def build(document: Document, tensors: Mapping[str, Tensor]) -> Program:
     graph = fx.Graph()
     first = 1 if document["any_batch"] else 0
     values = [_checked(graph, *one, first) for one in _placeholders(graph, document["inputs"])]
-    sample = next(i for i, each in enumerate(document["inputs"]) if "shape" in each)
+    # Of a tensor without dimensions, as a temperature may be, there is no batch size.
+    sample = max(range(len(values)), key=lambda i: bool(document["inputs"][i].get("shape")))
     values += [graph.get_attr(name) for name in document["tensors"]]
     held = {name: tensors[name] for name in document["tensors"]}
     root = _holder(held, frozenset(document["parameters"]))
@@ -127,7 +128,7 @@ def _placeholders(graph: fx.Graph, inputs: Sequence[_Input]) -> list[tuple[fx.No
     last = max(i for i, each in enumerate(inputs) if "shape" in each)
     return [
         (
-            graph.placeholder(each["name"], default_value=each["equals"])
+            graph.placeholder(each["name"], default_value=each["default"])
             if i > last
             else graph.placeholder(each["name"]),
             each,
@@ -230,7 +231,7 @@ class _Reader:
     def __init__(self, graph: fx.Graph, values: list[fx.Node], sample: int) -> None:
         self._graph = graph
         self._values = values
-        self._sample = sample  # the first input that is a tensor
+        self._sample = sample  # the first input that has a batch
         self._batch: fx.Node | None = None
         self._device: fx.Node | None = None
 

@@ -53,7 +53,10 @@ def interleaved(step: Step, labels: Labels, part: range) -> bool:
     """
     if part.start >= part.step or part[-1] + part.step < len(labels):
         return False
-    runs = labels[: len(labels) // part.step * part.step].reshape(-1, part.step)
+    whole = len(labels) // part.step * part.step
+    runs, rest = labels[:whole].reshape(-1, part.step), labels[whole:]
     step.ledger.tie(runs[:, :1], runs)
+    if part.start < len(rest):  # one of the rest is taken: who leaves alone gives another its place
+        step.ledger.tie(rest[:1], rest)
     step.ledger.segment(labels[part.start :: part.step])
     return True
