@@ -391,3 +391,33 @@ def test_a_program_refuses_sizes_that_stand_in_it_as_numbers():
     for shape in ((2, 14, 5), (2, 7, 4), (7, 5)):
         with pytest.raises(UsageError, match=r"expected an input of the shape \(2, 7, 5\), at any"):
             pruned.model(torch.randn(shape))
+
+
+class Begun(nn.Module):
+    """A recurrent layer, which takes no two types, and a first state of the code's own making."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cell, self.last = nn.LSTM(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.cell(x)[0].reshape(-1, 8))
+
+
+class Rounded(nn.Module):
+    """Asks for half precision, and for a number before its tensor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, times: float, x: Tensor) -> Tensor:
+        return self.last(F.relu(self.first(x)).half().float() * times)
+
+
+def test_programs_in_half_precision_and_networks_that_ask_for_it_are_tried_out():
+    model, x = Begun().bfloat16().eval(), torch.randn(4, 2, 5).bfloat16()
+    pruned = plainly(model, x)
+    assert pruned.plan.form == "program"
+    assert pruned.model(x).dtype == torch.bfloat16
+    assert plainly(Rounded().eval(), (2.0, torch.randn(6, 5))).plan.groups

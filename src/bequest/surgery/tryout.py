@@ -32,6 +32,7 @@ from bequest.surgery.cuts import plan_surgery
 from bequest.surgery.distance import DifferentError, IncomparableError, compared, joined
 from bequest.surgery.masked import Masked
 from bequest.surgery.operation import Surgery
+from bequest.surgery.program import Program
 
 CLOSE = 1e-4
 """Relative distance in single precision up to which nothing needs to be looked at again."""
@@ -89,8 +90,13 @@ class Trial:
     def asks_for_half(self) -> bool:
         """Whether the network's code asks for half precision beside parameters of full."""
         values = (node.meta.get("val") for node in self.channels.reading.network.nodes)
-        full = all(parameter.dtype not in HALF for parameter in self.model.parameters())
-        return full and any(isinstance(one, Tensor) and one.dtype in HALF for one in values)
+        half = any(isinstance(one, Tensor) and one.dtype in HALF for one in values)
+        return half and not self.is_half
+
+    @property
+    def is_half(self) -> bool:
+        """Whether the network itself is in half precision."""
+        return any(parameter.dtype in HALF for parameter in self.model.parameters())
 
     @classmethod
     def over(
@@ -183,10 +189,12 @@ class _Pair:
     def _to_be_run(self, precision: torch.dtype) -> Callable[..., Any]:
         """A copy of the pruned network in a precision.
 
-        Where its code asks for half precision itself, rounding would hide what differs: the
-        operators of its trace run instead, at that precision throughout.
+        Where its code asks for half precision itself, as a program of a network in it does,
+        rounding would hide what differs, or operators refuse two types: those of its trace run
+        instead, at that precision throughout.
         """
-        if not self.trial.asks_for_half:
+        written = isinstance(self.pruned, Program) and self.trial.is_half
+        if not self.trial.asks_for_half and not written:
             return _copy_in(self.pruned, precision)
         args, kwargs = pytree.tree_unflatten(self.inputs, self.trial.structure)
         try:
@@ -195,7 +203,12 @@ class _Pair:
         except BequestError as error:
             raise DifferentError(f"it does not run: {error}") from error
         traced = Traced(network, named_tensors(self.pruned), device_of(self.pruned), precision)
-        return lambda *args, **kwargs: traced.run(pytree.tree_leaves((args, kwargs)))
+
+        def run(*args: Any, **kwargs: Any) -> list[Any]:
+            leaves = pytree.tree_leaves((args, kwargs))
+            return traced.run([one for one in leaves if isinstance(one, Tensor)])
+
+        return run
 
     @torch.no_grad()
     def _results(
