@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from bequest import config
+from bequest import config, restorers
 from bequest.calibration.inputs import Source
 from bequest.criteria.base import Criterion
 from bequest.errors import UsageError
@@ -108,3 +108,20 @@ def test_a_method_with_a_required_field_says_how_it_is_given():
     with pytest.raises(UsageError, match=r"no default for exponent; in Python give Power\(expo"):
         config.resolve("kind of a test", "power")
     assert config.resolve("kind of a test", Power(2.0)) == Power(2.0)
+
+
+@pytest.mark.parametrize("value", ["0.1", True, [0.1]])
+@pytest.mark.parametrize(
+    ("method", "field"),
+    [
+        (restorers.Regression, "ridge"),
+        (restorers.LBYL, "lambda2"),
+        (restorers.Merge, "threshold"),
+        (restorers.Merge, "weight"),
+        (restorers.Coreset, "beta"),
+        (restorers.Folding, "runs"),
+    ],
+)
+def test_what_is_no_number_is_refused_where_one_is_expected(method, field, value):
+    with pytest.raises(UsageError, match=f"{field}"):
+        method(**{field: value})

@@ -54,8 +54,13 @@ class Method:
     def require_positive(self, field: str) -> None:
         """Raises UsageError unless a field is a positive and finite number."""
         value = getattr(self, field)
-        if not 0 < value < math.inf:
+        if not 0 < number(value) < math.inf:
             raise UsageError(f"{self.name}: expected {field} > 0, found {value!r}")
+
+
+def number(value: object) -> float:
+    """The number that a value is; NaN, which lies in no range, for texts, truth and all else."""
+    return math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:

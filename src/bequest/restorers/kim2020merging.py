@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, linalg
 
-from bequest.config import later, register
+from bequest.config import later, number, register
 from bequest.errors import UsageError
 from bequest.graph.units import Producer, Unit
 from bequest.restorers.batch_norm import affine, away_from_zero, guarded
@@ -54,11 +54,11 @@ class Merge(WeightSpace):
 
     def __post_init__(self) -> None:
         self.require_known_bias()
-        if self.threshold is not None and not -1 <= self.threshold <= 1:
+        if self.threshold is not None and not -1 <= number(self.threshold) <= 1:
             raise UsageError(
                 f"merge: expected threshold from -1 to 1 or None, found {self.threshold!r}"
             )
-        if not 0 <= self.weight <= 1:
+        if not 0 <= number(self.weight) <= 1:
             raise UsageError(f"merge: expected weight from 0 to 1, found {self.weight!r}")
         if self.compat not in (None, "official"):
             raise UsageError(f"merge: expected compat 'official' or None, found {self.compat!r}")

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from bequest.calibration.rows import gram
-from bequest.config import later, register
+from bequest.config import later, number, register
 from bequest.errors import UsageError
 from bequest.graph.units import Producer, Unit
 from bequest.restorers.batch_norm import affine
@@ -86,7 +86,7 @@ class LBYL(WeightSpace):
         self.require_known_bias()
         for field in ("lambda1", "lambda2"):
             value = getattr(self, field)
-            if value is not None and not 0 <= value < float("inf"):
+            if value is not None and not 0 <= number(value) < float("inf"):
                 raise UsageError(f"lbyl: expected {field} ≥ 0 or None, found {value!r}")
         if self.compat not in (None, "official"):
             raise UsageError(f"lbyl: expected compat 'official' or None, found {self.compat!r}")

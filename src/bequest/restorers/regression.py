@@ -27,7 +27,7 @@ from bequest.calibration.inputs.synthetic import PASSES
 from bequest.calibration.patches import as_weight
 from bequest.calibration.samples import Samples
 from bequest.calibration.subject import Subject
-from bequest.config import later, register
+from bequest.config import later, number, register
 from bequest.errors import UsageError
 from bequest.restorers.base import Attempt, Restored, Restorer
 from bequest.restorers.by_walk import ByWalk
@@ -79,7 +79,7 @@ class Regression(ByWalk):
     def __post_init__(self) -> None:
         self.inputs()  # which checks its fields
         self.require_known_bias()
-        if self.ridge is not None and not 0 <= self.ridge < float("inf"):
+        if self.ridge is not None and not 0 <= number(self.ridge) < float("inf"):
             raise UsageError(f"regression: expected ridge ≥ 0, found {self.ridge!r}")
         steps = self.refine
         if steps is not None and (

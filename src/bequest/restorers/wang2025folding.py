@@ -46,7 +46,7 @@ class Folding(Merging):
     runs: int = 4
 
     def __post_init__(self) -> None:
-        if self.runs < 1:
+        if isinstance(self.runs, bool) or not isinstance(self.runs, int) or self.runs < 1:
             raise UsageError(f"folding: expected runs of at least 1, found {self.runs!r}")
 
     def merge(self, coupled: Coupled, kept: Tensor, seed: int) -> Merge:
