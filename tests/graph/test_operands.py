@@ -100,7 +100,6 @@ HELD: dict[str, Between] = {
     "padded with neighbours": lambda a, b, p, f: (
         F.pad(a[:, None], (2, 2), mode="circular")[:, 0, 2:-2] + b
     ),
-    "taken in steps": lambda a, b, p, f: torch.cat([a[:, ::2], a[:, 1::2]], 1) + b,
 }
 """No channel can leave, as those of ``left`` depend on each other or on fixed ones."""
 
@@ -129,6 +128,14 @@ def test_channels_that_depend_on_others_stay(name):
     left = next(member for member in channels.groups if "left" in member.layers)
     assert left.free == 0
     assert left.reasons
+
+
+def test_channels_that_are_taken_in_steps_leave_in_runs():
+    model, x = prepared(lambda a, b, p, f: torch.cat([a[:, ::2], a[:, 1::2]], 1) + b)
+    channels = group(read(trace(model, x)))
+    pruned = plainly(model, x)
+    assert 0 < len(pruned.model.left.weight) < WIDTH
+    torch.testing.assert_close(pruned.model(x), masked(model, x, pruned, channels)(x))
 
 
 def require_single_operands(reading: Reading) -> None:
