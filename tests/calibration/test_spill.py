@@ -165,6 +165,14 @@ def test_no_more_is_held_when_others_have_taken_the_memory(monkeypatch, folder):
         assert [isinstance(one, Spilled) for one in kept.items] == [False, False, True, False]
 
 
+def test_the_system_is_asked_what_is_free_now_and_then(monkeypatch, folder):
+    asked = []
+    monkeypatch.setattr(spill, "free_memory", lambda: asked.append(1))
+    with Store(spill.LOOKS * 400) as store:
+        store.keep(torch.zeros(10) for _ in range(64))  # of 40 bytes
+    assert len(asked) == 6
+
+
 def test_what_a_walk_over_large_images_holds_stays_within_the_limit(monkeypatch):
     limit, held, spilled = 2**18, [], []
     put = Store._put

@@ -21,6 +21,10 @@ SHARE = 8
 """A walk holds one part in so many of the main memory that is free where that is more: it doesn't
 live alone there, and files that are read again soon are hardly slower."""
 
+LOOKS = 64
+"""How often it is looked at what is free, while as much is put away as the limit allows: asking the
+system takes as long as a small layer."""
+
 T = TypeVar("T")
 
 
@@ -100,6 +104,7 @@ class Store:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.held = 0
+        self._unlooked, self._scarce = 0, False
         self._stack = ExitStack()
         self._names = iter(range(2**62))
         self._folder: Path | None = None
@@ -131,15 +136,18 @@ class Store:
         if not isinstance(value, Tensor):
             return value
         size = _span(value) * value.itemsize
-        if self.held + size > self.limit or self._is_scarce(value.device):
+        if self.held + size > self.limit or self._is_scarce(size, value.device):
             return Spilled(value.resolve_conj().resolve_neg(), self._path())
         self.held += size
         return value
 
-    def _is_scarce(self, device: torch.device) -> bool:
+    def _is_scarce(self, size: int, device: torch.device) -> bool:
         """Whether others have taken so much main memory that the limit is out of reach."""
-        free = free_memory() if device.type == "cpu" else None
-        return free is not None and free < self.limit // 2
+        self._unlooked += size
+        if device.type == "cpu" and self._unlooked >= self.limit // LOOKS:
+            free, self._unlooked = free_memory(), 0
+            self._scarce = free is not None and free < self.limit // 2
+        return self._scarce
 
     def _path(self) -> Path:
         if self._folder is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -63,6 +64,11 @@ class Stream(Interpreter):
         for number in range(self.count(node)):
             yield self.chunk(node, number, adapt)
 
+    def at(self, node: fx.Node, number: int) -> Any:
+        """A value's chunk of that number; the only one, where it depends on no input."""
+        held = self.values[node]
+        return held[number if len(held) > 1 else 0]
+
     def count(self, node: fx.Node) -> int:
         """Of an operator's chunks: those of its operands."""
         operands = [self.values[value] for value in node.all_input_nodes if value in self.values]
@@ -74,12 +80,7 @@ class Stream(Interpreter):
         Raises:
             UsageError: it doesn't run on it.
         """
-
-        def value(operand: fx.Node) -> Any:
-            held = self.values[operand]
-            return held[number] if len(held) > 1 else held[0]
-
-        args, kwargs = self.arguments(node, value)
+        args, kwargs = self.arguments(node, partial(self.at, number=number))
         try:
             return self.apply(node, adapt(args), kwargs)
         except torch.OutOfMemoryError:

@@ -99,8 +99,7 @@ class Walk:
 
     def outside(self, region: Region, number: int) -> dict[fx.Node, Any]:
         """What a region reads from elsewhere in the pruned stream, of one chunk."""
-        held = {node: self._pruned.values[node] for node in region.outside}
-        return {node: value[number if len(value) > 1 else 0] for node, value in held.items()}
+        return {node: self._pruned.at(node, number) for node in region.outside}
 
     def replay(
         self,
@@ -146,8 +145,7 @@ class Walk:
 
     def operand(self, node: fx.Node, number: int, *, dense: bool) -> Any:
         """A chunk of a value that is there, in one of the streams."""
-        held = (self._dense if dense else self._pruned).values[node]
-        return held[number if len(held) > 1 else 0]
+        return (self._dense if dense else self._pruned).at(node, number)
 
     def keep(self, values: Iterable[Any]) -> Sequence[Any]:
         """Values by chunk, in memory while there is room."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from torch import Tensor, fx
+from torch import Tensor
 
 from bequest.calibration.layers import Call, Layer
 from bequest.calibration.moments import Moments
 from bequest.calibration.patches import weight_rows
 from bequest.calibration.rows import sampled_places
-from bequest.calibration.spill import Mapped
 from bequest.calibration.walk import Walk
 from bequest.errors import ModelError
 from bequest.restorers.former import Former
@@ -144,8 +143,11 @@ class Seen:
                 bias = self.bias_of(call)
                 one = found[call.bias] = Moments(call.geometry, self.weight, bias, like)
             target = call.dense if self._plain else wanted(self._walk, call)
-            if alone and places is None and target is call.dense and self.errs_by_inputs(call):
-                one.add_lacking(call.geometry, call.inputs, self._lack(call))
+            source: Any = call.node.args[0]
+            lack = self._walk.difference(source)
+            whole = alone and places is None and target is call.dense
+            if whole and lack is not None and self.errs_by_inputs(call):
+                one.add_lacking(call.geometry, call.inputs, lack)
             else:
                 one.add(call.geometry, call.inputs, target, places)
             one.check(self.layer.name)
@@ -163,13 +165,6 @@ class Seen:
             and not self.loses_inputs
             and not self._former.changed.intersection((self.layer.weight, call.bias))
         )
-
-    def _lack(self, call: Call) -> Sequence[Tensor]:
-        """What the pruned stream's inputs of a call lack of the dense one's, by chunk."""
-        source = call.node.args[0]
-        assert isinstance(source, fx.Node)
-        dense, pruned = self._walk.values(source)
-        return Mapped(lambda i: dense[i] - pruned[i], len(dense))
 
 
 class Refit:
