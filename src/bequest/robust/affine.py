@@ -16,12 +16,13 @@ from torch import Tensor, fx
 from bequest.graph.geometry import LAYERS
 from bequest.graph.trace import function_of, operator_of
 from bequest.robust.intervals import STEP, summing
-from bequest.robust.rows import Handed, Rows, dot, exact
+from bequest.robust.rows import Handed, Rows, along
 from bequest.robust.rules.layers import norm_factors
 from bequest.robust.twins import Twin, Weights
 
 Side = Literal["first", "second"]
 """Whose weights."""
+SIDES: tuple[Side, Side] = ("first", "second")
 
 _NORMS = frozenset({"batch_norm", "_native_batch_norm_legit_no_training"})
 MOVES = frozenset(
@@ -85,26 +86,15 @@ class Affine:
         A = self._whole({place: one.first for place, one in held.items()})
         D = self._whole({p: one.change for p, one in held.items() if one.change is not None})
         onto = self._transposed("first", A)
-        total = _sizes(A, self._spread("first", "first")) + self._added("first", A)
+        total = _summed(A, self._constants["first"], self._slack)
         if D is None:
             return [(node, Rows(one)) for node, one in zip(self.reads, onto, strict=True)], total
+        total = total + _summed(D, self._grown, self._slack_of_change)
         if self.reweighted:
             onto = [a + d for a, d in zip(onto, self._difference(D), strict=True)]
-            grown = [
-                later - before
-                for before, later in zip(
-                    self._constant("first"), self._constant("second"), strict=True
-                )
-            ]
-            total = total + sum(exact(d, k[None]) for d, k in zip(_several(D), grown, strict=True))
-            sides: tuple[Side, Side] = ("first", "second")
-            for side in sides:
-                total = total + _sizes(D, self._spread(side, "first"))
-                total = total + _sizes(D, [k[None] for k in self._doubt(side)])
         back = onto  # not read where nothing that is read differs
-        if any(twin.change is not None for twin in self.twins):
+        if self._changes:
             back = self._transposed("second", D)
-            total = total + _sizes(D, self._spread("second", "difference"))
         found = []
         for node, twin, a, d in zip(self.reads, self.twins, onto, back, strict=True):
             found.append((node, Rows(a, None if twin.change is None else d)))
@@ -148,13 +138,13 @@ class Affine:
 
     def _transposed(self, side: Side, rows: Any) -> list[Tensor]:
         if self.name == "linear":
-            return [rows @ self._weight(side)]
+            return [self._matrices[side](rows)]
         return self._pulled(lambda *read: self._apply(side, *read), rows)
 
     def _difference(self, rows: Any) -> list[Tensor]:
         """By L′ − L."""
         if self.name == "linear":
-            return [rows @ (self._weight("second") - self._weight("first"))]
+            return [self._matrices["change"](rows)]
         if self.name in LAYERS:
             weight = self._weight("second") - self._weight("first")
             return self._pulled(lambda x: self._layer(x, weight), rows)
@@ -174,41 +164,67 @@ class Affine:
         shapes = [one.meta["val"].shape for one in self.reads]
         return [torch.zeros(one, dtype=torch.float64, device=self.device) for one in shapes]
 
-    def _constant(self, side: Side) -> tuple[Tensor, ...]:
-        """k: what the operator makes of zeros."""
-        return _several(self._apply(side, *self._zeros))
+    @cached_property
+    def _changes(self) -> bool:
+        """Whether anything that is read differs."""
+        return any(twin.change is not None for twin in self.twins)
+
+    @cached_property
+    def _matrices(self) -> Mapping[str, _Matrix]:
+        first, second = self._weight("first"), self._weight("second")
+        return {
+            "first": _Matrix(first),
+            "second": _Matrix(second),
+            "change": _Matrix(second - first),
+        }
+
+    @cached_property
+    def _constants(self) -> Mapping[Side, tuple[Tensor, ...]]:
+        """k: what the operator makes of zeros, (1, *shape)."""
+        found: dict[Side, tuple[Tensor, ...]] = {}
+        for side in SIDES:
+            found[side] = tuple(one[None] for one in _several(self._apply(side, *self._zeros)))
+        return found
+
+    @cached_property
+    def _grown(self) -> tuple[Tensor, ...]:
+        """k′ − k."""
+        ends = zip(self._constants["first"], self._constants["second"], strict=True)
+        return tuple(later - before for before, later in ends)
 
     def _doubt(self, side: Side) -> tuple[Tensor, ...]:
         """How far k can be off by rounding."""
         if self.name not in _NORMS:
-            return tuple(one.abs() * STEP for one in self._constant(side))
+            return tuple(one.abs() * STEP for one in self._constants[side])
         held = (getattr(self.values.get(one), side, None) for one in self.node.args[1:5])  # type: ignore[arg-type]
         scale, mean, beta = norm_factors(self.node, *held)  # type: ignore[arg-type]
-        like = self._constant(side)[0]
+        like = self._constants[side][0]
         return (((scale * mean).abs() + beta.abs()).expand_as(like) * 4 * STEP,)
 
-    def _added(self, side: Side, rows: Any) -> Any:
-        """A·k."""
-        held = zip(_several(rows), self._constant(side), self._doubt(side), strict=True)
-        return sum(exact(one, k[None]) + dot(one.abs(), off[None]) for one, k, off in held)
+    @cached_property
+    def _slack(self) -> tuple[Tensor, ...]:
+        """What A·(L·x + k) can be off by rounding, for each entry of |A|."""
+        known = zip(self._constants["first"], self._doubt("first"), strict=True)
+        kept = [summing(k[0].numel()) * k.abs() + off for k, off in known]
+        return tuple(map(torch.add, kept, self._spread("first", "first")))
+
+    @cached_property
+    def _slack_of_change(self) -> tuple[Tensor, ...]:
+        """The same of D·((L′ − L)·x + L′·Δx + k′ − k)."""
+        total = [summing(k[0].numel()) * k.abs() for k in self._grown]
+        parts: list[Sequence[Tensor]] = []
+        if self.reweighted:
+            parts += [self._spread(side, "first") for side in SIDES]
+            parts += [self._doubt(side) for side in SIDES]
+        if self._changes:
+            parts.append(self._spread("second", "difference"))
+        return tuple(sum(each) for each in zip(total, *parts, strict=True))
 
     def _spread(self, side: Side, of: str) -> Sequence[Tensor]:
         """|L|·|x| times what rounding is of that: how far transposing rows can be off, each."""
-        return self._spreads[side, of]
-
-    @cached_property
-    def _spreads(self) -> Mapping[tuple[str, str], Sequence[Tensor]]:
-        asked = [("first", "first")]
-        if self.reweighted:
-            asked.append(("second", "first"))
-        if any(twin.change is not None for twin in self.twins):
-            asked.append(("second", "difference"))
-        found = {}
-        for side, of in asked:
-            sizes = [getattr(twin, of).magnitude for twin in self.twins]
-            reach = torch.func.vmap(lambda *read, s=side: _several(self._reach(s, *read)))(*sizes)
-            found[side, of] = [one.abs() * 2 * summing(self._terms) for one in reach]
-        return found
+        sizes = [getattr(twin, of).magnitude for twin in self.twins]
+        reach = torch.func.vmap(lambda *read: _several(self._reach(side, *read)))(*sizes)
+        return [one.abs() * 2 * summing(self._terms) for one in reach]
 
     def _reach(self, side: Any, *read: Tensor) -> Any:
         """|L|·|x| of sizes |x|."""
@@ -218,8 +234,8 @@ class Affine:
             factor = 1 + abs(float(self.node.kwargs.get("alpha", 1)))  # type: ignore[arg-type]
             whole: Tensor = sum(read) * factor  # type: ignore[assignment]
             return whole.expand(self.node.meta["val"].shape)
-        ends = zip(_several(self._apply(side, *read)), self._constant(side), strict=True)
-        return tuple(one - k for one, k in ends)
+        ends = zip(_several(self._apply(side, *read)), self._constants[side], strict=True)
+        return tuple(one - k[0] for one, k in ends)
 
     @property
     def _terms(self) -> float:
@@ -239,6 +255,18 @@ def _several(value: Any) -> tuple[Tensor, ...]:
     return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
-def _sizes(rows: Any, sizes: Sequence[Tensor]) -> Any:
-    """Σ |rows|·sizes over the results."""
-    return sum(dot(one.abs(), size) for one, size in zip(_several(rows), sizes, strict=True))
+def _summed(rows: Any, values: Sequence[Tensor], slack: Sequence[Tensor]) -> Any:
+    """At least Σ rows·values over the results."""
+    return sum(map(along, _several(rows), values, slack))
+
+
+class _Matrix:
+    """Rows times a matrix, less its rows of zeros: channels that left, layers that stayed."""
+
+    def __init__(self, weight: Tensor) -> None:
+        there = weight.any(1)
+        self._there = None if there.all() else there.nonzero()[:, 0]
+        self._weight = weight if self._there is None else weight[self._there]
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return (rows if self._there is None else rows[..., self._there]) @ self._weight

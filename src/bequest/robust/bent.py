@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -11,15 +12,8 @@ from torch import Tensor, fx
 from bequest.robust import curves
 from bequest.robust.intervals import STEP, summing
 from bequest.robust.lines import Lines, closest, lines_of, lines_of_change
-from bequest.robust.rows import Handed, Rows, dot, magnitudes
+from bequest.robust.rows import Handed, Rows, dot, magnitudes, margin
 from bequest.robust.twins import Twin
-
-
-class _Plane(NamedTuple):
-    """slope·(what is read) + offset, entry by entry, above rows of a function's results."""
-
-    slope: Tensor
-    offset: Tensor
 
 
 class Bent:
@@ -34,6 +28,7 @@ class Bent:
         self.operand = node.all_input_nodes[0]
         self.twin: Twin = values[self.operand]
         self.first = lines_of(node, self.twin.first)
+        self.second = self.change = self.first
         reach, offset = self.first.reach, self.first.offset
         if self.twin.change is not None:
             made = values[node][0] if isinstance(values[node], tuple) else values[node]
@@ -54,37 +49,64 @@ class Bent:
         Each is bounded by lines; entry by entry the way counts that is least in the middle.
         """
         rows = held[None] if None in held else held[0]
-        margin = dot(rows.sizes, self.slack)
-        if rows.change is None or self.twin.change is None:
-            plane = _above(rows.first, self.first)
-            return [(self.operand, Rows(plane.slope))], margin + plane.offset.flatten(2).sum(2)
+        A, D = rows.first, rows.change
+        total = margin(A, self.slack)
+        if D is None or self.twin.change is None:
+            slope, offset = _above(A, self.first)
+            return [(self.operand, Rows(slope))], total + offset
+        total = total + margin(D, self.slack)
+        rest, zero = A - D, torch.zeros_like(A)
+        own, later, delta = A, zero, D
+        least = self._first(A) + self._change(D)
+        ways = (
+            (self._first(rest) + self._second(D), (rest, D, zero)),
+            (self._second(A) + self._change(-rest), (zero, A, -rest)),
+        )
+        for middle, (one, two, three) in ways:
+            less = middle < least
+            least = torch.where(less, middle, least)
+            own, later = torch.where(less, one, own), torch.where(less, two, later)
+            delta = torch.where(less, three, delta)
+        value, added = _above(own, self.first)
+        second, more = _above(later, self.second)
+        slope, most = _above(delta, self.change)
+        total = total + added + more + most
+        return [(self.operand, Rows(value + second, second + slope))], total
+
+    def _first(self, rows: Tensor) -> Tensor:
+        return _worth(rows, self._middles[0])
+
+    def _second(self, rows: Tensor) -> Tensor:
+        return _worth(rows, self._middles[1])
+
+    def _change(self, rows: Tensor) -> Tensor:
+        return _worth(rows, self._middles[2])
+
+    @cached_property
+    def _middles(self) -> tuple[tuple[Tensor, Tensor], ...]:
+        """Values in the middle of the lines of f(z), f(z′) and δ."""
+        assert self.twin.change is not None
         z, change = self.twin.first.centre, self.twin.change.centre
-        best: tuple[Tensor, ...] | None = None
-        for slope, grown, offset in self._ways(rows.first, rows.change):
-            middle = slope * z + grown * change + offset
-            if best is None:
-                best = middle, slope, grown, offset
-                continue
-            less = middle < best[0]
-            found = (middle, slope, grown, offset)
-            best = tuple(torch.where(less, *pair) for pair in zip(found, best, strict=True))
-        assert best is not None
-        _, slope, grown, offset = best
-        return [(self.operand, Rows(slope, grown))], margin + offset.flatten(2).sum(2)
-
-    def _ways(self, A: Tensor, D: Tensor) -> Any:
-        """(rows of z, rows of Δ, offset) of each."""
-        value, delta = _above(A, self.first), _above(D, self.change)
-        yield value.slope, delta.slope, value.offset + delta.offset
-        later, rest = _above(D, self.second), _above(A - D, self.first)
-        yield later.slope + rest.slope, later.slope, later.offset + rest.offset
-        later, delta = _above(A, self.second), _above(D - A, self.change)
-        yield later.slope, later.slope + delta.slope, later.offset + delta.offset
+        points = (self.first, z), (self.second, z + change), (self.change, change)
+        return tuple((lines.lower.at(x), lines.upper.at(x)) for lines, x in points)
 
 
-def _above(rows: Tensor, lines: Lines) -> _Plane:
-    """Rows times the upper line where they are positive, else times the lower one."""
-    up = rows > 0
-    slope = rows * torch.where(up, lines.upper.slope, lines.lower.slope)
-    offset = rows * torch.where(up, lines.upper.intercept, lines.lower.intercept)
-    return _Plane(slope, offset if lines.finite else offset.nan_to_num(0.0, torch.inf, -torch.inf))
+def _worth(rows: Tensor, middles: tuple[Tensor, Tensor]) -> Tensor:
+    """Rows times the upper of two values where they are positive, else times the lower."""
+    return torch.maximum(rows * middles[0], rows * middles[1]).nan_to_num_(0.0, torch.inf)
+
+
+def _above(rows: Tensor, lines: Lines) -> tuple[Tensor, Tensor]:
+    """Rows times the upper line where they are positive, else times the lower one.
+
+    Returns:
+        Rows of what is read, and what is added to each, (R, B).
+    """
+    up = rows.clamp(min=0)
+    down = rows - up
+    slope = torch.addcmul(up * lines.upper.slope, down, lines.lower.slope)
+    upper, lower = lines.upper.intercept, lines.lower.intercept
+    if lines.finite:
+        return slope, dot(up, upper) + dot(down, lower)
+    each = (up * upper).nan_to_num(0.0, torch.inf) + (down * lower).nan_to_num(0.0, torch.inf)
+    return slope, each.flatten(2).sum(2)

@@ -28,8 +28,8 @@ from bequest.robust.rules.elementwise import ELEMENTWISE
 from bequest.robust.substitution import Pair
 from bequest.robust.twins import Twin, Weights
 
-MEMORY = 2**24
-"""Numbers in the rows of one value that are substituted together: 128 MiB in float64."""
+MEMORY = 2**18
+"""Numbers in the rows of one value that are substituted together: 2 MiB, which caches hold."""
 
 SIDES = ("first", "second")
 
@@ -159,7 +159,9 @@ class Bounds(Interpreter):
             self.values[node] = Twin(found, found, None)
             return
         later = self._met(self._alone[1], node, twin.second, second)
-        change = self._met(self.pair, node, twin.change, first & second, change=True)
+        # Where both signs are known now, no more is needed of the difference than its range.
+        either = _open(found, below) | _open(later, below)
+        change = self._met(self.pair, node, twin.change, first & second & either, change=True)
         self.values[node] = twin_of(found, later, change)
 
     def change_of(self, node: fx.Node) -> Interval:
@@ -198,33 +200,31 @@ class Bounds(Interpreter):
     def _met(
         self, pair: Pair, node: fx.Node, x: Interval, asked: Tensor, *, change: bool = False
     ) -> Interval:
-        """Ends of the entries that are asked for in some box, by back-substitution."""
-        entries = asked.flatten(1).any(0).nonzero()[:, 0]
-        ahead = self._ahead(node)
-        if not len(entries) or len(entries) * ahead * self._boxes > self._effort:
+        """Ends of the entries that are asked for, box by box, by back-substitution."""
+        asked = asked.flatten(1)
+        sizes = [_numbers(one) for one in self._ancestors(node)]
+        count = int(asked.sum(1).max())
+        if not count or count * sum(sizes) * self._boxes > self._effort:
             return x
-        lower, upper = x.lower.flatten(1).clone(), x.upper.flatten(1).clone()
-        most = max(1, int(MEMORY / (self._largest(node) * self._boxes)))
+        lower, upper = x.lower.flatten(1), x.upper.flatten(1)
+        # Those that are asked for first, (boxes, count); of boxes that ask for fewer some others.
+        entries = asked.int().argsort(dim=1, descending=True, stable=True)[:, :count]
+        if count == asked.shape[1]:
+            entries = entries[:1]  # the same rows for all boxes
+        most = max(1, int(MEMORY / (max(sizes) * self._boxes)))
         shape = x.lower.shape[1:]
-        for part in torch.split(entries, most):
-            rows = x.lower.new_zeros(2, len(part), shape.numel())
-            rows[0].scatter_(1, part[:, None], 1.0)
-            rows[1].scatter_(1, part[:, None], -1.0)
-            ones = rows.view(2 * len(part), 1, *shape)
-            which = Rows(torch.zeros_like(ones), ones) if change else Rows(ones)
+        for part in torch.split(entries, most, 1):
+            ones = x.lower.new_zeros(part.shape[1], len(part), shape.numel())
+            ones.scatter_(2, part.T[:, :, None], 1.0)
+            rows = torch.cat([ones, -ones]).view(-1, len(part), *shape)
+            which = Rows(torch.zeros_like(rows), rows) if change else Rows(rows)
             high, low = pair.upper_bound(node, which).expand(-1, self._boxes).chunk(2)
-            lower[:, part], upper[:, part] = -low.T, high.T
-        found = Interval(lower.view_as(x.lower), upper.view_as(x.upper))
-        return x.meet(found)
-
-    def _ahead(self, node: fx.Node) -> int:
-        """Numbers of all values that lie in front of one."""
-        return sum(_numbers(one) for one in self._ancestors(node))
-
-    def _largest(self, node: fx.Node) -> int:
-        return max(_numbers(one) for one in self._ancestors(node))
+            places = part.expand(self._boxes, -1)
+            lower, upper = lower.scatter(1, places, -low.T), upper.scatter(1, places, high.T)
+        return x.meet(Interval(lower.view_as(x.lower), upper.view_as(x.upper)))
 
     def _ancestors(self, node: fx.Node) -> list[fx.Node]:
+        """All values that lie in front of one, and itself."""
         found: dict[fx.Node, None] = {}
         waiting = [node]
         while waiting:

@@ -48,13 +48,25 @@ def dot(rows: Tensor, values: Tensor) -> Tensor:
         return rows[:, 0] @ values.T
     if len(values) == 1:
         return rows @ values[0]
-    return torch.einsum("rbn,bn->rb", rows, values)
+    found: Tensor = torch.linalg.vecdot(rows, values)
+    return found
 
 
 def exact(rows: Tensor, values: Tensor) -> Tensor:
     """At least Σ rows·values of known numbers."""
-    terms = rows[0, 0].numel()
-    return dot(rows, values) + summing(terms) * dot(rows.abs(), values.abs())
+    return along(rows, values, summing(rows[0, 0].numel()) * values.abs())
+
+
+def along(rows: Tensor, values: Tensor, slack: Tensor) -> Tensor:
+    """At least Σ rows·values, of values that are known within a slack each."""
+    return dot(rows, values) + margin(rows, slack)
+
+
+def margin(rows: Tensor, slack: Tensor) -> Tensor:
+    """At least Σ |rows|·slack: ‖rows‖·‖slack‖, which takes one look at the rows."""
+    length: Tensor = torch.linalg.vector_norm(rows.flatten(2), dim=2)
+    reach: Tensor = torch.linalg.vector_norm(slack.flatten(1), dim=1)
+    return length * reach
 
 
 def greatest(rows: Rows, held: Twin | Weights) -> Tensor:
