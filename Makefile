@@ -16,7 +16,7 @@ BENCHMARKS = $(basename $(notdir $(shell grep -l '^if __name__' benchmarks/*.py)
 # Two pips must not write into one environment at the same time.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-architectures test-random lint benchmarks docs clean
+.PHONY: help demo test test-architectures test-certificates test-random lint benchmarks docs clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test: lint  ## lint, then all tests, on all cores: what CI runs
 
 test-architectures: .venv/.dev  ## prune all networks of timm, transformers and other libraries; takes hours
 	$(BIN)/pytest -m "architectures or not architectures" tests/architectures
+
+test-certificates: .venv/.dev  ## search 1,000 random networks for what their certificates exclude
+	$(BIN)/python -m benchmarks.certified_networks 1000
 
 test-random: .venv/.dev  ## prune 500 random networks; SEEDS=17 or SEEDS=500:900 takes others
 	BEQUEST_RANDOM_NETWORKS=$(or $(SEEDS),0:500) $(BIN)/pytest tests/random_networks

@@ -193,6 +193,22 @@ def test_the_change_of_linear_networks_is_exact():
     assert torch.allclose(lower, centre - reach, rtol=1e-9, atol=0)
 
 
+def test_shares_that_may_be_anything_still_add_up_to_one():
+    """A layer behind a softmax of whatever: between its least and its largest weight."""
+    model = randomised(
+        nn.Sequential(nn.Linear(6, 5), nn.Softmax(1), nn.Linear(5, 3)), torch.Generator()
+    )
+    model[0].weight.data.mul_(1e3)
+    other = copy.deepcopy(model)
+    other[2].weight.data.copy_(torch.rand(3, 5, generator=torch.Generator().manual_seed(0)))
+
+    lower, upper = robust.certified_change(model, other, torch.zeros(1, 6), input_range=(-1, 1))
+
+    grown = other[2].weight - model[2].weight
+    assert torch.allclose(lower, grown.amin(1), rtol=1e-6, atol=0)
+    assert torch.allclose(upper, grown.amax(1), rtol=1e-6, atol=0)
+
+
 def test_where_networks_agree_no_attack_makes_them_differ():
     generator = torch.Generator().manual_seed(3)
     model = randomised(mlp(nn.ReLU), generator)
