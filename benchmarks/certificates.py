@@ -28,7 +28,6 @@ from benchmarks.robust_subjects import cifar, cnn, mlp, mnist, trained
 from bequest.robust import certificates, certify
 
 
-
 @dataclass(frozen=True)
 class Subject:
     """A network, and how it is looked at.
