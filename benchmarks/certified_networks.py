@@ -13,17 +13,19 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
+from typing import Any
 
 import torch
-from tests.robust import test_certificates as networks
+from tests.robust import networks as made
+from tests.robust import test_certificates
 from tests.robust.lirpa import Difference
-from tests.robust.networks import randomised, traced_once
 from tests.robust.search import reached
 
 from benchmarks.certificates import by_intervals
 from benchmarks.record import record
 from bequest.robust import aligned, certify
 
+networks: Any = test_certificates
 NAMES = {"mlp": "perceptron", "convolutional": "convolutional", "Residual": "residual"}
 
 
@@ -33,7 +35,7 @@ def looked_at(number: int) -> tuple[str, str, bool, bool, float]:
     make = list(networks.SHAPES)[number % 3]
     unit = list(networks.UNITS)[number // 3 % len(networks.UNITS)]
     eps, how = networks.CASES[number // 18 % 3]
-    dense = randomised(make(networks.UNITS[unit]), generator)
+    dense = networks.randomised(make(networks.UNITS[unit]), generator)
     other = networks.changed(dense, how, generator)
     x, low, high = networks.boxes(networks.SHAPES[make], 3, eps, generator)
     found = certify(dense, other, x, eps)
@@ -48,7 +50,8 @@ def looked_at(number: int) -> tuple[str, str, bool, bool, float]:
 
 def main(count: int) -> None:
     """Prints and records the table."""
-    aligned.trace = traced_once()  # type: ignore[attr-defined]
+    remembering: Any = made
+    aligned.trace = remembering.traced_once()  # type: ignore[attr-defined]
     seen = defaultdict(list)
     for number in range(count):
         shape, unit, *found = looked_at(number)
