@@ -91,3 +91,30 @@ class Stream(Interpreter):
                 f"{first_lines(error).rstrip('.')}. Give others with data=, or take a weight-space "
                 "restorer such as 'lbyl'"
             ) from error
+
+
+class Whole(Stream):
+    """A network that runs on a single chunk, nothing of which is kept.
+
+    Args:
+        network: as of a :class:`Stream`, as are the next three.
+        tensors: see there.
+        device: see there.
+        precision: see there.
+        adapt: operator → what changes its arguments.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        tensors: Mapping[str, Tensor],
+        device: torch.device,
+        precision: torch.dtype,
+        adapt: Callable[[fx.Node], Adapt],
+    ) -> None:
+        super().__init__(network, tensors, device, precision)
+        self._adapt = adapt
+
+    def operator(self, node: fx.Node) -> Chunks:
+        """Its value, with arguments adapted."""
+        return [self.chunk(node, 0, self._adapt(node))]

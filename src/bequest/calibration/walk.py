@@ -26,7 +26,7 @@ from bequest.calibration.layers import Call, Layer, as_applied, bias_of, layer_w
 from bequest.calibration.recalibration import BatchNorms
 from bequest.calibration.regions import Region
 from bequest.calibration.spill import Mapped, Store
-from bequest.calibration.stream import Adapt, Stream
+from bequest.calibration.stream import Adapt, Stream, Whole
 from bequest.calibration.tensors import Tensors
 from bequest.execution.devices import device_of
 from bequest.execution.paging import let_go
@@ -90,12 +90,12 @@ class Walk:
                 name = names.get(value.name)
                 if name is not None and inside.issuperset(value.users):
                     found.append(name)
-        held = ((name, self._tensors.held[name]) for name in dict.fromkeys(found))
-        return [
-            name
-            for name, tensor in held
-            if isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
-        ]
+        return list(filter(self.is_parameter, dict.fromkeys(found)))
+
+    def is_parameter(self, name: str) -> bool:
+        """Whether a tensor is one of real numbers that may be learnt, and no buffer."""
+        tensor = self._tensors.held[name]
+        return isinstance(tensor, nn.Parameter) and tensor.is_floating_point()
 
     def outside(self, region: Region, number: int) -> dict[fx.Node, Any]:
         """What a region reads from elsewhere in the pruned stream, of one chunk."""
@@ -125,6 +125,31 @@ class Walk:
             adapt = self._at_new_width(node, self._norms.adapts[node], held)
             one.values[node] = [one.chunk(node, 0, adapt)]
         return {node: one.values[node][0] for node in region.nodes}
+
+    def outputs(
+        self,
+        chunk: Sequence[Tensor],
+        tensors: Mapping[str, Tensor] = MappingProxyType({}),
+        *,
+        dense: bool,
+    ) -> list[Tensor]:
+        """The real numbers that one of the networks returns, with stored statistics.
+
+        Args:
+            chunk: of inputs, in order.
+            tensors: by name, in place of the network's.
+            dense: which network.
+        """
+        own = self._dense if dense else self._pruned
+        held = ChainMap(dict(tensors), own.tensors)  # type: ignore[arg-type]
+
+        def adapt(node: fx.Node) -> Adapt:
+            return list if dense else self._at_new_width(node, list, held)
+
+        one = Whole(own.network, held, self._device, self._precision, adapt)
+        one.interpret([part] for part in chunk)
+        found = (one.values[node][0] for node in own.network.nodes[-1].all_input_nodes)
+        return [one for one in found if isinstance(one, Tensor) and one.is_floating_point()]
 
     def rerun(self, region: Region) -> None:
         """Gives what the last layer of a region reads its value anew, after weights changed."""

@@ -13,6 +13,7 @@ from bequest.calibration.subject import Subject
 from bequest.calibration.walk import Walk
 from bequest.graph.trace import named_tensors
 from bequest.restorers.base import Attempt, Restored, Restorer, group_plan
+from bequest.restorers.distillation import Distillation, reach
 from bequest.restorers.former import Former
 from bequest.restorers.held_back import Errors, Measure, split
 from bequest.restorers.new_biases import mean_behind, taken_up
@@ -26,6 +27,8 @@ from bequest.surgery.cuts import plan_surgery
 SEEN = "errors are those on the inputs that were fitted to: there are too few to hold any back"
 
 KEPT = "refined in vain: the closed form stays"
+
+VAIN = "distilled in vain: its weights are those of the walk"
 
 WORSE = 1.05
 """Times the error without the refit, above which it is said to have made things worse."""
@@ -44,6 +47,9 @@ class ByWalk(Restorer):
     plain: bool = False
     """Whether a layer is only to write what it wrote, without what its branch lacks."""
 
+    neighbourhood: float = 0.0
+    """How far inputs are moved by adversarial distillation, in standard deviations; 0 = none."""
+
     @abstractmethod
     def refit(self, seen: Seen) -> Change:
         """What a layer's weight and biases are to change by.
@@ -56,6 +62,10 @@ class ByWalk(Restorer):
         """Of refinement behind the closed form; see :mod:`bequest.restorers.refine`."""
         return 0
 
+    def distilling(self, subject: Subject) -> int:
+        """Steps of distillation behind the walk; see :mod:`bequest.restorers.distillation`."""
+        return 0
+
     def restore(self, attempt: Attempt) -> Restored:
         """Walks over the inputs: to refit layers, to refine them if asked for, and to measure.
 
@@ -65,6 +75,8 @@ class ByWalk(Restorer):
         """
         model, samples = attempt.subject.dense, attempt.subject.samples
         assert samples is not None
+        if self.neighbourhood:
+            reach(samples, self.neighbourhood)  # refuses inputs without neighbours before the walk
         pruned, surgery = attempt.sharing_copy(), plan_surgery(attempt.cut, model)
         operation.apply(pruned, surgery)
         attempt.own(pruned)
@@ -96,6 +108,12 @@ class ByWalk(Restorer):
             regions=refine.regions,
             show=show,
         )
+        vain, changed = False, refit.former.changed
+        if changed and (steps := self.distilling(attempt.subject)):
+            distillation = Distillation(walk, fitted, changed, self.neighbourhood, attempt.seed)
+            vain = distillation.run(steps, show=show).in_vain
+            for name, value in distillation.tensors.items():
+                walk.write(name, value, "distillation")
         measure = Measure(walk, refit.former, refit.new_biases)
         walk.run(
             held_back.chunks,
@@ -113,6 +131,8 @@ class ByWalk(Restorer):
         groups = (self._plan(one, refit, refine, errors, walk.constant) for one in attempt.chosen)
         if held_back is fitted:
             groups = (replace(one, notes=(*one.notes, SEEN)) for one in groups)
+        if vain:
+            groups = (replace(one, notes=(*one.notes, VAIN)) for one in groups)
         return Restored(pruned, surgery, tuple(groups))
 
     def _plan(

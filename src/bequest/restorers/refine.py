@@ -18,7 +18,7 @@ or made-up inputs would be fitted in ways in which real ones differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import cos, inf, isfinite, pi
 
@@ -115,15 +115,15 @@ class Refine:
         """The best weights on the way, judged by inputs that no step learns from."""
         now = {name: value.clone().requires_grad_() for name, value in start.items()}
         rate = RATE * min(1.0, 2 * before)
-        rates = {name: rate * _size(value) for name, value in start.items()}
+        rates = {name: rate * size_of(value) for name, value in start.items()}
         adam = torch.optim.Adam([{"params": [now[n]], "lr": rates[n]} for n in now])
         best, found = before, start
-        batches = task.batches(self.seed)
+        drawn = batches(task.seen, len(task.targets[0]), self.seed)
         for step in range(self.steps):
             for group, name in zip(adam.param_groups, now, strict=True):
                 group["lr"] = rates[name] * (1 + cos(pi * step / self.steps)) / 2
             adam.zero_grad(set_to_none=True)
-            batch = next(batches)
+            batch = next(drawn)
             for number in batch:  # views in the graph have the size of a chunk
                 with torch.enable_grad():
                     (task.loss(now, number) / len(batch)).backward()  # type: ignore[no-untyped-call]
@@ -170,15 +170,6 @@ class _Task:
         loss = float(torch.stack([self.loss(tensors, i) for i in self.unseen]).mean())
         return loss if isfinite(loss) else inf
 
-    def batches(self, seed: int) -> Iterator[list[int]]:
-        """As many chunks as make a batch, all of them in an order of its own each round."""
-        generator = stream(seed)
-        each = max(1, BATCH // len(self.targets[0]))
-        while True:
-            order = torch.randperm(len(self.seen), generator=generator, device="cpu").tolist()
-            for first in range(0, len(order), each):
-                yield [self.seen[i] for i in order[first : first + each]]
-
     def _square(self, values: Tensor) -> Tensor:
         return (values if self.scale is None else values * self.scale).square().sum()
 
@@ -197,6 +188,16 @@ def _scale(walk: Walk, call: Call) -> Tensor | None:
     return scale_of(walk, users[0], call)
 
 
-def _size(value: Tensor) -> float:
+def batches(chunks: Sequence[int], size: int, seed: int) -> Iterator[list[int]]:
+    """As many chunks of a size as make a batch, all of them in an order of its own each round."""
+    generator = stream(seed)
+    each = max(1, BATCH // size)
+    while True:
+        order = torch.randperm(len(chunks), generator=generator, device="cpu").tolist()
+        for first in range(0, len(order), each):
+            yield [chunks[i] for i in order[first : first + each]]
+
+
+def size_of(value: Tensor) -> float:
     """Root mean square of a tensor: what a step of Adam is relative to."""
     return float(value.square().mean().sqrt()) or NOTHING

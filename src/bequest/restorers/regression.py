@@ -29,6 +29,7 @@ from bequest.calibration.samples import Samples
 from bequest.calibration.subject import Subject
 from bequest.config import later, number, register
 from bequest.errors import UsageError
+from bequest.restorers import distillation
 from bequest.restorers.base import Attempt, Restored, Restorer
 from bequest.restorers.by_walk import ByWalk
 from bequest.restorers.normal_equations import Solution, solve
@@ -60,6 +61,9 @@ class Regression(ByWalk):
         bias: "add" or "keep": whether layers without a bias may be given one. None = "keep" for
             classes of transformers, whose configuration couldn't say it. Layers that get none are
             fitted without intercept.
+        neighbourhood: how far around inputs the pruned network is to follow the dense one, too, in
+            standard deviations of the inputs: by adversarial distillation behind the walk
+            (:mod:`bequest.restorers.distillation`). 0 = it isn't asked for.
         plain: the ridge regression of GRAIL and CORP: only layers that read fewer channels are
             refitted, to what they wrote and no more, and nothing is refined unless asked for.
     """
@@ -75,6 +79,7 @@ class Regression(ByWalk):
     bias: str | None = later(None)
     plain: bool = later(False)
     effort: str = later("default")
+    neighbourhood: float = later(0.0)
 
     def __post_init__(self) -> None:
         self.inputs()  # which checks its fields
@@ -86,6 +91,9 @@ class Regression(ByWalk):
             isinstance(steps, bool) or not isinstance(steps, int) or steps < 0
         ):
             raise UsageError(f"regression: expected refine ≥ 0, found {steps!r}")
+        if not 0 <= number(self.neighbourhood) < float("inf"):
+            found = self.neighbourhood
+            raise UsageError(f"regression: expected neighbourhood ≥ 0, found {found!r}")
 
     def inputs(self) -> Source:
         """What makes the inputs up where no data is given."""
@@ -107,6 +115,14 @@ class Regression(ByWalk):
         each = PASSES * BATCH * macs_of_one(subject.dense, subject.inputs)
         steps = min(int(effort.refinement * MOST_STEPS), int(effort.macs * REFINING) // each)
         return steps if steps >= FEWEST_STEPS else 0
+
+    def distilling(self, subject: Subject) -> int:
+        """Of distillation, where it is asked for: what is affordable, and a few at least."""
+        if not self.neighbourhood:
+            return 0
+        each = distillation.PASSES * BATCH * macs_of_one(subject.dense, subject.inputs)
+        affordable = int(effort_of(self.effort).macs * REFINING) // each
+        return min(distillation.STEPS, max(FEWEST_STEPS, affordable))
 
     def restore(self, attempt: Attempt) -> Restored:
         """As every restorer by walk; how inputs came about decides the ridge if nobody says it."""

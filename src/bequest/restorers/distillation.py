@@ -1,0 +1,178 @@
+"""Adversarial distillation: what is pruned answers like the dense network beside the inputs, too.
+
+Layers that are fitted one by one agree with the dense network on inputs and have slopes of their
+own around them: whoever follows the pruned network's gradient finds where. The dense network's
+gradient doesn't tell, so no choice of inputs beforehand does. Behind the walk all weights that it
+has changed are moved together, by Adam on
+
+    L = (Σ ‖f′(x) − f(x)‖² + Σ ‖f′(x + d) − f(x + d)‖²) / Σ ‖f(x) − mean‖²,
+
+f and f′ the outputs of the dense and of the pruned network, d = −r·σ·sign(∇ₓ m), σ the standard
+deviation of the inputs, m by what the largest output leads before the next (the margin of a
+classifier). So d is a step of an attacker on the network as it is (FGSM); no labels are looked at.
+No part of the inputs is kept for an early stop: of few inputs that are made up, those that are not
+learnt from tell nothing of how far real ones can be changed.
+
+Goldblum, Fowl, Feizi & Goldstein, "Adversarially robust distillation" (AAAI 2020), ask for f(x) in
+place of f(x + d): the network becomes flatter than the dense one, which costs accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from math import cos, pi
+
+import torch
+from torch import Tensor
+
+from bequest.calibration.samples import Samples
+from bequest.calibration.walk import Walk
+from bequest.errors import UsageError
+from bequest.execution.progress import tracked
+from bequest.execution.randomness import stream
+from bequest.restorers.refine import Refined, batches, size_of
+
+RATE = 0.002
+"""First step of Adam, relative to the root mean square of each tensor, where the walk leaves an L
+of a third or more; less in proportion. Falls to 0 by a cosine."""
+
+STEPS = 100
+"""At most; where inputs are large, those that can be afforded."""
+
+PASSES = 9
+"""What a step takes, in forward passes of the network: three of them, and three backwards."""
+
+
+class Distillation:
+    """Moves weights of a pruned network so that it follows the dense one around inputs.
+
+    Args:
+        walk: over both networks; it has run over the samples.
+        samples: the inputs.
+        names: of tensors of the pruned network; those that are parameters change.
+        radius: how far inputs are moved, in their standard deviations.
+        seed: of the draws.
+
+    Raises:
+        UsageError: the network reads or gives no real numbers.
+    """
+
+    def __init__(
+        self, walk: Walk, samples: Samples, names: Collection[str], radius: float, seed: int
+    ) -> None:
+        self.walk, self.samples = walk, samples
+        held = {name: walk.tensor(name) for name in sorted(names) if walk.is_parameter(name)}
+        self.tensors = {name: one.detach() for name, one in held.items() if one is not None}
+        self.reach = reach(samples, radius)
+        self.batches = batches(range(len(samples.chunks)), samples.chunk_size, seed)
+        self.signs = stream(seed)
+        self.spread = self._spread()
+
+    def run(self, steps: int, *, show: bool = False) -> Refined:
+        """Moves the tensors, unless L is no lower then.
+
+        Args:
+            steps: of Adam.
+            show: a progress bar on a terminal.
+        """
+        now = {name: value.clone().requires_grad_() for name, value in self.tensors.items()}
+        before = self._mean_loss(now)
+        rate = RATE * min(1.0, 3 * before)
+        rates = [rate * size_of(value) for value in self.tensors.values()]
+        pairs = zip(now.values(), rates, strict=True)
+        adam = torch.optim.Adam([{"params": [value], "lr": first} for value, first in pairs])
+        for step in tracked(range(steps), "distilling", range(steps), show):
+            for group, first in zip(adam.param_groups, rates, strict=True):
+                group["lr"] = first * (1 + cos(pi * step / steps)) / 2
+            adam.zero_grad(set_to_none=True)
+            batch = next(self.batches)
+            for number in batch:  # the values of one chunk at a time are held
+                (self.loss(now, number) / len(batch)).backward()  # type: ignore[no-untyped-call]
+            adam.step()
+        after = self._mean_loss(now)
+        if not after < before:
+            return Refined(before, before)
+        self.tensors = {name: value.detach() for name, value in now.items()}
+        return Refined(before, after)
+
+    @torch.enable_grad()
+    def loss(self, tensors: Mapping[str, Tensor], number: int) -> Tensor:
+        """On a chunk of inputs and beside them, relative to what the outputs vary by."""
+        here = self.samples.chunks[number]
+        pairs = zip(here, self.reach, strict=True)
+        moving = [x.detach().clone().requires_grad_() if r else x for x, r in pairs]
+        outputs = self.walk.outputs(moving, tensors, dense=False)
+        beside = self._beside(moving, outputs)
+        moved = self.walk.outputs(beside, tensors, dense=False)
+        return self._distance(outputs, here) + self._distance(moved, beside)
+
+    def _beside(self, moving: Sequence[Tensor], outputs: Sequence[Tensor]) -> list[Tensor]:
+        """Inputs moved against their gradient of the lead, each by its reach."""
+        floats = [x for x in moving if x.requires_grad]
+        slopes = torch.autograd.grad(
+            self._lead(outputs), floats, retain_graph=True, materialize_grads=True
+        )
+        moved = iter(slopes)
+        return [
+            (x - r * next(moved).sign()).detach() if r else x
+            for x, r in zip(moving, self.reach, strict=True)
+        ]
+
+    def _lead(self, outputs: Sequence[Tensor]) -> Tensor:
+        """The margin of a classifier; of other outputs a sum with random signs."""
+        if len(outputs) == 1 and outputs[0].ndim == 2 and outputs[0].shape[1] > 1:
+            first, second = outputs[0].topk(2, dim=1).values.unbind(1)
+            return (first - second).sum()
+        signs = [
+            torch.randint(2, one.shape, generator=self.signs, device="cpu").to(one) * 2 - 1
+            for one in outputs
+        ]
+        pairs = zip(outputs, signs, strict=True)
+        return torch.stack([(one * sign).sum() for one, sign in pairs]).sum()
+
+    def _distance(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
+        """From what the dense network makes of inputs, the mean over its outputs."""
+        with torch.no_grad():
+            wanted = self.walk.outputs(inputs, dense=True)
+        pairs = zip(outputs, wanted, self.spread, strict=True)
+        return torch.stack([(one - other).square().sum() / s for one, other, s in pairs]).mean()
+
+    @torch.no_grad()
+    def _spread(self) -> list[float]:
+        """Of each output Σ ‖f(x) − mean‖² of a chunk, the mean that over inputs."""
+        chunks = [self.walk.outputs(chunk, dense=True) for chunk in self.samples.chunks]
+        columns = list(zip(*chunks, strict=True))
+        if not columns:
+            raise UsageError(
+                "regression: neighbourhood is for networks that return real numbers; found one "
+                "that returns none: leave neighbourhood out"
+            )
+        found = []
+        for column in columns:
+            mean = torch.stack([one.mean(0) for one in column]).mean(0)
+            square = sum(float((one - mean).double().square().sum()) for one in column)
+            found.append(max(square / len(column), 1e-30))
+        return found
+
+    def _mean_loss(self, tensors: Mapping[str, Tensor]) -> float:
+        """Over all inputs."""
+        count = len(self.samples.chunks)
+        return sum(float(self.loss(tensors, number).detach()) for number in range(count)) / count
+
+
+def reach(samples: Samples, radius: float) -> list[float]:
+    """How far each input tensor is moved: a share of its standard deviation, or 0.
+
+    Raises:
+        UsageError: none can be moved.
+    """
+    found = []
+    for position, column in enumerate(zip(*samples.chunks, strict=True)):
+        moves = column[0].is_floating_point() and position not in samples.whole
+        found.append(radius * float(torch.stack(column).std()) if moves else 0.0)
+    if not any(found):
+        raise UsageError(
+            "regression: neighbourhood moves inputs that are real numbers, and this network reads "
+            "none, or they do not vary: leave neighbourhood out"
+        )
+    return found
