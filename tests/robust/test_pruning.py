@@ -94,10 +94,8 @@ def test_regression_after_each_step_is_certified_too():
 
 
 def test_each_seed_gives_the_same_network_again_and_another_seed_another():
-    model = network()
-    model[4].weight.data.mul_(100)  # what candidates do is far apart
     removed = [
-        [group.removed for group in robust.prune(model, VECTOR, seed=seed).report.groups]
+        [group.removed for group in robust.prune(network(), VECTOR, seed=seed).report.groups]
         for seed in (0, 0, 1, 2, 3)
     ]
 
@@ -132,33 +130,6 @@ def test_all_pairs_of_a_layer_at_once_are_what_they_are_one_by_one():
 
             assert torch.allclose(together.lower, torch.cat([part.lower for part in alone]))
             assert torch.allclose(together.upper, torch.cat([part.upper for part in alone]))
-
-
-def test_candidates_of_linear_layers_are_compared_by_what_they_do_through_chords():
-    """By hand: chords in front of the layer, halves of the slopes behind it, a box of inputs."""
-    model = network(mlp)
-    one = run.Run(model, VECTOR, (0, 1), pace(), wish())
-    (first, second), pairs = one.layers, [(1, 3), (0, 2)]
-    values = named_tensors(model)
-    read = one.first.known[first.producer.node]
-    low, high = read.lower[0], read.upper[0]
-    W = [values[f"{name}.weight"].double() for name in ("0", "2")]
-    b = [values[f"{name}.bias"].double() for name in ("0", "2")]
-
-    slopes = second.slopes(one.first)
-
-    found = second.effects(pairs, one.first, slopes)
-
-    chord = (high.relu() - low.relu()) / (high - low)
-    start = (high.relu() + low.relu() - chord * (high + low)) / 2
-    for place, (kept, gone) in enumerate(pairs):
-        row, grown = W[1][kept] - W[1][gone], b[1][kept] - b[1][gone]
-        through = (row * chord) @ W[0]
-        middle = through.sum() / 2 + (row * chord) @ b[0] + row @ start + grown
-        change = (middle + torch.tensor([-1, 1]) * through.abs().sum() / 2)[:, None]
-        wanted = (change * slopes[gone]).sort(0).values
-        assert torch.allclose(torch.stack([found.lower[place], found.upper[place]]), wanted)
-    assert first.effects(pairs, one.first, first.slopes(one.first)).bounded
 
 
 def test_the_impact_of_a_pair_holds_for_its_merging():

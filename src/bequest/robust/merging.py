@@ -18,10 +18,6 @@ from bequest.graph.units import Unit
 from bequest.restorers.weight_space import Delivery, WeightSpace
 from bequest.robust.impact import CANDIDATE_MEMORY, Values, propagated
 from bequest.robust.intervals import Interval
-from bequest.robust.secants import Secants
-
-AFFORDABLE = 2**24
-"""Numbers in the rows of all candidates, over all values in front of them."""
 
 Pair = tuple[int, int]
 """(kept a, removed b)."""
@@ -82,18 +78,22 @@ class Layer:
         size: Tensor = torch.linalg.vector_norm(held, dim=1)
         return size
 
-    def slopes(self, held: Values) -> Tensor | None:
-        """How the outputs follow each channel, (n, outputs); None where no bound is known.
+    def sensitivities(self, held: Values) -> Tensor | None:
+        """How the outputs' margins follow each channel, (n,); None where no bound is known.
 
         The centre of the interval that a unit change of the channel before its activation makes at
-        the output.
+        the output, without its mean over outputs: what all of them share moves no margin.
 
         Args:
             held: the values of the network as it is.
         """
         everyone = np.arange(self.group.size)
         found = self._in_chunks(everyone, held, lambda part: self._units(part, held))
-        return found.centre if found.bounded else None
+        if not found.bounded:
+            return None
+        margins = found.centre - found.centre.mean(1, keepdim=True)
+        size: Tensor = torch.linalg.vector_norm(margins, dim=1)
+        return size
 
     def candidates(self, recursive: bool, weight: Tensor) -> list[tuple[Pair, float]]:
         """Disjoint pairs with ‖w̃_a − w̃_b‖·weight_b of merging b into a, ascending.
@@ -103,7 +103,7 @@ class Layer:
 
         Args:
             recursive: whether channels that took others up are in pairs.
-            weight: of each channel, (n,): :meth:`loads` or :func:`sensitivities`.
+            weight: of each channel, (n,): :meth:`loads` or :meth:`sensitivities`.
         """
         free = self.alive & ~self.group.fixed & (self.fresh | recursive)
         index = np.flatnonzero(free)
@@ -136,28 +136,6 @@ class Layer:
             held: the values of the network as it is before any of them merges.
         """
         return self._in_chunks(np.array(pairs), held, lambda part: self._merged(part, held))
-
-    def effects(self, pairs: list[Pair], held: Values, slopes: Tensor) -> Interval:
-        """What merging each pair does to the output, (pairs, outputs), for choosing among them.
-
-        Of a linear layer that isn't too far from the input (w_a − w_b)·x + b_a − b_b as a linear
-        function of the network's inputs, times :meth:`slopes`; else :meth:`impacts`.
-
-        Args:
-            pairs: candidates, each looked at by itself.
-            held: the values of the network as it is before any of them merges.
-            slopes: of this layer in it.
-        """
-        data: Any = self.producer.node.args[0]
-        sizes = (one.lower.numel() for one in held.known.values() if isinstance(one, Interval))
-        linear = operator_of(self.producer.node) == "linear" and held.known[data].lower.ndim == 2
-        if not linear or 2 * len(pairs) * sum(sizes) > AFFORDABLE:
-            return self.impacts(pairs, held)
-        kept, gone = np.array(pairs).T
-        rows = self.rows[kept] - self.rows[gone]
-        change = Secants(held).ranges(data, rows[:, :-1]).shifted(rows[:, -1])
-        ends = change.lower[:, None] * slopes[gone], change.upper[:, None] * slopes[gone]
-        return Interval(torch.minimum(*ends), torch.maximum(*ends))
 
     def _in_chunks(
         self, items: Index, held: Values, start: Callable[[Index], tuple[Index, Interval]]
@@ -213,16 +191,6 @@ class Layer:
         return read.through(linear, filters).shifted(
             rows[:, -1].view(-1, *(1 for _ in weight.shape[2:]))
         )
-
-
-def sensitivities(slopes: Tensor) -> Tensor:
-    """How the outputs' margins follow each channel, (n, outputs) → (n,).
-
-    Without the mean over outputs: what all of them share moves no margin.
-    """
-    margins = slopes - slopes.mean(1, keepdim=True)
-    size: Tensor = torch.linalg.vector_norm(margins, dim=1)
-    return size
 
 
 def _end_of(channels: Channels, node: fx.Node) -> fx.Node:

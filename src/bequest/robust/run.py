@@ -28,7 +28,7 @@ from bequest.robust.folding import folded
 from bequest.robust.impact import Values, certified_change, output_of, values
 from bequest.robust.inputs import InputRange, intervals_of, one_input
 from bequest.robust.intervals import Interval
-from bequest.robust.merging import Heirs, Layer, sensitivities
+from bequest.robust.merging import Heirs, Layer
 from bequest.robust.records import Decision
 from bequest.robust.rules import rule_of
 from bequest.robust.shapes import as_replaced, dense_shaped
@@ -178,17 +178,16 @@ class Run:
     def _merge(self, layer: Layer, wanted: int, held: Values, temperature: float) -> list[Decision]:
         strategy, name = self.pace.strategy, layer.group.name
         informed = strategy if isinstance(strategy, Informed) else None
-        slopes = None if informed is None else layer.slopes(held)
-        sizes = layer.loads() if slopes is None else sensitivities(slopes)
-        candidates = layer.candidates(strategy.recursive, sizes)
+        sizes = None if informed is None else layer.sensitivities(held)
+        candidates = layer.candidates(strategy.recursive, layer.loads() if sizes is None else sizes)
         wanted = min(wanted, len(candidates))
         found: list[float] = []
-        effects = None
-        if informed is not None and slopes is not None:
+        impacts = None
+        if informed is not None and sizes is not None:
             pool = candidates[: informed.pool(wanted, len(candidates))]
-            effects = layer.effects([pair for pair, _ in pool], held, slopes)
-        if informed is not None and effects is not None and effects.bounded:
-            candidates, found = pool, scores(effects, self.pace.alpha)
+            impacts = layer.impacts([pair for pair, _ in pool], held)
+        if informed is not None and impacts is not None and impacts.bounded:
+            candidates, found = pool, scores(impacts, self.pace.alpha)
             chosen = informed.choose(found, wanted, temperature, self.random)
         else:
             candidates, chosen = candidates[:wanted], list(range(wanted))
