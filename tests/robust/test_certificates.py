@@ -209,6 +209,22 @@ def test_shares_that_may_be_anything_still_add_up_to_one():
     assert torch.allclose(upper, grown.amax(1), rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize(("unit", "how"), [("relu", "merged"), ("silu", "moved")])
+def test_descent_on_the_lines_tightens_and_holds(unit, how):
+    generator = torch.Generator().manual_seed(5)
+    model = randomised(mlp(UNITS[unit]), generator)
+    other = changed(model, how, generator)
+    x, low, high = boxes((6,), 2, 0.4, generator)
+    plain = robust.certify(model, other, x, 0.4)
+
+    found = robust.certify(model, other, x, 0.4, steps=5)
+
+    least, most = reached(lambda z: other(z) - model(z), low, high, steps=10)
+    assert (found.lower <= least).all() and (most <= found.upper).all()
+    assert (plain.lower <= found.lower).all() and (found.upper <= plain.upper).all()
+    assert (found.upper - found.lower).mean() < (plain.upper - plain.lower).mean()
+
+
 def test_where_networks_agree_no_attack_makes_them_differ():
     generator = torch.Generator().manual_seed(3)
     model = randomised(mlp(nn.ReLU), generator)
@@ -305,6 +321,8 @@ def test_wrong_calls_say_what_was_expected():
         robust.certify(model, model, torch.rand(2, 6), torch.ones(5))
     with pytest.raises(UsageError, match="within the input range"):
         robust.certify(model, model, torch.rand(2, 6) + 3, 0.1)
+    with pytest.raises(UsageError, match="steps"):
+        robust.certify(model, model, torch.rand(2, 6), 0.1, steps=-1)
     with pytest.raises(UsageError, match="pruned"):
         robust.certify(model, "out/", torch.rand(2, 6), 0.1)
     with pytest.raises(ModelError, match="one shape"):

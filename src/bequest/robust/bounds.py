@@ -22,6 +22,7 @@ from bequest.robust.boxes import box_by_box, completed, over, ruled, side_of
 from bequest.robust.impact import fits, nothing_known, twin_of
 from bequest.robust.intervals import ROUNDING, Interval
 from bequest.robust.lines import corner
+from bequest.robust.mixing import pair_of
 from bequest.robust.rows import Rows, magnitudes
 from bequest.robust.rules import Rule, rule_of
 from bequest.robust.rules.elementwise import ELEMENTWISE
@@ -32,7 +33,6 @@ MEMORY = 2**18
 """Numbers in the rows of one value that are substituted together: 2 MiB, which caches hold."""
 
 SIDES = ("first", "second")
-
 EFFORT = 2**29
 """How many numbers the rows of one value may have for one box of inputs: beyond, intervals do."""
 
@@ -47,6 +47,7 @@ class Bounds(Interpreter):
         device: of every tensor.
         effort: how many numbers the rows of one value may have, over all values in front of it and
             all boxes; values of more are known by intervals alone.
+        steps: of descent on each row.
 
     Attributes:
         gaps: operators without a rule, by place; what follows them is unbounded.
@@ -62,12 +63,13 @@ class Bounds(Interpreter):
         boxes: int,
         device: torch.device,
         effort: float,
+        steps: int = 0,
     ) -> None:
         super().__init__(network, device)
         self.gaps: dict[str, None] = {}
         self.loose: dict[str, None] = {}
-        self.pair = Pair(network.nodes, self.values)
-        self._alone = [Pair(network.nodes, _Alone(self.values, side)) for side in SIDES]
+        held = [self.values, *(_Alone(self.values, side) for side in SIDES)]
+        self.pair, *self._alone = (pair_of(network.nodes, one, steps) for one in held)
         self._weights, self._boxes, self._effort = weights, boxes, effort
         self._depth: dict[fx.Node, int] = {}
         self._refined: set[fx.Node] = set()
@@ -261,8 +263,7 @@ def apart(one: tuple[Bounds, fx.Node], other: tuple[Bounds, fx.Node]) -> Interva
 
 
 def _inputs(bounds: Bounds) -> list[fx.Node]:
-    network = bounds.network
-    return [node for node in network.nodes if node.name in network.inputs]
+    return [one for one in bounds.network.nodes if one.name in bounds.network.inputs]
 
 
 class _Alone(Mapping[fx.Node, Any]):
@@ -289,8 +290,7 @@ class _Alone(Mapping[fx.Node, Any]):
 
 def _numbers(node: fx.Node) -> int:
     value = node.meta["val"]
-    one = value[0] if isinstance(value, tuple | list) else value
-    return int(one.numel())
+    return int((value[0] if isinstance(value, tuple | list) else value).numel())
 
 
 def _open(x: Interval, below: float | None) -> Tensor:

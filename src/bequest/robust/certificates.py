@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -59,6 +59,7 @@ def certify(
     inputs: Any,
     eps: float | Tensor | None = None,
     input_range: InputRange = (0, 1),
+    steps: int = 0,
 ) -> Certificate:
     """Bounds what pruning changes, and counts the inputs that provably keep their class.
 
@@ -77,12 +78,16 @@ def certify(
         eps: the box around each input, in the units of the inputs: a number, or a tensor that
             broadcasts to them. None = one box, all inputs in the range.
         input_range: lowest and highest value of an input, likewise.
+        steps: of gradient descent on the lines that bound each row. 0 takes the closest lines; 10
+            make bounds of large boxes 10 to 30 % tighter, in about ten times the time.
 
     Raises:
-        UsageError: inputs, eps or the range are wrong, or don't fit each other.
+        UsageError: inputs, eps, steps or the range are wrong, or don't fit each other.
         ModelError: a network can't be exported, or returns several tensors or another shape than
             the other one.
     """
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 0:
+        raise UsageError(f"steps: expected a whole number ≥ 0, found {steps!r}")
     given = _checked(inputs)
     boxes = _boxes(given, eps, input_range)
     module = module_of_pruned(pruned)
@@ -100,7 +105,8 @@ def certify(
     with torch.no_grad():
         for part in torch.split(torch.arange(len(boxes[0].lower)), together):
             chosen = [Interval(one.lower[part], one.upper[part]) for one in boxes]
-            found.append(_examined(networks, chosen, None if winners is None else winners[part]))
+            ahead = None if winners is None else winners[part]
+            found.append(_examined(networks, chosen, ahead, steps))
     change = torch.stack([_joined(getattr(one.change, end) for one in found) for end in ENDS])
     lower, upper = change if eps is not None else change[:, 0]
     return Certificate(
@@ -118,6 +124,7 @@ def certified_change(
     inputs: Any,
     eps: float | Tensor | None = None,
     input_range: InputRange = (0, 1),
+    steps: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """What pruning can change at the outputs: lower ≤ pruned(x) − dense(x) ≤ upper.
 
@@ -130,7 +137,7 @@ def certified_change(
     Raises:
         ModelError: also where nothing can be bounded, which names the operators.
     """
-    found = certify(dense, pruned, inputs, eps, input_range)
+    found = certify(dense, pruned, inputs, eps, input_range, steps)
     if found.unbounded and not bool(found.lower.isfinite().all() & found.upper.isfinite().all()):
         raise ModelError(
             f"certified_change: no rule for {', '.join(found.unbounded)}; nothing can be proven of "
@@ -155,12 +162,24 @@ class _Examined:
 
 
 def _examined(
-    networks: Sequence[Aligned], boxes: Sequence[Interval], winners: Tensor | None
+    networks: Sequence[Aligned], boxes: Sequence[Interval], winners: Tensor | None, steps: int
+) -> _Examined:
+    """What the closest lines say, met with what descent makes of them: neither need be tighter."""
+    plain = _bounded(networks, boxes, winners, 0)
+    if not steps:
+        return plain
+    found = _bounded(networks, boxes, winners, steps)
+    lead = torch.maximum(plain.lead, found.lead)
+    return replace(plain, change=plain.change.meet(found.change), lead=lead)
+
+
+def _bounded(
+    networks: Sequence[Aligned], boxes: Sequence[Interval], winners: Tensor | None, steps: int
 ) -> _Examined:
     count, device = len(boxes[0].lower), boxes[0].lower.device
     bounds = []
     for one in networks:
-        bounds.append(Bounds(one.network, one.weights, count, device, EFFORT * count))
+        bounds.append(Bounds(one.network, one.weights, count, device, EFFORT * count, steps))
         bounds[-1].interpret(boxes)
     outputs = [output_of(one.network) for one in networks]
     if len(bounds) == 1:
