@@ -14,14 +14,14 @@ from torch import nn
 
 import bequest
 from benchmarks.record import record
-from benchmarks.subjects import subject
+from benchmarks.subjects import opened, subject
 from bequest.restorers import Regression
 
-EPS = (0.5 / 255, 1 / 255)
-FEW = 300
-"""Images of the larger eps."""
-
+EPS = 0.5 / 255
 RATIOS = (0.3, 0.5)
+LBYL, FEW = "lbyl", 300
+"""What is there to compare with, and how many images of it are looked at."""
+
 NEIGHBOURHOOD = 0.015
 """In standard deviations of the inputs: 1/255 of CIFAR-10 is 0.016."""
 
@@ -29,12 +29,13 @@ NEIGHBOURHOOD = 0.015
 def pruned(model: nn.Module, example: torch.Tensor) -> Iterator[tuple[str, float, nn.Module]]:
     """Method, ratio and network, one after another."""
     samples = Regression().samples(model, example, None, 0)
-    for ratio in RATIOS:
-        for method, restorer, data in (
-            ("lbyl", "lbyl", None),
-            ("regression", Regression(), samples),
-            ("regression, neighbourhoods", Regression(neighbourhood=NEIGHBOURHOOD), samples),
-        ):
+    near = Regression(neighbourhood=NEIGHBOURHOOD)
+    for method, restorer, data in (
+        ("regression", Regression(), samples),
+        ("regression, neighbourhoods", near, samples),
+        (LBYL, "lbyl", None),
+    ):
+        for ratio in RATIOS:
             found = bequest.prune(
                 model, example, ratio, criterion="l1", restorer=restorer, data=data, round_to=1
             )
@@ -43,23 +44,20 @@ def pruned(model: nn.Module, example: torch.Tensor) -> Iterator[tuple[str, float
 
 def main(images: int = 1000) -> None:
     """Prints and records the table."""
+    data = "cifar10/test.npz"
     model, entry, loader = subject(
-        "resnet56", "resnet56_cifar10.safetensors", "cifar10/test.npz", offset=5000, limit=images
+        "resnet56", "resnet56_cifar10.safetensors", data, offset=5000, limit=images
     )
-    _, _, few = subject(
-        "resnet56", "resnet56_cifar10.safetensors", "cifar10/test.npz", offset=5000, limit=FEW
-    )
+    few = opened(entry, data, offset=5000, limit=min(FEW, images))
     mean, std = (torch.tensor(values)[:, None, None] for values in (entry.mean, entry.std))
     ends = (0 - mean) / std, (1 - mean) / std
     rows: list[list[object]] = []
 
     def look(method: str, ratio: float, network: nn.Module) -> None:
-        robust = [
-            bequest.robustness(network, seen, "pgd", eps / std, input_range=ends)
-            for seen, eps in zip((loader, few), EPS, strict=True)
-        ]
-        shares = (round(one.robust_accuracy, 1) for one in robust)
-        rows.append([method, ratio, round(robust[0].accuracy, 1), *shares])
+        seen = few if method == LBYL else loader
+        found = bequest.robustness(network, seen, "pgd", EPS / std, input_range=ends)
+        shares = round(found.accuracy, 1), round(found.robust_accuracy, 1)
+        rows.append([method, ratio, found.count, *shares])
         print(*rows[-1], flush=True)
 
     look("dense", 0.0, model)
@@ -68,9 +66,9 @@ def main(images: int = 1000) -> None:
     record(
         "robust_resnet56",
         rows,
-        ["method", "ratio", "top-1", *(f"robust, eps {255 * eps:g}/255" for eps in EPS)],
+        ["method", "ratio", "images", "top-1", f"robust, eps {255 * EPS:g}/255"],
         seed=0,
-        images=f"CIFAR-10 test, 5,000 to {5000 + images - 1:,}; the larger eps on the first {FEW}",
+        test="CIFAR-10, from image 5,000 on",
         attack="PGD, 10 steps, random start",
         pruned="inner channels of every block",
         neighbourhood=f"{NEIGHBOURHOOD} standard deviations of the inputs",

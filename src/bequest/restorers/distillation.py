@@ -32,9 +32,9 @@ from bequest.execution.progress import tracked
 from bequest.execution.randomness import stream
 from bequest.restorers.refine import Refined, batches, size_of
 
-RATE = 0.002
+RATE = 0.001
 """First step of Adam, relative to the root mean square of each tensor, where the walk leaves an L
-of a third or more; less in proportion. Falls to 0 by a cosine."""
+of a sixth or more; less in proportion. Falls to 0 by a cosine."""
 
 STEPS = 100
 """At most; where inputs are large, those that can be afforded."""
@@ -77,7 +77,7 @@ class Distillation:
         """
         now = {name: value.clone().requires_grad_() for name, value in self.tensors.items()}
         before = self._mean_loss(now)
-        rate = RATE * min(1.0, 3 * before)
+        rate = RATE * min(1.0, 6 * before)
         rates = [rate * size_of(value) for value in self.tensors.values()]
         pairs = zip(now.values(), rates, strict=True)
         adam = torch.optim.Adam([{"params": [value], "lr": first} for value, first in pairs])
