@@ -51,7 +51,7 @@ class Subject:
 
 SUBJECTS = {
     "mlp": Subject(mlp, mnist, 20, ("*",), 100, (0.01, 0.05, None)),
-    "cnn": Subject(cnn, cifar, 12, ("9", "11"), 2, (0.01, 0.001)),
+    "cnn": Subject(cnn, cifar, 12, ("9", "11"), 1, (0.01, 0.001)),
 }
 
 
@@ -101,10 +101,11 @@ def measured(dense: nn.Module, model: nn.Module, x: Tensor, eps: float | None) -
     assert bool((lower <= least).all() and (most <= upper).all())
     width, reach = (upper - lower).mean().item(), (most - least).mean().item()
     largest = torch.maximum(-lower, upper).amax(1) / torch.maximum(-least, most).amax(1)
+    quotients = width / max(reach, 1e-9), largest.median().item()
     return [
         "all" if eps is None else eps,
         *(round(one, 4) for one in (width_of(interval), width, width_of(rival), reach)),
-        *(round(one, 2) for one in (width / reach, largest.median().item())),
+        *(round(one, 2) if reach > 1e-9 else None for one in quotients),
         *(round(one / len(x), 3) for one in (seconds, float(rival[2]))),
         None if found.agreement is None else round(100 * found.agreement, 1),
     ]
