@@ -94,7 +94,7 @@ def measured(dense: nn.Module, model: nn.Module, x: Tensor, eps: float | None) -
     found = certify(dense, model, x, eps)
     seconds = time.process_time() - start
     lower, upper = (end.view(len(x), -1) for end in (found.lower, found.upper))
-    rival: tuple[Any, Any, Any] = (torch.nan, torch.nan, torch.nan)
+    rival = None
     if not MISSING and x.ndim == 4 and x.shape[1] == 1:  # it can't read the other's softmax
         rival = timed(partial(crown, dense, model, low, high))
     least, most = reached(Difference(dense, model), low, high, steps=40, starts=2)
@@ -104,9 +104,12 @@ def measured(dense: nn.Module, model: nn.Module, x: Tensor, eps: float | None) -
     quotients = width / max(reach, 1e-9), largest.median().item()
     return [
         "all" if eps is None else eps,
-        *(round(one, 4) for one in (width_of(interval), width, width_of(rival), reach)),
+        *(round(one, 4) for one in (width_of(interval), width)),
+        None if rival is None else round(width_of(rival), 4),
+        round(reach, 4),
         *(round(one, 2) if reach > 1e-9 else None for one in quotients),
-        *(round(one / len(x), 3) for one in (seconds, float(rival[2]))),
+        round(seconds / len(x), 3),
+        None if rival is None else round(rival[2] / len(x), 3),
         None if found.agreement is None else round(100 * found.agreement, 1),
     ]
 
