@@ -1,25 +1,29 @@
 """How much accuracy do the data-free settings keep on ResNet-56 (CIFAR-10), and what do they cost?
 
-    python -m benchmarks.effort [SEED ...]
+    python -m benchmarks.effort [quick] [default] [long] [real] [SEED ...]
 
-Inner channels of every block, by the three efforts of the default restorer: channels chosen by l1
-at one ratio for all groups, and by obs with ratios allocated so that as many multiply-accumulates
-stay (``target="macs:..."``). Beside them 256 real training images. Developed on test images 0 to
-4,999, reported on 5,000 to 9,999; medians of the seeds, CPU seconds of a call with its inputs.
-Needs the real weights and images in ``$BEQUEST_SHARED``.
+Those that are named, or all; rows of others stay as they were measured. Inner channels of every
+block, by the three efforts of the default restorer: channels chosen by l1 at one ratio for all
+groups, and by obs with ratios allocated so that as many multiply-accumulates stay
+(``target="macs:..."``). Beside them 256 real training images. Developed on test images 0 to 4,999,
+reported on 5,000 to 9,999; medians of the seeds, CPU seconds of a call with its inputs. Needs the
+real weights and images in ``$BEQUEST_SHARED``.
 """
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 import time
+from functools import cache
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 import bequest
-from benchmarks.record import record
+from benchmarks.record import RESULTS, record
 from benchmarks.subjects import opened, subject
 from bequest.calibration.samples import Samples
 from bequest.restorers import Regression
@@ -28,16 +32,21 @@ RATIOS = (0.3, 0.5, 0.7)
 EFFORTS = ("quick", "default", "long")
 UNIFORM, ALLOCATED = "l1, one ratio", "obs, allocated"
 REAL = 256
+COLUMNS = ("effort", "channels", "ratio", "top-1, median", "least", "most", "seeds", "CPU s")
 
 
 def main() -> None:
-    """Measures the table and writes results/effort.{json,md}."""
-    seeds = [int(word) for word in sys.argv[1:]] or [0, 1, 2]
+    """Measures the rows asked for and writes results/effort.{json,md}."""
+    words = sys.argv[1:]
+    seeds = [int(word) for word in words if word.isdigit()] or [0, 1, 2]
+    asked = [word for word in words if not word.isdigit()] or [*EFFORTS, "real"]
+    if unknown := set(asked) - {*EFFORTS, "real"}:
+        sys.exit(f"expected {', '.join(EFFORTS)}, real or seeds; found {', '.join(unknown)}")
     model, entry, images = subject(
         "resnet56", "resnet56_cifar10.safetensors", "cifar10/test.npz", offset=5000
     )
     example = torch.zeros(1, *entry.input_shape)
-    left = dict.fromkeys(RATIOS, 1.0)
+    left = _macs_left(model, example)
 
     def measured(setting: str, ratio: float, restorer: Regression, data: Any) -> list[float]:
         """Top-1 and CPU seconds."""
@@ -47,45 +56,68 @@ def main() -> None:
         start = time.process_time()
         one = bequest.prune(model, example, restorer=restorer, data=data, round_to=1, **cut)
         seconds = time.process_time() - start
-        if setting == UNIFORM:
-            left[ratio] = one.report.after.macs / one.report.before.macs
         return [bequest.evaluate(one.model, images).top1, seconds]
 
-    rows: list[list[object]] = []
-
-    def add(inputs: str, setting: str, ratio: float, found: list[list[float]]) -> None:
-        top1, seconds = zip(*found, strict=True)
-        numbers = (statistics.median(top1), min(top1), max(top1))
-        spent = round(statistics.median(seconds))
-        rows.append([inputs, setting, ratio, *(round(n, 2) for n in numbers), spent])
-        print(*rows[-1], flush=True)
-
-    for effort in EFFORTS:
-        restorer = Regression(effort=effort)
-        made: list[tuple[Samples, float]] = []
-        for seed in seeds:
-            start = time.process_time()
-            samples = restorer.samples(model, example, None, seed)
-            made.append((samples, time.process_time() - start))
+    file = RESULTS / "effort.json"
+    rows = {_key(row): row for row in json.loads(file.read_text())["rows"]}
+    for word in asked:
+        restorer = Regression(effort="default" if word == "real" else word)
         for setting in (UNIFORM, ALLOCATED):
             for ratio in RATIOS:
-                pairs = [(measured(setting, ratio, restorer, one), more) for one, more in made]
-                add(effort, setting, ratio, [[top1, s + more] for (top1, s), more in pairs])
-    real = opened(entry, "cifar10/train-0.npz", limit=REAL)
-    for setting in (UNIFORM, ALLOCATED):
-        for ratio in RATIOS:
-            add(
-                f"{REAL} real images",
-                setting,
-                ratio,
-                [measured(setting, ratio, Regression(), real)],
-            )
+                found = []
+                for seed in seeds if word != "real" else [0]:
+                    if word == "real":
+                        made, more = opened(entry, "cifar10/train-0.npz", limit=REAL), 0.0
+                    else:
+                        made, more = _made(restorer, model, example, seed)
+                    top1, seconds = measured(setting, ratio, restorer, made)
+                    found.append((top1, seconds + more))
+                row = _row(f"{REAL} real images" if word == "real" else word, setting, ratio, found)
+                rows[_key(row)] = row
+                print(*row.values(), flush=True)
+                _write(rows, round(bequest.evaluate(model, images).top1, 2))
+
+
+@cache
+def _made(
+    restorer: Regression, model: nn.Module, example: Tensor, seed: int
+) -> tuple[Samples, float]:
+    """The made-up images, and the CPU seconds that they took."""
+    start = time.process_time()
+    samples = restorer.samples(model, example, None, seed)
+    return samples, time.process_time() - start
+
+
+def _macs_left(model: nn.Module, example: Tensor) -> dict[float, float]:
+    """Of the multiply-accumulates where every group loses the ratio."""
+    left = {}
+    for ratio in RATIOS:
+        report = bequest.prune(
+            model, example, ratio, criterion="l1", restorer="none", round_to=1
+        ).report
+        left[ratio] = report.after.macs / report.before.macs
+    return left
+
+
+def _row(
+    inputs: str, setting: str, ratio: float, found: list[tuple[float, float]]
+) -> dict[str, Any]:
+    top1, seconds = zip(*found, strict=True)
+    numbers = (round(n, 2) for n in (statistics.median(top1), min(top1), max(top1)))
+    spent = round(statistics.median(seconds))
+    return dict(zip(COLUMNS, [inputs, setting, ratio, *numbers, len(top1), spent], strict=True))
+
+
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["effort"], row["channels"], row["ratio"]
+
+
+def _write(rows: dict[tuple[Any, ...], dict[str, Any]], dense: float) -> None:
     record(
         "effort",
-        rows,
-        ["effort", "channels", "ratio", "top-1, median", "least", "most", "CPU s"],
-        seeds=len(seeds),
-        dense=round(bequest.evaluate(model, images).top1, 2),
+        [list(row.values()) for row in rows.values()],
+        COLUMNS,
+        dense=dense,
         images="CIFAR-10 test, 5,000 to 9,999",
         developed_on="CIFAR-10 test, 0 to 4,999",
         pruned="inner channels of every block, round_to=1",

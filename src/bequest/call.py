@@ -10,9 +10,13 @@ from bequest import config
 from bequest.calibration.inputs import Source
 from bequest.calibration.inputs.asked import require_agreed, resolved
 from bequest.calibration.samples import Samples
+from bequest.criteria import L2, OBS
+from bequest.criteria.base import Criterion
 from bequest.errors import UsageError
 from bequest.restorers.base import Restorer
 from bequest.selection.policy import Policy, checked
+from bequest.selection.targets.base import Target
+from bequest.selection.widths import Scope
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,10 @@ class Call(Policy):
         Raises:
             UsageError: one of them is wrong.
         """
-        arguments = checked(**policy)
         method = config.resolve("restorer", restorer, Restorer)
+        arguments = checked(**policy)
+        if arguments["criterion"] is None:
+            arguments["criterion"] = _default(method, arguments["scope"], arguments["target"])
         method = method if effort is None else method.at(effort)
         results = _checked_outputs(outputs)
         call = cls(**arguments, restorer=method, data=resolved(data), outputs=results)
@@ -77,6 +83,17 @@ class Call(Policy):
     def reads_inputs(self) -> bool:
         """Whether the network is run over inputs: to know what layers see, or to refit them."""
         return self.observes or self.restorer.reads_inputs
+
+
+def _default(restorer: Restorer, scope: Scope, target: Target | None) -> Criterion:
+    """Who leaves where nobody says it: what layers see decides where they are looked at anyway.
+
+    Over all groups at once one criterion ranks, and it has to know every group. A target that
+    observes predicts what each group loses, which takes the same eliminations.
+    """
+    if not restorer.reads_inputs or scope == "global":
+        return L2()
+    return OBS() if target is not None and target.observes else OBS(otherwise="l2")
 
 
 def _checked_outputs(outputs: Any) -> tuple[str, ...] | None:

@@ -125,7 +125,7 @@ def prune(
     *,
     target: str | None = None,
     groups: Kinds = "inner",
-    criterion: str | Criterion = "l2",
+    criterion: str | Criterion | None = None,
     scope: Scope = "group",
     restorer: str | Restorer = "regression",
     effort: str | None = None,
@@ -155,7 +155,9 @@ def prune(
             the share of the dense network's time on ``example_inputs``, measured: all groups lose
             the same share, and ``plan.recipe["timed"]`` holds the milliseconds.
         groups: "inner" (between two layers of one branch) or "all" (residual streams too).
-        criterion: who leaves; a name or a config object.
+        criterion: who leaves; a name or a config object. None = "obs" where the restorer looks at
+            inputs anyway, "l2" in groups that it can't or would take minutes to rank, and where it
+            doesn't or ``scope`` is "global".
         scope: channels are ranked within their "group", or over all groups ("global").
         restorer: what they leave behind; a name or a config object.
         effort: of the restorer "regression": "quick", "default" or "long", which makes more and

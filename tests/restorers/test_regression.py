@@ -24,9 +24,10 @@ def test_every_odd_network_is_served(network):
     model = randomise(network())
     x = torch.randn(NETWORKS[network])
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    pruned = bequest.prune(model, x, 0.5, groups="all", restorer=Regression(images=64), round_to=1)
+    call = {"ratio": 0.5, "groups": "all", "criterion": "l2", "round_to": 1}
+    pruned = bequest.prune(model, x, restorer=Regression(images=64), **call)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    plain = bequest.prune(model, x, 0.5, groups="all", restorer="none", round_to=1)
+    plain = bequest.prune(model, x, restorer="none", **call)
     assert [one.removed for one in pruned.plan.groups] == [one.removed for one in plain.plan.groups]
     values = pruned.model(x)
     outputs = values.values() if isinstance(values, dict) else [values]

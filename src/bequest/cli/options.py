@@ -137,9 +137,11 @@ Device = Annotated[
     ),
 ]
 Criterion = Annotated[
-    str,
+    str | None,
     typer.Option(
-        metavar="NAME", help="Which channels leave: l1, l2, bn-scale, ...; a wrong name lists all."
+        metavar="NAME",
+        help="Which channels leave: l1, l2, bn-scale, ...; a wrong name lists all. obs where none "
+        "is named and inputs are looked at, else l2.",
     ),
 ]
 Groups = Annotated[

@@ -66,7 +66,7 @@ def prune(
     ] = None,
     saved_as: options.Format = "bequest",
     weights: options.Weights = None,
-    criterion: options.Criterion = "l2",
+    criterion: options.Criterion = None,
     restorer: Annotated[
         str | None,
         typer.Option(

@@ -48,7 +48,7 @@ class Settings:
     def check(
         self,
         ratio: Ratio | None,
-        criterion: str,
+        criterion: str | None,
         restorer: str,
         target: str | None = None,
         *,
@@ -71,8 +71,8 @@ class Settings:
         )
         if looking is not None and not call.reads_inputs:
             raise UsageError(
-                f"{looking}: the criterion '{criterion}' and the restorer '{restorer}' read "
-                "weights alone; use --restorer regression, or leave it out"
+                f"{looking}: the criterion '{call.criterion.name}' and the restorer '{restorer}' "
+                "read weights alone; use --restorer regression, or leave it out"
             )
         return call
 
@@ -104,7 +104,7 @@ class Settings:
         model: nn.Module,
         example: torch.Tensor,
         ratio: Ratio | None,
-        criterion: str,
+        criterion: str | None,
         restorer: str,
         *,
         target: str | None = None,
@@ -118,7 +118,7 @@ class Settings:
             model: the dense network.
             example: one input.
             ratio: as in :func:`bequest.prune`.
-            criterion: who leaves.
+            criterion: who leaves; None = as :func:`bequest.prune` decides.
             restorer: what they leave behind.
             target: as in :func:`bequest.prune`.
             value_range: lowest and highest value of an input, where the network's own form tells.

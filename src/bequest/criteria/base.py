@@ -49,6 +49,10 @@ class Criterion(Method, ABC):
         unit.require_finite(scores, (unit.size,), f"criterion '{self.name}'", "scores")
         return scores.double()
 
+    def judge(self, unit: Unit) -> Criterion:
+        """Who scores this unit: the criterion itself, unless it says that another one is to."""
+        return self
+
     @abstractmethod
     def _scores(self, unit: Unit, seed: int) -> Tensor:
         """The scores, (n,), not yet checked."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from bequest.calibration.inputs import Source, Synthetic
 from bequest.calibration.inputs.asked import Data, samples_from
 from bequest.calibration.inputs.base import macs_of_one
+from bequest.calibration.inputs.batching import Batching
 from bequest.calibration.inputs.effort import effort_of
 from bequest.calibration.inputs.synthetic import PASSES
 from bequest.calibration.patches import as_weight
@@ -53,9 +54,9 @@ class Regression(ByWalk):
             :data:`MADE_UP` times that where tokens are made up. None = 0.01, or
             :data:`CAREFUL` where inputs are made up and what they can tell is found by refinement.
         refine: steps by which layers are refined together behind the closed form
-            (:mod:`bequest.restorers.refine`). None = as many as :data:`REFINING`
-            multiply-accumulates allow, at most :data:`MOST_STEPS`, and none where that is less than
-            :data:`FEWEST_STEPS` or tokens are made up; 0 = the closed form alone.
+            (:mod:`bequest.restorers.refine`). None = as many as :data:`REFINING` allows, at most
+            :data:`MOST_STEPS`, and none where that is less than :data:`FEWEST_STEPS` or tokens are
+            made up; 0 = the closed form alone.
         effort: "quick", "default" or "long": by how much fewer or more images and steps there are,
             of inversion and of refinement, where nobody says how many.
         bias: "add" or "keep": whether layers without a bias may be given one. None = "keep" for
@@ -112,7 +113,7 @@ class Regression(ByWalk):
         if subject.samples is not None and subject.samples.tokens_alone:
             return 0
         effort = effort_of(self.effort)
-        each = PASSES * BATCH * macs_of_one(subject.dense, subject.inputs)
+        each = PASSES * BATCH * _work_of_one(subject)
         steps = min(int(effort.refinement * MOST_STEPS), int(effort.macs * REFINING) // each)
         return steps if steps >= FEWEST_STEPS else 0
 
@@ -187,8 +188,12 @@ class Regression(ByWalk):
 FEWEST_STEPS, MOST_STEPS = 16, 200
 """Steps of refinement where nobody says how many."""
 
-REFINING = 3 * 10**12
-"""Multiply-accumulates of refinement where nobody says how many steps: a minute or two on a CPU."""
+REFINING = 8 * 10**12
+"""Multiply-accumulates of refinement where nobody says how many steps: minutes on a CPU."""
+
+HANDLED = 100
+"""Multiply-accumulates in whose time a CPU reads and writes an element once, forwards and back:
+what depthwise layers, norms and activations take."""
 
 RIDGE, CAREFUL = 0.01, 0.1
 """The ridge where nobody says it. Made-up images lead a closed form astray where they differ from
@@ -197,6 +202,15 @@ real ones; with the larger ridge it follows them less, and refinement finds what
 MADE_UP = 100
 """Times the ridge where tokens are made up: layers see so little of texts in them that following
 them closely does more harm than nothing handed on."""
+
+
+def _work_of_one(subject: Subject) -> int:
+    """What one input takes forwards, in multiply-accumulates; each element that is written counts
+    as :data:`HANDLED` of them."""
+    written = (node.meta.get("val") for node in subject.channels.reading.network.nodes)
+    elements = sum(value.numel() for value in written if isinstance(value, Tensor))
+    each = elements // Batching.of(subject.inputs).size
+    return macs_of_one(subject.dense, subject.inputs) + HANDLED * each
 
 
 def _notes(solution: Solution, rows: int, unknowns: int) -> list[str]:

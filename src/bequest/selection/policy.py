@@ -86,7 +86,9 @@ def checked(
         "ratio": ratio,
         "target": None if target is None else parse(target),
         "groups": _one_of("groups", groups, ("inner", "all")),
-        "criterion": config.resolve("criterion", criterion, Criterion),
+        "criterion": None
+        if criterion is None
+        else config.resolve("criterion", criterion, Criterion),
         "scope": _one_of("scope", scope, ("group", "global")),
         "round_to": _whole("round_to", round_to, least=1),
         "uniform": uniform,

@@ -48,7 +48,6 @@ def rank_observed(
     """Scores, and predicted losses, with what the layers behind each group see over samples."""
     assert subject.samples is not None
     model, channels = at_least_single(subject.dense), subject.channels
-    criterion, seed = policy.criterion, policy.seed
     tensors = named_tensors(model)
     shares = {member.name: share for member, share in candidates}
     choices: dict[str, Choice] = {}
@@ -57,16 +56,28 @@ def rank_observed(
     def score(member: Group, readers: tuple[Reader, ...]) -> None:
         unit = replace(bind(channels, member, tensors).unit, readers=readers)
         try:
-            scores = _scores(criterion, unit, seed)
-            losses = np.sort(scores if criterion == OBS() else _losses(unit, scores))
+            scores, losses = _observed(policy, unit)
         except Unscorable as finding:
             refused.append(Refusal(member.name, member.size, finding.reason))
         else:
             choices[member.name] = Choice(member, shares[member.name], scores, losses)
 
     groups = [member for member, _ in candidates]
-    calibrate(channels, groups, model, subject.samples, score, seed=seed, show=policy.progress)
+    calibrate(
+        channels, groups, model, subject.samples, score, seed=policy.seed, show=policy.progress
+    )
     return [choices[member.name] for member in groups if member.name in choices], refused
+
+
+def _observed(policy: Policy, unit: Unit) -> tuple[np.ndarray, np.ndarray | None]:
+    """Scores and predicted losses; the latter only if needed where they take a while."""
+    judge = policy.criterion.judge(unit)
+    scores = _scores(judge, unit, policy.seed)
+    if isinstance(judge, OBS) and judge.ridge == OBS().ridge:  # then they are the losses
+        return scores, np.sort(scores)
+    if judge is not policy.criterion and policy.target is None:
+        return scores, None
+    return scores, np.sort(_losses(unit, scores))
 
 
 def _losses(unit: Unit, scores: np.ndarray) -> np.ndarray:
