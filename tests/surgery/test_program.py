@@ -17,6 +17,7 @@ from bequest.errors import ArtifactError, ModelError, UsageError
 from bequest.graph.groups import group
 from bequest.graph.rules import read
 from bequest.graph.trace import trace
+from bequest.restorers import Regression
 from bequest.surgery.cut import Cut
 from bequest.surgery.emission import check_emittable, emit
 from bequest.surgery.narrowing import narrowed
@@ -413,6 +414,30 @@ class Rounded(nn.Module):
 
     def forward(self, times: float, x: Tensor) -> Tensor:
         return self.last(F.relu(self.first(x)).half().float() * times)
+
+
+class Literal(nn.Module):
+    """Its code says how wide it is, so that it becomes a program."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(5, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(F.relu(self.first(x)).reshape(-1, 8))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("given", [None, torch.float32, "own"])
+def test_programs_in_half_precision_are_restored_over_what_is_walked_in_single(dtype, given):
+    model, x = Literal().to(dtype).eval(), torch.randn(40, 5)
+    data = None if given is None else [x.to(dtype if given == "own" else given)]
+    restorer = Regression(images=16, inversion=0, refine=0) if given is None else "regression"
+    pruned = bequest.prune(
+        model, x.to(dtype), 0.5, restorer=restorer, data=data, round_to=1, progress=False
+    )
+    assert (pruned.plan.form, pruned.model(x.to(dtype)).dtype) == ("program", dtype)
+    assert {one.restored_by for one in pruned.plan.groups} == {"regression"}
 
 
 def test_programs_in_half_precision_and_networks_that_ask_for_it_are_tried_out():

@@ -86,6 +86,11 @@ class Trial:
     more: tuple[Any, ...] | None
     structure: pytree.TreeSpec
 
+    @property
+    def examples(self) -> tuple[Any, ...]:
+        """The example inputs, in order."""
+        return self.inputs[-1]
+
     @cached_property
     def asks_for_half(self) -> bool:
         """Whether the network's code asks for half precision beside parameters of full."""
@@ -196,7 +201,9 @@ class _Pair:
         written = isinstance(self.pruned, Program) and self.trial.is_half
         if not self.trial.asks_for_half and not written:
             return _copy_in(self.pruned, precision)
-        args, kwargs = pytree.tree_unflatten(self.inputs, self.trial.structure)
+        pairs = zip(self.inputs, self.trial.examples, strict=True)
+        inputs = [x.to(e.dtype) if isinstance(x, Tensor) else x for x, e in pairs]  # as it reads it
+        args, kwargs = pytree.tree_unflatten(inputs, self.trial.structure)
         try:
             refuse_inputs(self.pruned, kwargs or args)
             network = trace(self.pruned, kwargs or args)
