@@ -205,8 +205,7 @@ them closely does more harm than nothing handed on."""
 
 
 def _work_of_one(subject: Subject) -> int:
-    """What one input takes forwards, in multiply-accumulates; each element that is written counts
-    as :data:`HANDLED` of them."""
+    """What an input takes forwards, in multiply-accumulates: :data:`HANDLED` for each element."""
     written = (node.meta.get("val") for node in subject.channels.reading.network.nodes)
     elements = sum(value.numel() for value in written if isinstance(value, Tensor))
     each = elements // Batching.of(subject.inputs).size
