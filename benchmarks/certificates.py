@@ -63,7 +63,15 @@ def pruned(
     stochastic = bequest.robust.prune(model, example, (0, 1), shares, 1 / 8)
     yield "stochastic", stochastic.model
     for restorer in ("none", "lbyl", "regression"):
-        made = bequest.prune(model, example, shares, restorer=restorer, round_to=1, progress=False)
+        made = bequest.prune(
+            model,
+            example,
+            shares,
+            criterion="l2",
+            restorer=restorer,
+            round_to=1,
+            progress=False,
+        )
         yield restorer, made.model
 
 

@@ -108,6 +108,7 @@ def measured(way: str, millions: int, folder: str) -> None:
         model,
         {"input_ids": tokens[:1]},
         {"*mlp*": 0.3},
+        criterion="l2",
         data=[{"input_ids": tokens}],
         restorer=bequest.restorers.Regression(refine=0),
         progress=False,

@@ -215,6 +215,7 @@ def main() -> None:
                 calibration[:1],
                 ratio,
                 groups="all",
+                criterion="l2",
                 restorer=restorer,
                 data=data,
                 seed=SEED,

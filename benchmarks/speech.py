@@ -143,6 +143,7 @@ def main() -> None:
                 dense,
                 calibration[:1],
                 {"lstm*": ratio},
+                criterion="l2",
                 restorer=restorer,
                 data=data,
                 seed=SEED,

@@ -47,7 +47,8 @@ def measured() -> None:
     bequest.prune(model, x, 0.5, restorer="none")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     cpu, wall = time.process_time(), time.perf_counter()
-    bequest.prune(model, x, 0.5, restorer=Regression(images=256, inversion=0), progress=False)
+    restorer = Regression(images=256, inversion=0)
+    bequest.prune(model, x, 0.5, criterion="l2", restorer=restorer, progress=False)
     spent = time.process_time() - cpu, time.perf_counter() - wall
     print(before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, *spent)
 

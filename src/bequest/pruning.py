@@ -156,7 +156,7 @@ def prune(
             the same share, and ``plan.recipe["timed"]`` holds the milliseconds.
         groups: "inner" (between two layers of one branch) or "all" (residual streams too).
         criterion: who leaves; a name or a config object. None = "obs" where the restorer looks at
-            inputs anyway, "l2" in groups that it can't or would take minutes to rank, and where it
+            inputs anyway, "l2" in groups that it can't or takes long to rank, and where it
             doesn't or ``scope`` is "global".
         scope: channels are ranked within their "group", or over all groups ("global").
         restorer: what they leave behind; a name or a config object.
