@@ -66,11 +66,11 @@ def main() -> None:
             for ratio in RATIOS:
                 found = []
                 for seed in seeds if word != "real" else [0]:
-                    if word == "real":
-                        made, more = opened(entry, "cifar10/train-0.npz", limit=REAL), 0.0
-                    else:
-                        made, more = _made(restorer, model, example, seed)
-                    top1, seconds = measured(setting, ratio, restorer, made)
+                    data: Any = opened(entry, "cifar10/train-0.npz", limit=REAL)
+                    more = 0.0
+                    if word != "real":
+                        data, more = _made(restorer, model, example, seed)
+                    top1, seconds = measured(setting, ratio, restorer, data)
                     found.append((top1, seconds + more))
                 row = _row(f"{REAL} real images" if word == "real" else word, setting, ratio, found)
                 rows[_key(row)] = row

@@ -93,8 +93,8 @@ def test_the_restorer_by_walk_corrects_means_alone(both):
     for group in both("bias").plan.groups:
         assert group.restored_by == "bias"
         assert 0 < group.reconstruction_error < group.unrestored_error
-    plain = pruned({"2": 0.5}, restorer="none").model
-    corrected = pruned({"2": 0.5}, restorer="bias", data=X).model
+    plain = pruned({"2": 0.5}, criterion="l2", restorer="none").model
+    corrected = pruned({"2": 0.5}, criterion="l2", restorer="bias", data=X).model
     assert torch.equal(corrected[5].weight, plain[5].weight)
     without, left = ((model(X) - twins()(X)).mean(0).norm() for model in (plain, corrected))
     assert left < 0.2 * without  # a tenth of the inputs was held back

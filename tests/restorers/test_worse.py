@@ -10,7 +10,7 @@ import bequest
 
 def _notes(x: torch.Tensor) -> str:
     model = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 8)).eval()
-    restorer = bequest.restorers.Regression(ridge=0.0)
+    restorer = bequest.restorers.Regression(ridge=0.0, images=len(x))
     pruned = bequest.prune(model, x[:1], 0.25, restorer=restorer, data=[x], round_to=1)
     (plan,) = pruned.plan.groups
     worse = plan.reconstruction_error > 1.05 * plan.unrestored_error
