@@ -50,8 +50,14 @@ class Call(Policy):
         """
         method = config.resolve("restorer", restorer, Restorer)
         arguments = checked(**policy)
-        if arguments["criterion"] is None:
-            arguments["criterion"] = _default(method, arguments["scope"], arguments["target"])
+        criterion, scope = arguments["criterion"], arguments["scope"]
+        if criterion is None:
+            arguments["criterion"] = _default(method, scope, arguments["target"])
+        elif scope == "global" and isinstance(criterion, OBS) and criterion.otherwise:
+            raise UsageError(
+                "scope: 'global' ranks channels of all groups by one criterion, found one that "
+                "leaves some groups to another; leave otherwise out"
+            )
         method = method if effort is None else method.at(effort)
         results = _checked_outputs(outputs)
         call = cls(**arguments, restorer=method, data=resolved(data), outputs=results)

@@ -164,3 +164,38 @@ def test_plans_say_it_and_older_ones_stay_the_same():
     assert "neighbourhood" not in str(config.to_json(Regression()))
     given = Regression(neighbourhood=0.02)
     assert config.from_json("restorer", config.to_json(given)) == given
+
+
+class Ending(nn.Module):
+    """A part of the input is overwritten, and the output ends in what is asked for."""
+
+    def __init__(self, end) -> None:
+        super().__init__()
+        self.inner, self.head, self.end = nn.Linear(6, 12), nn.Linear(12, 3), end
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x.clone()
+        y[:, 1:3] = x[:, :1]
+        return self.end(self.head(self.inner(y).relu()))
+
+
+def beside(end) -> bequest.Pruned:
+    restorer = Regression(images=16, inversion=0, refine=0, neighbourhood=0.1)
+    model, x = randomise(Ending(end)).eval(), torch.randn(4, 6)
+    return bequest.prune(model, x, 0.5, restorer=restorer, round_to=1, progress=False)
+
+
+def test_what_code_overwrites_is_followed_and_no_gradients_stay_behind():
+    found = beside(nn.Identity()).model
+    assert all(parameter.grad is None for parameter in found.parameters())
+
+
+@pytest.mark.parametrize("end", [torch.detach, lambda y: (y > 0).float()])
+def test_outputs_without_derivatives_are_refused(end):
+    with pytest.raises(UsageError, match="can be differentiated"):
+        beside(end)
+
+
+def test_a_loss_that_is_no_number_is_told_of():
+    (plan,) = beside(torch.sqrt).plan.groups
+    assert "distilled in vain: its weights are those of the walk" in plan.notes

@@ -14,7 +14,7 @@ from bequest.calibration.inputs import Synthetic
 from bequest.call import Call
 from bequest.criteria import L1, L2, OBS, kurtic2023obs
 from bequest.criteria.base import Criterion
-from bequest.errors import UnknownNameError
+from bequest.errors import UnknownNameError, UsageError
 from bequest.restorers import Regression
 
 FEW = Synthetic(images=8, inversion=0)
@@ -112,3 +112,11 @@ def test_a_dead_channel_leaves_though_its_weights_are_the_largest() -> None:
 def test_a_wrong_substitute_is_refused() -> None:
     with pytest.raises(UnknownNameError, match="l3"):
         OBS(otherwise="l3")
+    for wrong in (L2(), "obs", 2, True):
+        with pytest.raises(UsageError, match="name of another criterion"):
+            OBS(otherwise=wrong)  # type: ignore[arg-type]
+
+
+def test_two_measures_are_not_ranked_against_each_other() -> None:
+    with pytest.raises(UsageError, match="by one criterion"):
+        pruned(criterion=OBS(otherwise="l2"), scope="global")

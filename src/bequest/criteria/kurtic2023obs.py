@@ -18,6 +18,7 @@ from bequest.config import later, register, resolve
 from bequest.criteria.base import Criterion
 from bequest.criteria.downdates import Rows
 from bequest.criteria.elimination import System, eliminate
+from bequest.errors import UsageError
 from bequest.graph.units import Reader, Unit
 
 BEARABLE = 12 * 10**9
@@ -48,8 +49,14 @@ class OBS(Criterion):
 
     def __post_init__(self) -> None:
         self.require_positive("ridge")
-        if self.otherwise is not None:
-            resolve("criterion", self.otherwise, Criterion)
+        if self.otherwise is None:
+            return
+        if not isinstance(self.otherwise, str) or self.otherwise == self.name:
+            raise UsageError(
+                "obs: expected otherwise to be the name of another criterion, such as 'l2', found "
+                f"{self.otherwise!r}"
+            )
+        resolve("criterion", self.otherwise, Criterion)
 
     def judge(self, unit: Unit) -> Criterion:
         """This criterion, or what takes its place in this unit."""

@@ -84,15 +84,20 @@ def function_of(node: fx.Node) -> Callable[..., Any]:
 
     Values lie in memory as the weights' format has it, which tracing can't foresee. Code that
     counts whole numbers, as routers of experts do, turns them to real ones on a CPU, where there is
-    no other way, and not on the device without data.
+    no other way, and not on the device without data. ``copy``, which writes parts of values, has no
+    derivative of its own.
     """
-    replaced: dict[str, Any] = {"view": torch.reshape, "histc": _counted}
+    replaced: dict[str, Any] = {"view": torch.reshape, "histc": _counted, "copy": _copied}
     return cast(Callable[..., Any], replaced.get(operator_of(node), node.target))
 
 
 def _counted(values: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     real = values.is_floating_point() or values.device.type != "cpu"
     return torch.histc(values if real else values.float(), *args, **kwargs)
+
+
+def _copied(onto: Tensor, values: Tensor, _: bool = False) -> Tensor:
+    return values.to(onto).expand_as(onto).clone()
 
 
 def place_of(node: fx.Node) -> str:

@@ -13,7 +13,7 @@ from bequest.calibration.subject import Subject
 from bequest.calibration.walk import Walk
 from bequest.graph.trace import named_tensors
 from bequest.restorers.base import Attempt, Restored, Restorer, group_plan
-from bequest.restorers.distillation import Distillation, reach
+from bequest.restorers.distillation import Distillation, require_slopes
 from bequest.restorers.former import Former
 from bequest.restorers.held_back import Errors, Measure, split
 from bequest.restorers.new_biases import mean_behind, taken_up
@@ -75,12 +75,12 @@ class ByWalk(Restorer):
         """
         model, samples = attempt.subject.dense, attempt.subject.samples
         assert samples is not None
-        if self.neighbourhood:
-            reach(samples, self.neighbourhood)  # refuses inputs without neighbours before the walk
         pruned, surgery = attempt.sharing_copy(), plan_surgery(attempt.cut, model)
         operation.apply(pruned, surgery)
         attempt.own(pruned)
         walk = Walk(attempt.cut, model, pruned)
+        if self.neighbourhood:
+            require_slopes(walk, samples, self.neighbourhood)
         reading, adds = attempt.subject.channels.reading, self.adds_biases(model)
         refit = Refit(
             walk,

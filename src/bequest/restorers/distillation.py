@@ -53,8 +53,6 @@ class Distillation:
         radius: how far inputs are moved, in their standard deviations.
         seed: of the draws.
 
-    Raises:
-        UsageError: the network reads or gives no real numbers.
     """
 
     def __init__(
@@ -84,10 +82,14 @@ class Distillation:
         for step in tracked(range(steps), "distilling", range(steps), show):
             for group, first in zip(adam.param_groups, rates, strict=True):
                 group["lr"] = first * (1 + cos(pi * step / steps)) / 2
-            adam.zero_grad(set_to_none=True)
+            slopes = [torch.zeros_like(value) for value in now.values()]
             batch = next(self.batches)
             for number in batch:  # the values of one chunk at a time are held
-                (self.loss(now, number) / len(batch)).backward()  # type: ignore[no-untyped-call]
+                loss = self.loss(now, number) / len(batch)
+                more = torch.autograd.grad(loss, [*now.values()], materialize_grads=True)
+                torch._foreach_add_(slopes, more)
+            for value, slope in zip(now.values(), slopes, strict=True):
+                value.grad = slope
             adam.step()
         after = self._mean_loss(now)
         if not after < before:
@@ -141,14 +143,8 @@ class Distillation:
     def _spread(self) -> list[float]:
         """Of each output Σ ‖f(x) − mean‖² of a chunk, the mean that over inputs."""
         chunks = [self.walk.outputs(chunk, dense=True) for chunk in self.samples.chunks]
-        columns = list(zip(*chunks, strict=True))
-        if not columns:
-            raise UsageError(
-                "regression: neighbourhood is for networks that return real numbers; found one "
-                "that returns none: leave neighbourhood out"
-            )
         found = []
-        for column in columns:
+        for column in zip(*chunks, strict=True):
             mean = torch.stack([one.mean(0) for one in column]).mean(0)
             square = sum(float((one - mean).double().square().sum()) for one in column)
             found.append(max(square / len(column), 1e-30))
@@ -158,6 +154,33 @@ class Distillation:
         """Over all inputs."""
         count = len(self.samples.chunks)
         return sum(float(self.loss(tensors, number).detach()) for number in range(count)) / count
+
+
+def require_slopes(walk: Walk, samples: Samples, radius: float) -> None:
+    """Refuses what can't be distilled, before the walk.
+
+    Raises:
+        UsageError: the network reads or returns no real numbers, or can't be differentiated.
+    """
+    pairs = zip(samples.chunks[0], reach(samples, radius), strict=True)
+    inputs = [x.detach().clone().requires_grad_() if r else x for x, r in pairs]
+    moved = [x for x in inputs if x.requires_grad]
+    with torch.enable_grad():
+        outputs = walk.outputs(inputs, dense=False)
+        if not outputs:
+            raise UsageError(
+                "regression: neighbourhood is for networks that return real numbers; found one "
+                "that returns none: leave neighbourhood out"
+            )
+        try:
+            total = torch.stack([one.sum() for one in outputs]).sum()
+            torch.autograd.grad(total, moved, materialize_grads=True)
+        except RuntimeError as error:
+            why = " ".join(str(error).split())[:200]
+            raise UsageError(
+                "regression: neighbourhood needs outputs that can be differentiated by the "
+                f"network's inputs: {why}; leave neighbourhood out"
+            ) from error
 
 
 def reach(samples: Samples, radius: float) -> list[float]:

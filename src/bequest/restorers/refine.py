@@ -62,7 +62,7 @@ class Refined:
     @property
     def in_vain(self) -> bool:
         """Whether the closed form stays, though it leaves something to mend."""
-        return self.after == self.before
+        return not self.after < self.before
 
 
 class Refine:

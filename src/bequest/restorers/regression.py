@@ -121,7 +121,7 @@ class Regression(ByWalk):
         """Of distillation, where it is asked for: what is affordable, and a few at least."""
         if not self.neighbourhood:
             return 0
-        each = distillation.PASSES * BATCH * macs_of_one(subject.dense, subject.inputs)
+        each = distillation.PASSES * BATCH * _work_of_one(subject)
         affordable = int(effort_of(self.effort).macs * REFINING) // each
         return min(distillation.STEPS, max(FEWEST_STEPS, affordable))
 
