@@ -114,7 +114,7 @@ def test_a_wrong_substitute_is_refused() -> None:
         OBS(otherwise="l3")
     for wrong in (L2(), "obs", 2, True):
         with pytest.raises(UsageError, match="name of another criterion"):
-            OBS(otherwise=wrong)  # type: ignore[arg-type]
+            OBS(otherwise=wrong)
 
 
 def test_two_measures_are_not_ranked_against_each_other() -> None:
