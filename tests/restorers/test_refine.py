@@ -228,3 +228,26 @@ def test_errors_without_the_refit_are_those_of_the_dense_weights(monkeypatch):
     closed, refined = held
     assert closed.keys() < refined.keys()
     assert all(torch.equal(refined[name], value) for name, value in closed.items())
+
+
+class Tied(nn.Module):
+    """One parameter is read inside and outside of the region that is refined."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 12), nn.Linear(12, 6)
+        self.third, self.head = nn.Linear(6, 12), nn.Linear(12, 3)
+        self.shift = nn.Parameter(torch.randn(12))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.second(F.relu(self.first(x) + self.shift))
+        return self.head(F.relu(self.third(hidden) + self.shift))
+
+
+def test_nothing_that_is_not_moved_gets_gradients():
+    torch.manual_seed(0)
+    restorer, x = bequest.restorers.Regression(refine=8), torch.randn(64, 6)
+    found = bequest.prune(
+        Tied().eval(), x[:2], 0.5, restorer=restorer, data=[x], round_to=1, progress=False
+    )
+    assert all(parameter.grad is None for parameter in found.model.parameters())

@@ -31,6 +31,7 @@ class Stream(Interpreter):
         tensors: qualified name → parameter or buffer; they may change on the way.
         device: of all tensors.
         precision: of floating-point numbers.
+        adapt: operator → what changes its arguments.
 
     Attributes:
         tensors: the same.
@@ -42,9 +43,11 @@ class Stream(Interpreter):
         tensors: Mapping[str, Tensor],
         device: torch.device,
         precision: torch.dtype,
+        adapt: Callable[[fx.Node], Adapt] = lambda _: list,
     ) -> None:
         super().__init__(network, device, precision)
         self.tensors = tensors
+        self._adapt = adapt
 
     def tensor(self, name: str) -> Chunks:
         """The same for all inputs, looked up whenever it is asked for."""
@@ -57,7 +60,7 @@ class Stream(Interpreter):
 
     def operator(self, node: fx.Node) -> Chunks:
         """All chunks."""
-        return list(self.chunks(node))
+        return list(self.chunks(node, self._adapt(node)))
 
     def chunks(self, node: fx.Node, adapt: Adapt = list) -> Iterator[Any]:
         """The operator on every chunk; once, where no operand depends on the inputs."""
@@ -91,30 +94,3 @@ class Stream(Interpreter):
                 f"{first_lines(error).rstrip('.')}. Give others with data=, or take a weight-space "
                 "restorer such as 'lbyl'"
             ) from error
-
-
-class Whole(Stream):
-    """A network that runs on a single chunk, nothing of which is kept.
-
-    Args:
-        network: as of a :class:`Stream`, as are the next three.
-        tensors: see there.
-        device: see there.
-        precision: see there.
-        adapt: operator → what changes its arguments.
-    """
-
-    def __init__(
-        self,
-        network: Network,
-        tensors: Mapping[str, Tensor],
-        device: torch.device,
-        precision: torch.dtype,
-        adapt: Callable[[fx.Node], Adapt],
-    ) -> None:
-        super().__init__(network, tensors, device, precision)
-        self._adapt = adapt
-
-    def operator(self, node: fx.Node) -> Chunks:
-        """Its value, with arguments adapted."""
-        return [self.chunk(node, 0, self._adapt(node))]

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from bequest.calibration.inputs.base import macs_of_one
+from bequest.calibration.inputs.batching import Batching
 from bequest.calibration.samples import Samples
 from bequest.graph.groups import Channels
+
+HANDLED = 100
+"""Multiply-accumulates in whose time a CPU reads and writes an element once, forwards and back:
+what depthwise layers, norms and activations take."""
 
 
 @dataclass(frozen=True)
@@ -30,3 +37,11 @@ class Subject:
     inputs: Any
     channels: Channels
     samples: Samples | None
+
+    @cached_property
+    def work_of_one(self) -> int:
+        """What an input takes forwards, in multiply-accumulates; :data:`HANDLED` per element."""
+        written = (node.meta.get("val") for node in self.channels.reading.network.nodes)
+        elements = sum(value.numel() for value in written if isinstance(value, Tensor))
+        each = elements // Batching.of(self.inputs).size
+        return macs_of_one(self.dense, self.inputs) + HANDLED * each

@@ -26,7 +26,7 @@ from bequest.calibration.layers import Call, Layer, as_applied, bias_of, layer_w
 from bequest.calibration.recalibration import BatchNorms
 from bequest.calibration.regions import Region
 from bequest.calibration.spill import Mapped, Store
-from bequest.calibration.stream import Adapt, Stream, Whole
+from bequest.calibration.stream import Adapt, Stream
 from bequest.calibration.tensors import Tensors
 from bequest.execution.devices import device_of
 from bequest.execution.paging import let_go
@@ -146,7 +146,7 @@ class Walk:
         def adapt(node: fx.Node) -> Adapt:
             return list if dense else self._at_new_width(node, list, held)
 
-        one = Whole(own.network, held, self._device, self._precision, adapt)
+        one = Stream(own.network, held, self._device, self._precision, adapt)
         one.interpret([part] for part in chunk)
         found = (one.values[node][0] for node in own.network.nodes[-1].all_input_nodes)
         return [one for one in found if isinstance(one, Tensor) and one.is_floating_point()]

@@ -20,7 +20,6 @@ place of f(x + d): the network becomes flatter than the dense one, which costs a
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from math import cos, pi
 
 import torch
 from torch import Tensor
@@ -30,7 +29,8 @@ from bequest.calibration.walk import Walk
 from bequest.errors import UsageError
 from bequest.execution.progress import tracked
 from bequest.execution.randomness import stream
-from bequest.restorers.refine import Refined, batches, size_of
+from bequest.restorers.descent import Descent, batches
+from bequest.restorers.refine import Refined
 
 RATE = 0.001
 """First step of Adam, relative to the root mean square of each tensor, where the walk leaves an L
@@ -52,7 +52,6 @@ class Distillation:
         names: of tensors of the pruned network; those that are parameters change.
         radius: how far inputs are moved, in their standard deviations.
         seed: of the draws.
-
     """
 
     def __init__(
@@ -73,28 +72,15 @@ class Distillation:
             steps: of Adam.
             show: a progress bar on a terminal.
         """
-        now = {name: value.clone().requires_grad_() for name, value in self.tensors.items()}
-        before = self._mean_loss(now)
-        rate = RATE * min(1.0, 6 * before)
-        rates = [rate * size_of(value) for value in self.tensors.values()]
-        pairs = zip(now.values(), rates, strict=True)
-        adam = torch.optim.Adam([{"params": [value], "lr": first} for value, first in pairs])
-        for step in tracked(range(steps), "distilling", range(steps), show):
-            for group, first in zip(adam.param_groups, rates, strict=True):
-                group["lr"] = first * (1 + cos(pi * step / steps)) / 2
-            slopes = [torch.zeros_like(value) for value in now.values()]
-            batch = next(self.batches)
-            for number in batch:  # the values of one chunk at a time are held
-                loss = self.loss(now, number) / len(batch)
-                more = torch.autograd.grad(loss, [*now.values()], materialize_grads=True)
-                torch._foreach_add_(slopes, more)
-            for value, slope in zip(now.values(), slopes, strict=True):
-                value.grad = slope
-            adam.step()
-        after = self._mean_loss(now)
+        before = self._mean_loss(self.tensors)
+        descent = Descent(self.tensors, self.loss, RATE * min(1.0, 6 * before), steps)
+        for _ in tracked(range(steps), "distilling", range(steps), show):
+            descent.step(next(self.batches))
+        found = descent.found()
+        after = self._mean_loss(found)
         if not after < before:
             return Refined(before, before)
-        self.tensors = {name: value.detach() for name, value in now.items()}
+        self.tensors = found
         return Refined(before, after)
 
     @torch.enable_grad()

@@ -18,9 +18,9 @@ or made-up inputs would be fitted in ways in which real ones differ.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from math import cos, inf, isfinite, pi
+from math import inf, isfinite
 
 import torch
 from torch import Tensor, fx
@@ -28,7 +28,7 @@ from torch import Tensor, fx
 from bequest.calibration.layers import Call, Layer
 from bequest.calibration.regions import Region
 from bequest.calibration.walk import Walk
-from bequest.execution.randomness import stream
+from bequest.restorers.descent import Descent, batches
 from bequest.restorers.former import Former
 from bequest.restorers.wanted import scale_of, wanted
 
@@ -36,17 +36,11 @@ RATE = 0.05
 """First step of Adam, relative to the root mean square of each tensor, where the closed form leaves
 an L of a half or more; less in proportion. Falls to 0 by a cosine."""
 
-BATCH = 32
-"""Inputs of a step."""
-
 MENDED = 1e-8
 """L up to which there is nothing to mend."""
 
 UNSEEN = 0.125
 """Share of the inputs that no step learns from; at least one chunk."""
-
-NOTHING = 1e-2
-"""What a tensor of zeros, such as a new bias, counts as."""
 
 LOOKS = 8
 """How often the inputs that no step learns from are looked at."""
@@ -113,26 +107,15 @@ class Refine:
         self, task: _Task, start: Mapping[str, Tensor], before: float
     ) -> tuple[Mapping[str, Tensor], Refined]:
         """The best weights on the way, judged by inputs that no step learns from."""
-        now = {name: value.clone().requires_grad_() for name, value in start.items()}
-        rate = RATE * min(1.0, 2 * before)
-        rates = {name: rate * size_of(value) for name, value in start.items()}
-        adam = torch.optim.Adam([{"params": [now[n]], "lr": rates[n]} for n in now])
+        descent = Descent(start, task.loss, RATE * min(1.0, 2 * before), self.steps)
         best, found = before, start
         drawn = batches(task.seen, len(task.targets[0]), self.seed)
         for step in range(self.steps):
-            for group, name in zip(adam.param_groups, now, strict=True):
-                group["lr"] = rates[name] * (1 + cos(pi * step / self.steps)) / 2
-            adam.zero_grad(set_to_none=True)
-            batch = next(drawn)
-            for number in batch:  # views in the graph have the size of a chunk
-                with torch.enable_grad():
-                    (task.loss(now, number) / len(batch)).backward()  # type: ignore[no-untyped-call]
-            adam.step()
+            descent.step(next(drawn))
             if (step + 1) % max(1, self.steps // LOOKS) == 0:
-                error = task.unseen_loss(now)
+                error = task.unseen_loss(descent.now)
                 if error < best:
-                    best = error
-                    found = {name: value.detach().clone() for name, value in now.items()}
+                    best, found = error, descent.found()
         return found, Refined(before, best)
 
 
@@ -186,18 +169,3 @@ def _scale(walk: Walk, call: Call) -> Tensor | None:
     if len(users) != 1 or walk.reading.roles.get(users[0]) != "norm":
         return None
     return scale_of(walk, users[0], call)
-
-
-def batches(chunks: Sequence[int], size: int, seed: int) -> Iterator[list[int]]:
-    """As many chunks of a size as make a batch, all of them in an order of its own each round."""
-    generator = stream(seed)
-    each = max(1, BATCH // size)
-    while True:
-        order = torch.randperm(len(chunks), generator=generator, device="cpu").tolist()
-        for first in range(0, len(order), each):
-            yield [chunks[i] for i in order[first : first + each]]
-
-
-def size_of(value: Tensor) -> float:
-    """Root mean square of a tensor: what a step of Adam is relative to."""
-    return float(value.square().mean().sqrt()) or NOTHING

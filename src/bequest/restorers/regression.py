@@ -21,8 +21,6 @@ from torch import Tensor, nn
 
 from bequest.calibration.inputs import Source, Synthetic
 from bequest.calibration.inputs.asked import Data, samples_from
-from bequest.calibration.inputs.base import macs_of_one
-from bequest.calibration.inputs.batching import Batching
 from bequest.calibration.inputs.effort import effort_of
 from bequest.calibration.inputs.synthetic import PASSES
 from bequest.calibration.patches import as_weight
@@ -33,8 +31,8 @@ from bequest.errors import UsageError
 from bequest.restorers import distillation
 from bequest.restorers.base import Attempt, Restored, Restorer
 from bequest.restorers.by_walk import ByWalk
+from bequest.restorers.descent import BATCH
 from bequest.restorers.normal_equations import Solution, solve
-from bequest.restorers.refine import BATCH
 from bequest.restorers.refit import Change, Seen
 
 
@@ -113,7 +111,7 @@ class Regression(ByWalk):
         if subject.samples is not None and subject.samples.tokens_alone:
             return 0
         effort = effort_of(self.effort)
-        each = PASSES * BATCH * _work_of_one(subject)
+        each = PASSES * BATCH * subject.work_of_one
         steps = min(int(effort.refinement * MOST_STEPS), int(effort.macs * REFINING) // each)
         return steps if steps >= FEWEST_STEPS else 0
 
@@ -121,7 +119,7 @@ class Regression(ByWalk):
         """Of distillation, where it is asked for: what is affordable, and a few at least."""
         if not self.neighbourhood:
             return 0
-        each = distillation.PASSES * BATCH * _work_of_one(subject)
+        each = distillation.PASSES * BATCH * subject.work_of_one
         affordable = int(effort_of(self.effort).macs * REFINING) // each
         return min(distillation.STEPS, max(FEWEST_STEPS, affordable))
 
@@ -191,10 +189,6 @@ FEWEST_STEPS, MOST_STEPS = 16, 200
 REFINING = 8 * 10**12
 """Multiply-accumulates of refinement where nobody says how many steps: minutes on a CPU."""
 
-HANDLED = 100
-"""Multiply-accumulates in whose time a CPU reads and writes an element once, forwards and back:
-what depthwise layers, norms and activations take."""
-
 RIDGE, CAREFUL = 0.01, 0.1
 """The ridge where nobody says it. Made-up images lead a closed form astray where they differ from
 real ones; with the larger ridge it follows them less, and refinement finds what that leaves."""
@@ -202,14 +196,6 @@ real ones; with the larger ridge it follows them less, and refinement finds what
 MADE_UP = 100
 """Times the ridge where tokens are made up: layers see so little of texts in them that following
 them closely does more harm than nothing handed on."""
-
-
-def _work_of_one(subject: Subject) -> int:
-    """What an input takes forwards, in multiply-accumulates: :data:`HANDLED` for each element."""
-    written = (node.meta.get("val") for node in subject.channels.reading.network.nodes)
-    elements = sum(value.numel() for value in written if isinstance(value, Tensor))
-    each = elements // Batching.of(subject.inputs).size
-    return macs_of_one(subject.dense, subject.inputs) + HANDLED * each
 
 
 def _notes(solution: Solution, rows: int, unknowns: int) -> list[str]:

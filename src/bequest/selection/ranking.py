@@ -35,7 +35,7 @@ def rank(
     for member, share in tracked(candidates, "ranking channels", candidates, policy.progress):
         unit = bind(subject.channels, member, tensors).unit
         try:
-            scores = _scores(policy.criterion, unit, policy.seed)
+            scores = _scores(policy.criterion.judge(unit), unit, policy.seed)
             choices.append(Choice(member, share, scores))
         except Unscorable as finding:
             refused.append(Refusal(member.name, member.size, finding.reason))
