@@ -29,6 +29,7 @@ from bequest.execution.devices import device_of
 from bequest.execution.modules import first_lines, misfit
 from bequest.execution.threads import ONE_AT_A_TIME
 from bequest.graph.admission import admit
+from bequest.graph.functional import functional
 from bequest.graph.inputs import Inputs, mapped, normalise_inputs
 from bequest.graph.numbers import Call, Recorder
 from bequest.graph.products import as_layers
@@ -254,7 +255,7 @@ def to_meta(inputs: Inputs) -> Inputs:
 def _export(model: nn.Module, inputs: Inputs) -> Network:
     args, kwargs = inputs
     with ONE_AT_A_TIME, _quiet_export(), torch.no_grad():
-        program = torch.export.export(model, args, kwargs).run_decompositions({})
+        program = functional(torch.export.export(model, args, kwargs))
     held = named_tensors(model)
     first: dict[int, str] = {}
     for name, tensor in held.items():
