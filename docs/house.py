@@ -24,7 +24,9 @@ PACKAGE = ROOT / "src" / "bequest"
 PICTURE = ROOT / "docs" / "assets" / "house.svg"
 
 COLUMNS = {
-    **dict.fromkeys(("cli", "pruning", "call", "selection", "restorers", "calibration"), 1.0),
+    **dict.fromkeys(
+        ("cli", "pruning", "analysis", "call", "selection", "restorers", "calibration"), 1.0
+    ),
     **{
         "report": 0.45,
         "sweeping": 0.45,

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from bequest.analysis import Analysis, Plain
 from bequest.artifact.card import model_card
 from bequest.artifact.fingerprint import fingerprint
 from bequest.artifact.lineage import continued, remember
@@ -16,21 +17,15 @@ from bequest.artifact.plan import GroupPlan, Plan, Refusal, versions
 from bequest.artifact.pretrained import save_pretrained
 from bequest.artifact.store import save
 from bequest.calibration.inputs import Source
-from bequest.calibration.inputs.asked import Data, samples_from
-from bequest.calibration.inputs.given import require_known_tokens
+from bequest.calibration.inputs.asked import Data
 from bequest.calibration.subject import Subject
 from bequest.call import Call
 from bequest.criteria.base import Criterion
-from bequest.execution.copies import private_copy
+from bequest.execution.devices import device_of
 from bequest.execution.modes import in_plain_mode
-from bequest.execution.reparametrised import as_stored
+from bequest.execution.randomness import begin_at
 from bequest.execution.running import undisturbed
-from bequest.graph.admission import admit
-from bequest.graph.groups import Channels, group
-from bequest.graph.results import counting, shrunk
-from bequest.graph.rules import read
-from bequest.graph.trace import inputs_for, require_runnable, trace
-from bequest.hypersphere.convert import as_plain
+from bequest.graph.results import shrunk
 from bequest.measure.cost import Cost, cost_without_data
 from bequest.restorers.base import Restorer
 from bequest.restorers.restoration import Restoration
@@ -42,9 +37,8 @@ from bequest.selection.selecting import select
 from bequest.selection.targets.base import Met, Search, met
 from bequest.selection.widths import Scope, chosen_from
 from bequest.surgery.cut import Cut
-from bequest.surgery.folding import folded
 from bequest.surgery.program import Program
-from bequest.surgery.training import training_notes, with_training
+from bequest.surgery.training import training_notes
 
 
 @dataclass(frozen=True)
@@ -204,23 +198,30 @@ def prune(
         seed=seed,
         progress=progress,
     )
-    model, stored = as_stored(model)
-    admit(model)
-    model, forgotten = as_plain(model)
-    with undisturbed(model):
-        subject, computed = _read(model, example_inputs, call)
-        selection = select(subject, call)
-        restoration = Restoration(subject, call.restorer, selection.form, call.seed, call.progress)
-        search = Search(selection.choices, restoration, call.round_to, selection.bundles)
-        found = _allocated(call, search)
-        chosen = chosen_from(found.choices, call.scope, call.round_to)
-        if call.target is not None:  # its widths are others than those that were tried out
-            restoration = replace(restoration, form=final_form(subject, chosen))
-        outcome = restoration.sound(chosen)
-        pruned = outcome.restored.model
-        before, after = (
-            cost_without_data(one, subject.example_inputs) for one in (subject.dense, pruned)
-        )
+    plain = Plain.of(model)
+    with undisturbed(plain.model):
+        return carried_out(call, Analysis.of(plain, example_inputs, call))
+
+
+def carried_out(call: Call, analysis: Analysis) -> Pruned:
+    """What a call makes of a network that was read for it, or for one that reads it alike.
+
+    To be called inside of ``undisturbed``.
+    """
+    subject = analysis.subject
+    begin_at(call.seed, device_of(subject.dense))
+    selection = select(subject, call)
+    restoration = Restoration(subject, call.restorer, selection.form, call.seed, call.progress)
+    search = Search(selection.choices, restoration, call.round_to, selection.bundles)
+    found = _allocated(call, search)
+    chosen = chosen_from(found.choices, call.scope, call.round_to)
+    if call.target is not None:  # its widths are others than those that were tried out
+        restoration = replace(restoration, form=final_form(subject, chosen))
+    outcome = restoration.sound(chosen)
+    pruned = outcome.restored.model
+    before, after = (
+        cost_without_data(one, subject.example_inputs) for one in (subject.dense, pruned)
+    )
     plan = Plan(
         architecture=fingerprint(subject.model),
         recipe={**call.to_json(), **found.recipe, **_seen(subject, call)},
@@ -232,54 +233,13 @@ def prune(
     )
     whole = continued(subject.model, plan)
     remember(pruned, whole.plan, whole.dense)
-    told = (*_of_computed(stored, ""), *_of_computed(computed, ", by which it became a program"))
     left = Cut.of(subject.channels, [one for one in chosen if one.group.name in outcome.pruned])
-    told = (*told, *shrunk(subject.channels, call.outputs, left.shape))
-    notes = (*told, *forgotten, *whole.notes, *_trained(subject, plan, pruned), *outcome.notes)
+    told = (*analysis.notes, *shrunk(subject.channels, call.outputs, left.shape))
+    notes = (*told, *whole.notes, *_trained(subject, plan, pruned), *outcome.notes)
     idle = warn_of_nothing(call.ratio, plan.groups, plan.refused)
     made = () if subject.samples is None else subject.samples.notes
     report = Report(plan.groups, plan.refused, before, after, (*made, *idle, *notes))
     return Pruned(pruned, whole.plan, report)
-
-
-def _read(model: nn.Module, example_inputs: Any, call: Call) -> tuple[Subject, tuple[str, ...]]:
-    """Traces a copy of the model, on the inputs that it is looked at with if there are any.
-
-    Returns:
-        Model, copy and groups; and the names of the weights that were computed and are stored now.
-    """
-    dense = private_copy(model)
-    args, kwargs = inputs_for(dense, example_inputs)
-    example_inputs = kwargs or args
-    samples = None
-    if call.reads_inputs:
-        require_runnable(dense, example_inputs)
-        made_up = call.restorer.inputs()
-        samples = samples_from(
-            call.data, made_up, dense, example_inputs, call.seed, show=call.progress
-        )
-    inputs = example_inputs if samples is None else samples.shaped_like(example_inputs)
-    channels = _grouped(dense, inputs, call)
-    if samples is not None:
-        require_known_tokens(samples, channels.reading.network)
-    model, computed = folded(model, dense, inputs, channels)
-    if computed:
-        dense = private_copy(model)
-        channels = _grouped(dense, inputs, call)
-    channels = with_training(channels, dense, inputs)
-    return Subject(model, dense, example_inputs, inputs, channels, samples), computed
-
-
-def _grouped(dense: nn.Module, inputs: Any, call: Call) -> Channels:
-    return group(counting(read(trace(dense, inputs)), call.outputs))
-
-
-def _of_computed(names: tuple[str, ...], more: str) -> tuple[str, ...]:
-    """What is said of parameters that the network had computed from others."""
-    if not names:
-        return ()
-    listed = ", ".join(f"'{name}'" for name in names)
-    return (f"computed from other parameters before, now stored{more}: {listed}",)
 
 
 def _allocated(call: Call, search: Search) -> Met:

@@ -175,7 +175,7 @@ def test_a_batch_norm_takes_a_bias_up(restorer):
 @pytest.mark.parametrize(("name", "changes"), [("llama", {}), ("opt", {"enable_bias": False})])
 def test_classes_of_transformers_get_no_new_bias(name, changes):
     model = causal(name, **changes)
-    for restorer in (Regression(images=32, refine=0), "moments", "lbyl"):
+    for restorer in (Regression(images=8, refine=0), "moments", "lbyl"):
         pruned = bequest.prune(model, tokens(), 0.5, restorer=restorer, round_to=1, progress=False)
         assert pruned.plan.groups
         assert pruned.plan.surgery.biases == ()

@@ -209,14 +209,14 @@ def test_half_of_a_real_network_leaves_and_most_of_its_accuracy_stays(shared):
         mean=entry.mean,
         std=entry.std,
         size=entry.input_shape,
-        limit=500,
+        limit=250,
     )
     pruned = bequest.prune(
         model,
         torch.zeros(1, 3, 32, 32),
         0.5,
         criterion="l1",
-        restorer=Regression(images=128),
+        restorer=Regression(images=96, inversion=6),
         round_to=1,
     )
     assert bequest.evaluate(pruned.model, images).top1 > 80

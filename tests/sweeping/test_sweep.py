@@ -121,14 +121,15 @@ def test_a_journal_of_which_not_even_the_head_was_written_begins_anew(tmp_path):
     ],
 )
 def test_the_journal_of_another_sweep_is_refused(
-    networks, undisturbed, written, change, difference
+    networks, undisturbed, written, tmp_path, change, difference
 ):
-    call = {"networks": networks, **GRID, "journal": written, "workers": 1, **change}
+    path = tmp_path / "journal"
+    call = {"networks": networks, **GRID, "journal": path, "workers": 1, **change}
     before = written.read_text() + '{"cell": {"torn'
-    written.write_text(before)
+    path.write_text(before)
     with pytest.raises(UsageError, match=f"another sweep: {difference}"):
         bequest.sweep(**call)
-    assert written.read_text() == before
+    assert path.read_text() == before
 
 
 def test_what_is_no_journal_is_refused_and_left_alone(tmp_path):

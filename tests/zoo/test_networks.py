@@ -142,7 +142,7 @@ def test_vgg_digits_learns_the_digits_in_seconds():
     labels = torch.tensor(digits.target)
     train, test = torch.randperm(len(images)).split([1347, 450])
     network = zoo.create("vgg-digits")
-    epochs, batch = 30, 64  # 22 steps an epoch
+    epochs, batch = 12, 64  # 22 steps an epoch
     optimiser = torch.optim.SGD(network.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=epochs * 22)
     for _ in range(epochs):

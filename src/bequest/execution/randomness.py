@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 
 from bequest.errors import UsageError
@@ -33,3 +35,17 @@ def stream(seed: int) -> torch.Generator:
         UsageError: ``seed`` isn't a whole number in [0, 2⁶⁴).
     """
     return torch.Generator("cpu").manual_seed(check_seed(seed))
+
+
+def begin_at(seed: int, device: torch.device) -> None:
+    """Sets the global generators, which a network's own code may draw from.
+
+    Of Python, NumPy, and PyTorch on the CPU and on a device. For use inside of
+    :func:`bequest.execution.running.undisturbed`, which sets them back.
+    """
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 -- the one that code draws from without a word
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)

@@ -6,11 +6,11 @@ Every piece runs on one thread, so that the same seeds give the same numbers whe
 from __future__ import annotations
 
 import dataclasses
-import time
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
+from bequest.analysis import Plain
 from bequest.calibration.inputs import Source
 from bequest.calibration.inputs.asked import samples_from
 from bequest.calibration.samples import Samples
@@ -22,7 +22,6 @@ from bequest.execution.threads import threads_of_torch
 from bequest.graph.trace import require_runnable
 from bequest.measure import Accuracy, Cost, cost
 from bequest.measure.latency import latencies
-from bequest.pruning import prune
 from bequest.restorers.base import Restorer
 from bequest.sweeping.comparison import Cell, Key
 from bequest.sweeping.network import Measure, Network
@@ -37,7 +36,9 @@ class Settings:
     round_to: int = 8
     latency: bool = False
 
-    def call(self, ratio: float, criterion: Any, restorer: Any, seed: int) -> Call:
+    def call(
+        self, ratio: float, criterion: Any, restorer: Any, seed: int, data: Samples | None = None
+    ) -> Call:
         """A call of :func:`bequest.prune`, checked.
 
         Raises:
@@ -49,6 +50,7 @@ class Settings:
             criterion=criterion,
             restorer=restorer,
             seed=seed,
+            data=data,
             progress=False,
             **self.shared(),
         )
@@ -82,7 +84,7 @@ def make_inputs(network: Network, source: Source, seed: int) -> Samples:
     with threads_of_torch(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", InputWarning)  # a note of the report says it
         network = network.placed()
-        model, example = network.model, network.example_inputs
+        model, example = Plain.of(network.model).model, network.example_inputs
         require_runnable(model, example)
         made = samples_from(network.data, source, model, example, seed)
         chunks = tuple(tuple(part.cpu() for part in chunk) for chunk in made.chunks)
@@ -98,19 +100,9 @@ def run_cell(
             warnings.simplefilter("ignore", one)
         network = network.placed()
         model, example = network.model, network.example_inputs
-        start = time.perf_counter()
-        pruned = prune(
-            model,
-            example,
-            task.key.ratio,
-            criterion=task.criterion,
-            restorer=_within(task.restorer, network.value_range),
-            data=samples,
-            seed=task.key.seed,
-            progress=False,
-            **settings.shared(),
-        )
-        seconds = time.perf_counter() - start
+        restorer = _within(task.restorer, network.value_range)
+        call = settings.call(task.key.ratio, task.criterion, restorer, task.key.seed, samples)
+        pruned, seconds = network.analyses.prune(model, example, call)
         timed = None
         if settings.latency:
             both = [private_copy(model), pruned.model]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, fx
 from torch.utils._pytree import tree_leaves
 
+from bequest.analysis import Plain
 from bequest.artifact.fingerprint import stored_tensors
 from bequest.errors import BequestError
 from bequest.graph.trace import trace
@@ -24,7 +25,7 @@ def memory_of(network: Network) -> int:
     """Bytes of a worker that prunes and measures the network, estimated."""
     weights = sum(one.nbytes for one in stored_tensors(network.model).values())
     try:
-        nodes = trace(network.model, network.example_inputs).nodes
+        nodes = trace(Plain.of(network.model).model, network.example_inputs).nodes
     except BequestError:  # the cell will say so itself
         nodes = ()
     return PROCESS + COPIES * weights + BATCH * _peak(nodes) // _batch(network)

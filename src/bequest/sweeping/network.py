@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -21,6 +21,7 @@ from bequest.errors import UsageError
 from bequest.execution.copies import duplicate
 from bequest.execution.devices import device_of
 from bequest.measure import Accuracy, evaluate, perplexity
+from bequest.sweeping.analyses import Analyses
 
 
 class Measure(ABC):
@@ -108,6 +109,7 @@ class Network:
         data: as in :func:`bequest.prune`: what is looked at; None = inputs are made up.
         value_range: lowest and highest value of an input, where it is known.
         device: where it works; None = where the model is.
+        analyses: of the network, for the cells of one sweep.
     """
 
     name: str
@@ -117,6 +119,7 @@ class Network:
     data: Any = None
     value_range: tuple[float, float] | None = None
     device: str | None = None
+    analyses: Analyses = field(init=False, default_factory=Analyses, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, nn.Module):
@@ -138,6 +141,10 @@ class Network:
     def on_gpu(self) -> bool:
         """Whether it works on an accelerator."""
         return not str(self.device).startswith("cpu")
+
+    def lent(self) -> Network:
+        """For one sweep: the model may be another when the next one begins."""
+        return replace(self)
 
     def carried(self) -> Network:
         """As it travels: its tensors in main memory, and what it is measured on left behind."""

@@ -162,7 +162,7 @@ class _Run:
         for one in self.grid.networks:
             if id(one.measure) not in measures:
                 measures[id(one.measure)] = self.engine.put(one.measure)
-            network = one.carried() if self.engine.carries else one
+            network = one.carried() if self.engine.carries else one.lent()
             put[one.name] = one, self.engine.put(network), measures[id(one.measure)]
         return put
 
