@@ -1,11 +1,12 @@
 """How much accuracy do the data-free settings keep on ResNet-56 (CIFAR-10), and what do they cost?
 
-    python -m benchmarks.effort [quick] [default] [long] [real] [SEED ...]
+    python -m benchmarks.effort [quick] [default] [long] [real] [SETTING ...] [RATIO ...] [SEED ...]
 
-Those that are named, or all; rows of others stay as they were measured. Inner channels of every
-block, by the three efforts of the default restorer: channels chosen by l1 at one ratio for all
-groups, and by obs with ratios allocated so that as many multiply-accumulates stay
-(``target="macs:..."``). Beside them 256 real training images. Developed on test images 0 to 4,999,
+Those that are named, or all; rows of others stay as they were measured. By the three efforts of the
+default restorer, and beside them with 256 real training images, in three settings. "l1": inner
+channels of every block, at one ratio for all groups. "allocated": by obs, with ratios allocated so
+that as many multiply-accumulates stay (``target="macs:..."``). "streams": by obs at one ratio, of
+the residual streams as well (``groups="all"``). Developed on test images 0 to 4,999,
 reported on 5,000 to 9,999; medians of the seeds, CPU seconds of a call with its inputs. Needs the
 real weights and images in ``$BEQUEST_SHARED``.
 """
@@ -30,7 +31,12 @@ from bequest.restorers import Regression
 
 RATIOS = (0.3, 0.5, 0.7)
 EFFORTS = ("quick", "default", "long")
-UNIFORM, ALLOCATED = "l1, one ratio", "obs, allocated"
+SETTINGS = {
+    "l1": "l1, one ratio",
+    "obs": "obs, one ratio",
+    "allocated": "obs, allocated",
+    "streams": "obs, streams too",
+}
 REAL = 256
 COLUMNS = ("effort", "channels", "ratio", "top-1, median", "least", "most", "seeds", "CPU s")
 
@@ -39,9 +45,12 @@ def main() -> None:
     """Measures the rows asked for and writes results/effort.{json,md}."""
     words = sys.argv[1:]
     seeds = [int(word) for word in words if word.isdigit()] or [0, 1, 2]
-    asked = [word for word in words if not word.isdigit()] or [*EFFORTS, "real"]
-    if unknown := set(asked) - {*EFFORTS, "real"}:
-        sys.exit(f"expected {', '.join(EFFORTS)}, real or seeds; found {', '.join(unknown)}")
+    ratios = [ratio for ratio in RATIOS if str(ratio) in words] or list(RATIOS)
+    settings = [word for word in SETTINGS if word in words] or list(SETTINGS)
+    asked = [word for word in (*EFFORTS, "real") if word in words] or [*EFFORTS, "real"]
+    known = {*EFFORTS, "real", *SETTINGS, *map(str, RATIOS), *map(str, seeds)}
+    if unknown := set(words) - known:
+        sys.exit(f"expected words out of {', '.join(sorted(known))}; found {', '.join(unknown)}")
     model, entry, images = subject(
         "resnet56", "resnet56_cifar10.safetensors", "cifar10/test.npz", offset=5000
     )
@@ -50,9 +59,11 @@ def main() -> None:
 
     def measured(setting: str, ratio: float, restorer: Regression, data: Any) -> list[float]:
         """Top-1 and CPU seconds."""
-        cut: dict[str, Any] = {"ratio": ratio, "criterion": "l1"}
-        if setting == ALLOCATED:
+        cut: dict[str, Any] = {"ratio": ratio, "criterion": "l1" if setting == "l1" else "obs"}
+        if setting == "allocated":
             cut = {"target": f"macs:{left[ratio]:.3f}", "criterion": "obs"}
+        if setting == "streams":
+            cut["groups"] = "all"
         start = time.process_time()
         one = bequest.prune(model, example, restorer=restorer, data=data, round_to=1, **cut)
         seconds = time.process_time() - start
@@ -62,8 +73,8 @@ def main() -> None:
     rows = {_key(row): row for row in json.loads(file.read_text())["rows"]}
     for word in asked:
         restorer = Regression(effort="default" if word == "real" else word)
-        for setting in (UNIFORM, ALLOCATED):
-            for ratio in RATIOS:
+        for setting in settings:
+            for ratio in ratios:
                 found = []
                 for seed in seeds if word != "real" else [0]:
                     data: Any = opened(entry, "cifar10/train-0.npz", limit=REAL)
@@ -72,7 +83,8 @@ def main() -> None:
                         data, more = _made(restorer, model, example, seed)
                     top1, seconds = measured(setting, ratio, restorer, data)
                     found.append((top1, seconds + more))
-                row = _row(f"{REAL} real images" if word == "real" else word, setting, ratio, found)
+                inputs = f"{REAL} real images" if word == "real" else word
+                row = _row(inputs, SETTINGS[setting], ratio, found)
                 rows[_key(row)] = row
                 print(*row.values(), flush=True)
                 _write(rows, round(bequest.evaluate(model, images).top1, 2))
@@ -120,7 +132,7 @@ def _write(rows: dict[tuple[Any, ...], dict[str, Any]], dense: float) -> None:
         dense=dense,
         images="CIFAR-10 test, 5,000 to 9,999",
         developed_on="CIFAR-10 test, 0 to 4,999",
-        pruned="inner channels of every block, round_to=1",
+        pruned="inner channels of every block, but for the rows that say otherwise; round_to=1",
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from tests.architectures.networks import subject
@@ -19,9 +20,13 @@ CURVES = {  # colours that stay apart for colour-blind eyes (Okabe & Ito)
     "none": ("pruned, nothing handed on", "#777777", "s"),
     "merge": ("Neuron Merging", "#e69f00", "^"),
     "lbyl": ("LBYL", "#0072b2", "o"),
-    "regression": ("regression", "#009e73", "D"),
+    "regression": ("regression, channels by l1", "#009e73", "D"),
 }
-
+SETTINGS = {
+    ("default", "obs, allocated"): ("regression, channels by obs for a target", "#cc79a7", "v"),
+    ("256 real images", "obs, one ratio"): ("regression, 256 real images, obs", "#000000", "x"),
+}
+"""Rows of results/effort.json, with as many multiply-accumulates left as those of l1."""
 
 KINDS = {"inner": "#0072b2", "residual": "#d55e00", "output": "#777777"}
 
@@ -35,21 +40,32 @@ def main() -> None:
 
 
 def curves() -> None:
-    """Accuracy against the share of channels that left, one curve per restorer."""
+    """Accuracy against the multiply-accumulates that are left, a curve per method."""
     measured = json.loads((RESULTS / "resnet56.json").read_text())
     rows = [row for row in measured["rows"] if row["criterion"] == "l1"]
-    figure, axes = plt.subplots(figsize=(7.2, 3.6), layout="constrained")
+    left = {row["ratio"]: row["MACs kept"] for row in rows}
+    figure, axes = plt.subplots(figsize=(7.2, 3.8), layout="constrained")
     for restorer, (label, colour, marker) in CURVES.items():
-        ratios = [0.0, *(row["ratio"] for row in rows)]
-        accuracy = [measured["dense"], *(row[restorer] for row in rows)]
-        axes.plot(ratios, accuracy, color=colour, marker=marker, ms=5, lw=2, label=label)
+        found = [(row["MACs kept"], row[restorer]) for row in rows]
+        _curve(axes, measured["dense"], found, label=label, color=colour, marker=marker)
+    efforts = json.loads((RESULTS / "effort.json").read_text())["rows"]
+    for (effort, channels), (label, colour, marker) in SETTINGS.items():
+        chosen = [r for r in efforts if (r["effort"], r["channels"]) == (effort, channels)]
+        found = [(left[row["ratio"]], row["top-1, median"]) for row in chosen]
+        _curve(axes, measured["dense"], found, label=label, color=colour, marker=marker)
     axes.axhline(measured["dense"], color="#777777", lw=0.8, ls=":")
-    axes.set_xlabel("share of the inner channels that left (ResNet-56)")
+    axes.set_xlabel("multiply-accumulates left, % (ResNet-56, inner channels)")
     axes.set_ylabel("CIFAR-10 top-1, %")
     axes.set_ylim(0, 100)
+    axes.set_xlim(102, 26)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, fontsize=8, loc="lower left")
     _save(figure, "resnet56")
+
+
+def _curve(axes: Axes, dense: float, found: list[tuple[float, float]], **style: str) -> None:
+    macs, accuracy = zip((1.0, dense), *sorted(found, reverse=True), strict=True)
+    axes.plot([100 * one for one in macs], accuracy, ms=5, lw=2, **style)  # type: ignore[arg-type]
 
 
 def groups() -> None:
