@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from tests.timm_support import name_missing_operators
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -64,13 +65,15 @@ def main() -> None:
 
 def network() -> nn.Module:
     """Random weights, seed 0."""
+    name_missing_operators()
     from transformers import ViTConfig, ViTForImageClassification
 
     torch.manual_seed(0)
     sizes = {"image_size": 28, "patch_size": 4, "num_channels": 1, "num_labels": 10}
     widths = {"hidden_size": 64, "intermediate_size": 128}
     depths = {"num_hidden_layers": 4, "num_attention_heads": 4}
-    return ViTForImageClassification(ViTConfig(**sizes, **widths, **depths))
+    model: nn.Module = ViTForImageClassification(ViTConfig(**sizes, **widths, **depths))
+    return model
 
 
 def images(file: str, *, offset: int = 0, limit: int | None = None) -> ImageLoader:
@@ -99,7 +102,7 @@ def trained() -> nn.Module:
     model.train()
     for epoch in range(EPOCHS):
         total = 0.0
-        for batch in torch.randperm(len(x))[: steps * BATCH].split(BATCH):
+        for batch in torch.split(torch.randperm(len(x))[: steps * BATCH], BATCH):
             flipped = torch.rand(BATCH, 1, 1, 1) < 0.5
             loss = cross_entropy(
                 model(torch.where(flipped, x[batch].flip(3), x[batch])).logits, y[batch]

@@ -60,7 +60,8 @@ def functional(program: ExportedProgram) -> ExportedProgram:
     """
     nodes = [node for node in program.graph.nodes if node.op == "call_function"]
     if not all(_is_known(node) for node in nodes):
-        return program.run_decompositions({})
+        traced: ExportedProgram = program.run_decompositions({})
+        return traced
     for node in nodes:
         name = _name(node)
         if name in WRITING:
@@ -108,7 +109,7 @@ def _names_of(value: fx.Node) -> list[fx.Node]:
 
 def _is_like(node: fx.Node, other: fx.Node) -> bool:
     one, two = node.meta["val"], other.meta["val"]
-    return one.is_floating_point() and one.dtype == two.dtype and one.device == two.device
+    return bool(one.is_floating_point() and (one.dtype, one.device) == (two.dtype, two.device))
 
 
 def _is_apart(node: fx.Node) -> bool:
