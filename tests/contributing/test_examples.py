@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -97,5 +98,5 @@ def test_a_file_that_fails_is_not_left_out_silently(copy):
         "ModuleNotFoundError It was raised as bequest.graph.rules.lost was imported.",
     ]
     assert done.returncode == 1
-    assert "surely_not_installed" in done.stderr
-    assert "bequest.graph.rules.lost was imported" in done.stderr
+    told = re.search(r"bequest\.(criteria\.broken|graph\.rules\.lost) was imported", done.stderr)
+    assert told, "whichever of them the command imports first"
