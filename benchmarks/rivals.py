@@ -2,8 +2,8 @@
 
 Inner channels of every block by l1, at 0.3, 0.5 and 0.7, on the networks whose weights are there;
 `folding` and `ifm` choose their own clusters, of as many channels. VGG-16 and MobileNetV2 are
-trained by ``benchmarks.train_reference``. Measured on CIFAR-10 test images 5,000 to 6,999. Needs
-the images in ``$BEQUEST_SHARED``.
+trained by ``benchmarks.train_reference``, the latter with ``--transfer --epochs 5``. Measured on
+CIFAR-10 test images 5,000 to 6,999. Needs the images in ``$BEQUEST_SHARED``.
 
     python -m benchmarks.rivals [NETWORK ...]    # these alone; rows of others stay as they are
 """
@@ -39,10 +39,10 @@ def main() -> None:
     if unknown := set(asked) - set(files):
         sys.exit(f"expected networks out of {', '.join(files)}; found {', '.join(unknown)}")
     for name, file in files.items():
+        if name not in asked:
+            continue
         if not file.exists():
             skipped[name] = f"no weights at {file.name}: run benchmarks.train_reference"
-            continue
-        if name not in asked:
             continue
         model, entry, images = subject(name, file, "cifar10/test.npz", offset=5000, limit=2000)
         example = torch.zeros(1, *entry.input_shape)
