@@ -3,12 +3,12 @@
     python -m benchmarks.effort [quick] [default] [long] [real] [SETTING ...] [RATIO ...] [SEED ...]
 
 Those that are named, or all; rows of others stay as they were measured. By the three efforts of the
-default restorer, and beside them with 256 real training images, in three settings. "l1": inner
-channels of every block, at one ratio for all groups. "allocated": by obs, with ratios allocated so
-that as many multiply-accumulates stay (``target="macs:..."``). "streams": by obs at one ratio, of
-the residual streams as well (``groups="all"``). Developed on test images 0 to 4,999,
-reported on 5,000 to 9,999; medians of the seeds, CPU seconds of a call with its inputs. Needs the
-real weights and images in ``$BEQUEST_SHARED``.
+default restorer, and beside them with 256 real training images, in four settings. "l1": inner
+channels of every block, at one ratio for all groups. "obs": the same by obs. "allocated": by
+obs, with ratios allocated so that as many multiply-accumulates stay (``target="macs:..."``).
+"streams": by obs at one ratio, of the residual streams as well (``groups="all"``). Developed on
+test images 0 to 4,999, reported on 5,000 to 9,999; medians of the seeds, CPU seconds of a call
+with its inputs. Needs the real weights and images in ``$BEQUEST_SHARED``.
 """
 
 from __future__ import annotations

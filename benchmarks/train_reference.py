@@ -4,7 +4,7 @@
 (``vgg16-cifar``, ``mobilenetv2-cifar``). The recipe: random crops of the images padded by 4 pixels
 and mirror images, SGD with Nesterov momentum 0.9 and weight decay 5e-4, one cycle of the learning
 rate, bfloat16 arithmetic where the processor has it, seed 0. With ``--transfer`` the MobileNetV2
-starts from the real ImageNet weights, all but those of the last layer, and two epochs are enough.
+starts from the real ImageNet weights, all but those of the last layer, and five epochs are enough.
 The weights go to ``benchmarks/weights/NAME.safetensors``, which git ignores; the last epoch is the
 one that is kept, none is chosen by its accuracy.
 """

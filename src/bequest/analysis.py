@@ -67,11 +67,11 @@ class Analysis:
     def of(cls, plain: Plain, example_inputs: Any, call: Call) -> Analysis:
         """Traces a copy of the network, on the inputs that it is looked at with if there are any.
 
+        To be called inside of ``undisturbed``.
+
         Raises:
             UsageError: the inputs don't fit the network.
             ModelError: it can't be traced.
-
-        To be called inside of ``undisturbed``.
         """
         model, dense = plain.model, private_copy(plain.model)
         begin_at(call.seed, device_of(dense))

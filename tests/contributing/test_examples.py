@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -77,6 +76,7 @@ def test_without_its_rule_the_operator_is_a_wall():
 TRIES = """
 import sys
 from importlib import import_module
+from pathlib import Path
 from bequest.cli import main
 
 for package in ("bequest.criteria", "bequest.graph.rules"):
@@ -84,6 +84,8 @@ for package in ("bequest.criteria", "bequest.graph.rules"):
         import_module(package)
     except Exception as error:
         print(type(error).__name__, *error.__notes__)
+# Which of the two a command meets first is left open.
+(Path(import_module("bequest").__file__).parent / "criteria/broken.py").unlink()
 sys.argv = ["bequest", "inspect", "zoo:lenet-300-100"]
 main()
 """
@@ -98,5 +100,5 @@ def test_a_file_that_fails_is_not_left_out_silently(copy):
         "ModuleNotFoundError It was raised as bequest.graph.rules.lost was imported.",
     ]
     assert done.returncode == 1
-    told = re.search(r"bequest\.(criteria\.broken|graph\.rules\.lost) was imported", done.stderr)
-    assert told, "whichever of them the command imports first"
+    assert "surely_not_installed" in done.stderr
+    assert "bequest.graph.rules.lost was imported" in done.stderr
