@@ -45,7 +45,7 @@ def test_a_residual_stream_averages_its_producers_scores_over_their_means(name):
 
 def test_a_residual_stream_is_indifferent_to_the_scale_of_a_producer():
     first, second = make_unit(seed=0), make_unit(seed=1)
-    loud = replace(second.producer, weight=1e3 * second.producer.weight)
+    loud = replace(second.producer, stored=1e3 * second.producer.weight)
     louder = replace(stream(first, second), producers=(first.producer, loud))
     torch.testing.assert_close(
         criteria.L2().score(louder, seed=0), criteria.L2().score(stream(first, second), seed=0)
@@ -54,7 +54,7 @@ def test_a_residual_stream_is_indifferent_to_the_scale_of_a_producer():
 
 def test_a_producer_of_zeros_adds_nothing_to_a_stream():
     first, second = make_unit(seed=0), make_unit(seed=1)
-    silent = replace(second.producer, weight=torch.zeros_like(second.producer.weight))
+    silent = replace(second.producer, stored=torch.zeros_like(second.producer.weight))
     unit = replace(stream(first, second), producers=(first.producer, silent))
     alone = criteria.L2().score(first, seed=0)
     torch.testing.assert_close(criteria.L2().score(unit, seed=0), alone / alone.mean() / 2)

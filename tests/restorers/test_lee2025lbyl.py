@@ -117,7 +117,7 @@ def test_the_default_is_scale_free(scale):
         var=unit.producer.norm.var * scale**2,
         eps=unit.producer.norm.eps * scale**2,
     )
-    producer = replace(unit.producer, weight=scale * unit.producer.weight, norm=norm)
+    producer = replace(unit.producer, stored=scale * unit.producer.weight, norm=norm)
     torch.testing.assert_close(
         LBYL().deliver(replace(unit, producers=(producer,)), kept, removed, seed=0).matrix,
         LBYL().deliver(unit, kept, removed, seed=0).matrix,
@@ -152,7 +152,7 @@ def _without(producer, channels):
     left = [i for i in range(len(producer.weight)) if i not in channels]
     norm = producer.norm
     parts = {f: getattr(norm, f)[left] for f in ("gamma", "beta", "mean", "var")}
-    return replace(producer, weight=producer.weight[left], norm=replace(norm, **parts))
+    return replace(producer, stored=producer.weight[left], norm=replace(norm, **parts))
 
 
 def test_if_all_kept_channels_are_constant_the_others_leave_nothing():

@@ -126,7 +126,7 @@ def test_a_constant_without_a_bias_to_go_to_is_fitted_by_moments_and_else_said_t
     unit = make_unit(10, 24, bias=True, norm=False)
     producer = replace(
         unit.producer,
-        weight=unit.producer.weight * (torch.arange(10) != 9)[:, None],
+        stored=unit.producer.weight * (torch.arange(10) != 9)[:, None],
         bias=unit.producer.bias.clone().index_fill_(0, torch.tensor([9]), 3.0),
     )
     unit = without_biases(replace(unit, producers=(producer,)))

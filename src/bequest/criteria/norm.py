@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from bequest.config import register
-from bequest.criteria.base import FilterCriterion, filter_rows
+from bequest.criteria.base import FilterCriterion, filter_columns
 from bequest.graph.units import Producer, Unit
 
 
@@ -17,7 +18,7 @@ class L1(FilterCriterion):
     """Σ|w| of each filter row; a linear row includes its bias (Li et al., arXiv 1608.08710)."""
 
     def _filters(self, unit: Unit, producer: Producer) -> Tensor:
-        return filter_rows(producer).abs().sum(dim=1)
+        return torch.stack([part.abs().sum(dim=1) for part in filter_columns(producer)]).sum(dim=0)
 
 
 @register("criterion", "l2")
@@ -26,4 +27,5 @@ class L2(FilterCriterion):
     """‖w‖₂ of each filter row; a linear row includes its bias."""
 
     def _filters(self, unit: Unit, producer: Producer) -> Tensor:
-        return filter_rows(producer).square().sum(dim=1).sqrt()
+        squares = [part.square().sum(dim=1) for part in filter_columns(producer)]
+        return torch.stack(squares).sum(dim=0).sqrt()

@@ -21,4 +21,4 @@ class Random(Criterion):
         draws = torch.rand(
             unit.size, generator=generator(seed, unit), dtype=torch.float64, device="cpu"
         )
-        return draws.to(unit.producers[0].weight.device)
+        return draws.to(unit.device)

@@ -34,7 +34,7 @@ class Redundancy(Criterion):
         scores = torch.full((unit.size,), unit.size - 1.0, dtype=torch.float64, device="cpu")
         for rank, (_, removed) in enumerate(merges):
             scores[removed] = rank
-        return scores.to(unit.producer.weight.device)
+        return scores.to(unit.device)
 
 
 def greedy_merges(method: str, unit: Unit, removable: range | list[int]) -> list[tuple[int, int]]:

@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 from bequest.errors import ModelError
 from bequest.execution.modules import require_module
+from bequest.execution.spans import spans
 
 _WRAPPERS = {
     "OptimizedModule": "a compiled model; pass the original module (model._orig_mod)",
@@ -135,4 +136,5 @@ def _admit_weight(name: str, parameter: nn.Parameter) -> None:
 
 def _finite(tensor: Tensor) -> bool:
     # A sum is finite only if no term is NaN or infinite; it needs no second tensor of that size.
-    return bool(tensor.detach().sum(dtype=torch.float64).isfinite())
+    rows = torch.atleast_1d(tensor.detach())
+    return all(bool(rows[part].sum(dtype=torch.float64).isfinite()) for part in spans(rows))

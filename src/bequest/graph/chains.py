@@ -46,7 +46,7 @@ def bind(channels: Channels, group: Group, tensors: Mapping[str, Tensor]) -> Bou
         tensors: qualified name → dense tensor.
 
     Returns:
-        The unit, in float64 on the tensors' device. Where the group is no chain from one producer
+        The unit, on the tensors' device. Where the group is no chain from one producer
         over norm and activation to layers, ``unit.obstacle`` says why and there are no feeds.
     """
     writes = [write for write in group.producers if write.weight is not None]
@@ -71,8 +71,8 @@ def producer_of(
     return Producer(
         name=write.weight.removesuffix(".weight"),
         kind=write.kind,
-        weight=_gather(weight, rows).flatten(1),
-        bias=None if write.bias is None else _gather(tensors[write.bias].detach(), rows)[:, 0],
+        stored=_gather(weight, rows).flatten(1),
+        bias=None if write.bias is None else _vector(tensors[write.bias], rows),
         norm=None if norm is None else _batch_norm(channels, norm, rows, tensors),
     )
 
@@ -93,12 +93,19 @@ def places(positions: Index, size: int, *, short: bool = False) -> Index:
 
 
 def _gather(tensor: Tensor, places: Index) -> Tensor:
-    """tensor[places] in float64 with zeros at −1; (n, t, ...)."""
+    """tensor[places] with zeros at −1, (n, t, ...); no copy where that is the tensor itself."""
+    if np.array_equal(places.flatten(), np.arange(len(tensor))):
+        return tensor.unflatten(0, places.shape)
     index = torch.from_numpy(places).to(tensor.device)
-    gathered = tensor[index.clamp(min=0)].double()
+    gathered = tensor[index.clamp(min=0)]
     if (places < 0).any():
         gathered[index < 0] = 0
     return gathered
+
+
+def _vector(tensor: Tensor, rows: Index) -> Tensor:
+    """A number per channel, that of its first row, float64 (n,)."""
+    return _gather(tensor.detach(), rows)[:, 0].double()
 
 
 def norm_after(channels: Channels, node: fx.Node) -> fx.Node | None:
@@ -115,7 +122,7 @@ def _batch_norm(
 
     def vector(position: int) -> Tensor | None:
         node = args[position] if position < len(args) else None
-        return None if node is None else _gather(tensors[names[node.name]].detach(), rows)[:, 0]
+        return None if node is None else _vector(tensors[names[node.name]], rows)
 
     mean, var = vector(3), vector(4)
     assert mean is not None
@@ -166,11 +173,10 @@ def consumed(
     weight_name = readable(channels, read).weight
     assert weight_name is not None
     columns = places(channels.positions(group, read.labels), group.size)
-    weight = tensors[weight_name].detach().movedim(read.dim, 1)
-    index = torch.from_numpy(columns).flatten().to(weight.device)
-    columns_of = weight.index_select(1, index).double().reshape(len(weight), group.size, -1)
+    weight = tensors[weight_name].detach().movedim(read.dim, 0)
+    read_of = _gather(weight, columns).movedim(2, 0).flatten(2)  # (o, n, t, ...) → (o, n, q)
     name = weight_name.removesuffix(".weight")
-    return Feed(read, columns), Consumer(name, columns_of, padded or read.zero_padded)
+    return Feed(read, columns), Consumer(name, read_of, padded or read.zero_padded)
 
 
 def _only_producer(channels: Channels, group: Group) -> Write:

@@ -50,7 +50,7 @@ class Member:
 
     def rows_of(self, kept: Tensor | None = None) -> Tensor:
         """Where channels are in the tensors; all of them, or those of these positions."""
-        index = torch.from_numpy(self.index).to(self.producer.weight.device)
+        index = torch.from_numpy(self.index).to(self.producer.stored.device)
         return index if kept is None else index[kept]
 
 

@@ -7,13 +7,15 @@ all taken from the dense network.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from bequest.errors import ModelError
+from bequest.execution.spans import spans
 
 
 @dataclass(frozen=True)
@@ -59,16 +61,37 @@ class Producer:
     Attributes:
         name: qualified name of the layer's weight's owner, e.g. ``layer1.0.conv1``.
         kind: what the layer is; criteria count the bias as part of a *linear* row only.
-        weight: float64 (n, d): row i is the flattened filter of channel i.
+        stored: (n, d), in the network's precision and maybe its memory: row i is the flattened
+            filter of channel i.
         bias: float64 (n,), or None.
         norm: the batch norm that reads the producer's output directly, or None.
     """
 
     name: str
     kind: Literal["conv", "linear"]
-    weight: Tensor
+    stored: Tensor
     bias: Tensor | None
     norm: BatchNorm | None
+
+    @property
+    def weight(self) -> Tensor:
+        """The filters in float64, (n, d); made anew at every call, and not to be written to."""
+        return self.stored.double()
+
+    def slices(self) -> Iterator[Tensor]:
+        """The filters in float64, some of their columns at a time: (n, ≤ d) each.
+
+        Sums over columns, such as Grams and norms, need no more of them at once: in double
+        precision a wide layer alone takes more than the rest of its network.
+        """
+        return (self.stored[:, columns].double() for columns in spans(self.stored, dim=1))
+
+    def squares(self) -> Tensor:
+        """‖w_i‖² of each filter, float64 (n,)."""
+        total = torch.zeros(len(self.stored), dtype=torch.float64, device=self.stored.device)
+        for part in self.slices():
+            total += part.square().sum(dim=1)
+        return total
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Filters and biases with the batch norm folded in: W̃ = γ/σ·W, b̃ = β + γ/σ·(b − μ).
@@ -76,11 +99,12 @@ class Producer:
         Returns:
             float64 (n, d) and (n,); a missing bias counts as zero.
         """
-        bias = self.weight.new_zeros(len(self.weight)) if self.bias is None else self.bias
+        weight = self.weight
+        bias = weight.new_zeros(len(weight)) if self.bias is None else self.bias
         if self.norm is None:
-            return self.weight, bias
+            return weight, bias
         scale = self.norm.gamma / self.norm.sigma
-        return scale[:, None] * self.weight, self.norm.beta + scale * (bias - self.norm.mean)
+        return scale[:, None] * weight, self.norm.beta + scale * (bias - self.norm.mean)
 
 
 @dataclass(frozen=True)
@@ -89,8 +113,9 @@ class Consumer:
 
     Attributes:
         name: qualified name of the layer.
-        weight: float64 (o, n, q): output × channel × position (kernel positions of a convolution;
-            pixels of a flattened map; 1 for a plain linear layer).
+        stored: (o, n, q), in the network's precision and maybe its memory: output × channel ×
+            position (kernel positions of a convolution; pixels of a flattened map; 1 for a plain
+            linear layer).
         zero_padded: True where the layer, or something before it, pads the channels with zeros,
             or sums them at a border in another way than inside: a constant offset per channel is
             not exact there.
@@ -98,9 +123,18 @@ class Consumer:
     """
 
     name: str
-    weight: Tensor
+    stored: Tensor
     zero_padded: bool
     may_have_bias: bool = True
+
+    @property
+    def weight(self) -> Tensor:
+        """The same in float64, (o, n, q); made anew at every call, and not to be written to."""
+        return self.stored.double()
+
+    def slices(self) -> Iterator[tuple[slice, Tensor]]:
+        """Which outputs, and their weights in float64, (≤ o, n, q): some outputs at a time."""
+        return ((outputs, self.stored[outputs].double()) for outputs in spans(self.stored))
 
 
 @dataclass(frozen=True)
@@ -151,6 +185,11 @@ class Unit:
         """The only producer of a restorable unit."""
         (only,) = self.producers
         return only
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.producers[0].stored.device
 
     @property
     def takes_constants(self) -> bool:

@@ -25,8 +25,9 @@ def affine(producer: Producer, published: bool = False) -> tuple[Tensor, Tensor]
     Returns:
         float64 (n,) and (n,).
     """
-    shift = torch.zeros_like(producer.weight[:, 0]) if producer.bias is None else producer.bias
-    norm = producer.norm
+    norm, shift = producer.norm, producer.bias
+    if shift is None:
+        shift = producer.stored.new_zeros(len(producer.stored), dtype=torch.float64)
     if norm is None:
         return torch.ones_like(shift), shift
     slope = norm.gamma / (norm.var if published else norm.sigma)

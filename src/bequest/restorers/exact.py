@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, linalg
+from torch import Tensor
 
 from bequest.graph.units import Unit
 from bequest.restorers.batch_norm import affine
@@ -36,7 +36,7 @@ def constants(unit: Unit) -> tuple[Tensor, Tensor]:
     """
     assert unit.activation is not None  # a restorable unit has one
     slope, level = affine(unit.producer)
-    norms = slope.abs() * linalg.vector_norm(unit.producer.weight, dim=1)
+    norms = slope.abs() * unit.producer.squares().sqrt()
     constant = norms <= NEGLIGIBLE * norms.max()
     norm = unit.producer.norm
     if norm is not None:
@@ -62,10 +62,11 @@ def multiples(unit: Unit, kept: Tensor, removed: Tensor) -> tuple[Tensor, Tensor
         none; float64 (r,): the factor, 1 where the activation is not homogeneous.
     """
     assert unit.activation is not None  # a restorable unit has one
-    filters, biases = unit.producer.folded()
-    rows = torch.cat([filters, biases[:, None]], dim=1)
-    product = rows[removed] @ rows[kept].T
-    square = rows.square().sum(dim=1)
+    slope, biases = affine(unit.producer)
+    product = torch.outer(biases[removed], biases[kept])
+    for part in unit.producer.slices():
+        product += (slope[:, None] * part)[removed] @ (slope[:, None] * part)[kept].T
+    square = slope.square() * unit.producer.squares() + biases.square()
     if unit.activation.homogeneous:
         # Largest cosine; the removed row's own norm doesn't change which one it is.
         nearest = (product * square[kept].rsqrt().nan_to_num(posinf=0.0)).argmax(dim=1)
@@ -75,11 +76,14 @@ def multiples(unit: Unit, kept: Tensor, removed: Tensor) -> tuple[Tensor, Tensor
         nearest = (square[kept] - 2 * product).argmin(dim=1)
         factor = torch.ones_like(square[removed])
     partner = kept[nearest]
-    filter_gap = linalg.vector_norm(filters[removed] - factor[:, None] * filters[partner], dim=1)
+    gap = torch.zeros_like(factor)
+    for part in unit.producer.slices():
+        rows = slope[:, None] * part
+        gap += (rows[removed] - factor[:, None] * rows[partner]).square().sum(dim=1)
     bias_gap = (biases[removed] - factor * biases[partner]).abs()
     same = (
         (factor > 0)
-        & (filter_gap <= TOLERANCE * linalg.vector_norm(filters[removed], dim=1))
+        & (gap.sqrt() <= TOLERANCE * slope[removed].abs() * unit.producer.squares()[removed].sqrt())
         & (bias_gap <= TOLERANCE * square[removed].sqrt())
     )
     return torch.where(same, nearest, -1), factor

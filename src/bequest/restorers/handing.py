@@ -70,15 +70,19 @@ def hand_on(bound: Bound, hand: Hand, tensors: Mapping[str, Tensor]) -> list[Gai
     for feed, consumer in zip(bound.feeds, bound.unit.consumers, strict=True):
         name = feed.read.weight
         assert name is not None
-        dense = consumer.weight
-        changed = torch.einsum("orq,rp->opq", dense[:, hand.removed], hand.matrix)
-        kept = dense[:, hand.kept]
-        changed += kept if hand.gain is None else kept * hand.gain[:, None]
-        _write(name, tensors[name], feed, hand.kept, changed)
-        if hand.offset is not None and bool(hand.offset.any()):
-            values = torch.einsum("orq,r->o", dense[:, hand.removed], hand.offset)
+        weight = tensors[name]
+        weight.data = weight.data.clone()
+        offsets = []
+        for outputs, dense in consumer.slices():
+            removed, kept = dense[:, hand.removed], dense[:, hand.kept]
+            changed = torch.einsum("orq,rp->opq", removed, hand.matrix)
+            changed += kept if hand.gain is None else kept * hand.gain[:, None]
+            _write(name, weight, outputs, feed, hand.kept, changed)
+            if hand.offset is not None and bool(hand.offset.any()):
+                offsets.append(torch.einsum("orq,r->o", removed, hand.offset))
+        if offsets:
             bias = feed.read.bias if is_recurrent(feed.read.node) else None
-            share = values / feed.read.spread
+            share = torch.cat(offsets) / feed.read.spread
             gains.append(Gain(consumer.name, name, 1 - feed.read.dim, share, bias))
     return gains
 
@@ -106,12 +110,13 @@ def raise_biases(model: nn.Module, surgery: Surgery, gains: Iterable[Gain]) -> N
         bias.detach().copy_(rounded(name, raised, bias.dtype, HANDED_ON))
 
 
-def _write(name: str, weight: Tensor, feed: Feed, kept: Tensor, values: Tensor) -> None:
-    """Puts values (o, p, positions) back to the columns of the kept channels."""
-    weight.data = weight.data.clone()
-    moved = weight.data.movedim(feed.read.dim, 0)
+def _write(
+    name: str, weight: Tensor, outputs: slice, feed: Feed, kept: Tensor, values: Tensor
+) -> None:
+    """Puts values (o, p, positions) of some outputs back to the columns of the kept channels."""
+    moved = weight.data.movedim(feed.read.dim, 0)[:, outputs]
     columns = torch.from_numpy(feed.columns).to(weight.device)[kept]
-    outputs, count = values.shape[:2]
-    shaped = values.reshape(outputs, count, columns.shape[1], -1).permute(1, 2, 0, 3)
+    places = columns.shape[1]
+    shaped = values.unflatten(2, (places, values.shape[2] // places)).permute(1, 2, 0, 3)
     new = rounded(name, shaped.reshape(-1, *moved.shape[1:]), weight.dtype, HANDED_ON)
     moved[columns.flatten()] = new

@@ -118,8 +118,12 @@ class LBYL(WeightSpace):
     def _minimiser(self, producer: Producer, kept: Tensor, removed: Tensor) -> Tensor:
         """The coefficients s of least loss, (r, p)."""
         slope, bias = affine(producer)
-        X, b = producer.weight[kept], bias[kept]
-        normal, right = gram(X.T), producer.weight[removed] @ X.T
+        b = bias[kept]
+        normal, right = torch.outer(b, 0 * b), torch.outer(bias[removed], 0 * b)
+        for part in producer.slices():
+            X = part[kept]
+            normal += gram(X.T)
+            right += part[removed] @ X.T
         if producer.norm is None:
             normal += torch.outer(b, b)
             right += torch.outer(bias[removed], b)

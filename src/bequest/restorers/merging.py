@@ -72,7 +72,7 @@ class Merging(Restorer):
     def _applied(
         self, coupled: Coupled, one: Chosen, tensors: Mapping[str, Tensor], seed: int
     ) -> GroupPlan:
-        device = coupled.members[0].producer.weight.device
+        device = coupled.members[0].producer.stored.device
         kept = torch.from_numpy(np.flatnonzero(one.keep)).to(device)
         merge = self.merge(coupled, kept, seed)
         for member, gain in zip(coupled.members, merge.gains, strict=True):

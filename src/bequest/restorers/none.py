@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bequest.config import register
 from bequest.graph.units import Unit
-from bequest.restorers.weight_space import Delivery, WeightSpace
+from bequest.restorers.weight_space import Delivery, WeightSpace, nothing
 
 
 @register("restorer", "none")
@@ -17,4 +17,4 @@ class Plain(WeightSpace):
     """Removed channels leave nothing: the baseline that every restorer has to beat."""
 
     def _deliver(self, unit: Unit, kept: Tensor, removed: Tensor, seed: int) -> Delivery:
-        return Delivery(unit.producer.weight.new_zeros(len(removed), len(kept)))
+        return Delivery(nothing(unit, kept, removed))

@@ -10,7 +10,7 @@ from torch import Tensor
 from bequest.config import register
 from bequest.criteria.srinivas2015redundancy import greedy_merges
 from bequest.graph.units import Unit
-from bequest.restorers.weight_space import Delivery, WeightSpace
+from bequest.restorers.weight_space import Delivery, WeightSpace, nothing
 
 
 @register("restorer", "sum")
@@ -28,6 +28,6 @@ class Sum(WeightSpace):
         # From the last merge back to the first: whoever takes j up has its own heir already.
         for i, j in reversed(greedy_merges(self.name, unit, removed.tolist())):
             heir[j] = heir[i]
-        matrix = unit.producer.weight.new_zeros(len(removed), len(kept))
+        matrix = nothing(unit, kept, removed)
         place = torch.searchsorted(kept, torch.tensor(heir, device=kept.device)[removed])
         return Delivery(matrix.scatter_(1, place[:, None], 1.0))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor, linalg, nn
+from torch import Tensor, nn
 
 from bequest.artifact.plan import GroupPlan
 from bequest.execution.progress import tracked
@@ -22,6 +22,7 @@ from bequest.graph.rules import Reading
 from bequest.graph.trace import named_tensors
 from bequest.graph.units import Unit
 from bequest.restorers.base import Attempt, Restored, Restorer, group_plan
+from bequest.restorers.batch_norm import affine
 from bequest.restorers.exact import constants
 from bequest.restorers.handing import Gain, Hand, hand_on, raise_biases, without_bias
 from bequest.restorers.new_biases import mean_behind, taken_up
@@ -116,7 +117,7 @@ class WeightSpace(Restorer):
             asked = self.name != "none"
             notes = (f"pruned plainly: {unit.obstacle}",) if asked else ()
             return group_plan(one, "none", None, notes), []
-        device = unit.producer.weight.device
+        device = unit.device
         kept = torch.from_numpy(np.flatnonzero(one.keep)).to(device)
         removed = torch.from_numpy(np.flatnonzero(~one.keep)).to(device)
         delivery = _affordable(unit, self.deliver(unit, kept, removed, seed))
@@ -142,7 +143,7 @@ class WeightSpace(Restorer):
         """
         _check_partition(unit, kept, removed)
         if len(removed) == 0:
-            return Delivery(unit.producer.weight.new_zeros(0, len(kept)))
+            return Delivery(nothing(unit, kept, removed))
         delivery = self._deliver(unit, kept, removed, seed)
         self._check(unit, delivery, len(kept), len(removed))
         return delivery
@@ -157,6 +158,11 @@ class WeightSpace(Restorer):
             tensor = getattr(delivery, field)
             if tensor is not None:
                 unit.require_finite(tensor, shape, f"restorer '{self.name}'", field)
+
+
+def nothing(unit: Unit, kept: Tensor, removed: Tensor) -> Tensor:
+    """The matrix of a delivery in which removed channels leave nothing to kept ones, (r, p)."""
+    return torch.zeros(len(removed), len(kept), dtype=torch.float64, device=unit.device)
 
 
 def _written(one: Chosen) -> set[str]:
@@ -188,19 +194,21 @@ def reconstruction_error(unit: Unit, kept: Tensor, removed: Tensor, delivery: De
     Returns:
         float64 (r,): 0 where exact, 1 where nothing was handed on.
     """
-    filters, biases = unit.producer.folded()
+    slope, biases = affine(unit.producer)
     constant, value = constants(unit)
-    rows = torch.cat([filters, biases[:, None]], dim=1)
-    rows[constant] = 0
-    rows[constant, -1] = value[constant]
-    left = rows[removed] - delivery.matrix @ rows[kept]
+    slope, biases = slope.masked_fill(constant, 0.0), torch.where(constant, value, biases)
+    gap = biases[removed] - delivery.matrix @ biases[kept]
     if delivery.offset is not None:
         unbent = unit.activation is not None and unit.activation.is_identity
         comparable = constant[removed] | unbent
-        left[:, -1] -= torch.where(comparable, delivery.offset, 0.0)
-    norms = linalg.vector_norm(rows, dim=1)
+        gap -= torch.where(comparable, delivery.offset, 0.0)
+    left = gap.square()
+    for part in unit.producer.slices():
+        rows = slope[:, None] * part
+        left += (rows[removed] - delivery.matrix @ rows[kept]).square().sum(dim=1)
+    norms = (slope.square() * unit.producer.squares() + biases.square()).sqrt()
     scale = norms[removed].clamp(min=1e-6 * float(norms.max()))
-    return torch.where(scale > 0, linalg.vector_norm(left, dim=1) / scale, 0.0)
+    return torch.where(scale > 0, left.sqrt() / scale, 0.0)
 
 
 def _parts(attempt: Attempt, one: Chosen) -> list[Chosen]:

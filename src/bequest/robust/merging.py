@@ -15,7 +15,7 @@ from bequest.graph.chains import Bound
 from bequest.graph.groups import Channels, Group, Index
 from bequest.graph.trace import operator_of
 from bequest.graph.units import Unit
-from bequest.restorers.weight_space import Delivery, WeightSpace
+from bequest.restorers.weight_space import Delivery, WeightSpace, nothing
 from bequest.robust.impact import CANDIDATE_MEMORY, Values, propagated
 from bequest.robust.intervals import Interval
 
@@ -220,5 +220,5 @@ class Heirs(WeightSpace):
 
     def _deliver(self, unit: Unit, kept: Tensor, removed: Tensor, seed: int) -> Delivery:
         heirs = torch.from_numpy(self.heir[unit.name]).to(kept.device)[removed]
-        matrix = unit.producer.weight.new_zeros(len(removed), len(kept))
+        matrix = nothing(unit, kept, removed)
         return Delivery(matrix.scatter_(1, torch.searchsorted(kept, heirs)[:, None], 1.0))

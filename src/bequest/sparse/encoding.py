@@ -44,7 +44,7 @@ def encode(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in tensors.items():
         if _is_smaller_in_parts(tensor):
             flat = tensor.detach().reshape(-1)
-            places = _nonzero(flat)
+            places = _as_bits(flat) != 0
             written[name + _PLACES], written[name + _VALUES] = pack(places), flat[places]
         else:
             written[name] = tensor
@@ -84,13 +84,13 @@ def _is_smaller_in_parts(tensor: Tensor) -> bool:
 
 
 def _bytes_in_parts(tensor: Tensor) -> int:
-    count = int(_nonzero(tensor.detach().reshape(-1)).sum())
+    count = int(_as_bits(tensor.detach().reshape(-1)).count_nonzero())
     return packed_size(tensor.numel()) + count * tensor.element_size()
 
 
-def _nonzero(flat: Tensor) -> Tensor:
-    """Where a value has a bit that is set."""
-    return flat.contiguous().view(_BITS[flat.element_size()]) != 0
+def _as_bits(flat: Tensor) -> Tensor:
+    """Whole numbers that are 0 where a value has no bit that is set: −0 has one."""
+    return flat.contiguous().view(_BITS[flat.element_size()])
 
 
 def _joined(name: str, places: Tensor, values: Tensor, spec: TensorSpec) -> Tensor:

@@ -11,17 +11,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
 from bequest.execution.devices import device_of
 from bequest.execution.paging import let_go
+from bequest.execution.spans import spans
+from bequest.graph.geometry import geometry_of
 from bequest.graph.groups import Channels
 from bequest.graph.interpreter import Interpreter
 from bequest.graph.ledger import Layout
 from bequest.graph.trace import named_tensors, operator_of
+from bequest.surgery import operation
 from bequest.surgery.cut import Cut
 from bequest.surgery.operation import Surgery, TensorCut
 
@@ -30,6 +35,13 @@ _SUMMING = frozenset(
     "rnn_relu_cell".split()
 )
 """Operators in which a channel of one operand counts although it is zero in another."""
+
+
+_LAYERS = frozenset(("conv1d", "conv2d", "conv3d", "linear"))
+"""Operators in whose weight each row is an output's."""
+
+WIDE = 2**26
+"""Bytes of a weight from which its layer runs some outputs at a time."""
 
 
 class Masked(Interpreter):
@@ -42,6 +54,8 @@ class Masked(Interpreter):
         pruned: the pruned network, a module or a program, restored or not.
         precision: of floating-point numbers.
     """
+
+    precision: torch.dtype
 
     def __init__(
         self,
@@ -94,8 +108,12 @@ class Masked(Interpreter):
     def operator(self, node: fx.Node) -> Any:
         """What it computes, zero for channels that have left."""
         over = self.reading.normalised.get(node)
-        narrowed = over is not None and self._cut.gone(over).any()
-        value = self._at_new_width(node) if narrowed else super().operator(node)
+        if over is not None and self._cut.gone(over).any():
+            value = self._at_new_width(node)
+        elif self._is_wide(node):
+            value = self._by_parts(node)
+        else:
+            value = super().operator(node)
         return self._masked(node, value)
 
     def arguments(
@@ -106,11 +124,55 @@ class Masked(Interpreter):
             args, kwargs = super().arguments(node, lambda one: self._masked(one, value(one)))
         else:
             args, kwargs = super().arguments(node, value)
-        weight: Any = node.args[1] if len(node.args) > 1 else None
-        name = self.network.tensors.get(getattr(weight, "name", ""))
+        name = self._weight_of(node)
         if name in self._biases:
             args[2:3] = [self.constant(self._biases[name])]
         return args, kwargs
+
+    def _is_wide(self, node: fx.Node) -> bool:
+        """Whether it is a layer whose weight is better not held twice, and falls into outputs."""
+        name = self._weight_of(node)
+        if name is None or operator_of(node) not in _LAYERS or node.kwargs:
+            return False
+        rows = sum(cut.dim == 0 for cut in self._cuts[name])
+        blocks = any(cut.blocks > 1 for cut in self._cuts[name])
+        size = self._dense[name].numel() * self.precision.itemsize
+        return size >= WIDE and geometry_of(node).groups == 1 and rows <= 1 and not blocks
+
+    def _weight_of(self, node: fx.Node) -> str | None:
+        """The name of the tensor of the network that stands in the place of a layer's weight."""
+        weight: Any = node.args[1] if len(node.args) > 1 else None
+        return self.network.tensors.get(getattr(weight, "name", ""))
+
+    def _by_parts(self, node: fx.Node) -> Tensor:
+        """A layer's outputs, some after the others."""
+        name = self._weight_of(node)
+        assert name is not None
+        args, kwargs = self.arguments(
+            node, lambda one: None if one is node.args[1] else self.value(one)
+        )
+        bias = args[2] if len(args) > 2 else None
+        values = []
+        for part in spans(self._dense[name]):
+            args[1] = self._rows(name, part)
+            if bias is not None:
+                args[2] = bias[part]
+            values.append(self.apply(node, args, kwargs))
+        return torch.cat(values, dim=1 - self._dense[name].ndim)
+
+    def _rows(self, name: str, part: slice) -> Tensor:
+        """Some rows of the pruned tensor at their places in the dense one."""
+        dense, cuts = self._dense[name].detach()[part], self._cuts[name]
+        pruned = self._pruned.get(name)
+        first, last = part.start, part.stop
+        for cut in cuts:
+            if cut.dim == 0:
+                first, last = np.searchsorted(cut.keep, (part.start, part.stop))
+                keep = tuple(index - part.start for index in cut.keep[first:last])
+                cuts = [replace(one, keep=keep) if one is cut else one for one in cuts]
+        if pruned is not None and last > first:
+            dense = put_back(dense, pruned.detach()[first:last], cuts)
+        return self.constant(dense)
 
     def _at_new_width(self, node: fx.Node) -> Any:
         """A norm over the channels that stay, put back among zeros."""
@@ -168,26 +230,13 @@ def put_back(dense: Tensor, pruned: Tensor, cuts: Sequence[TensorCut]) -> Tensor
     if not cuts:
         return pruned
     first, *later = cuts
-    whole = dense.to(pruned.dtype)
-    return _filled(whole, put_back(_kept(whole, first), pruned, later), first)
-
-
-def _kept(tensor: Tensor, cut: TensorCut) -> Tensor:
-    blocks, keep = _blocks(tensor, cut)
-    parts = zip(blocks, keep, strict=True)
-    return torch.cat([block.index_select(cut.dim, chosen) for block, chosen in parts])
-
-
-def _filled(whole: Tensor, left: Tensor, cut: TensorCut) -> Tensor:
-    blocks, keep = _blocks(whole, cut)
-    parts = zip(blocks, keep, left.chunk(cut.blocks) if cut.blocks > 1 else [left], strict=True)
-    return torch.cat([block.index_copy(cut.dim, chosen, part) for block, chosen, part in parts])
-
-
-def _blocks(tensor: Tensor, cut: TensorCut) -> tuple[Sequence[Tensor], Tensor]:
-    """The blocks of rows of a tensor and the indices that each keeps."""
-    keep = torch.tensor(cut.keep, device=tensor.device).view(cut.blocks, -1)
-    return (tensor.chunk(cut.blocks) if cut.blocks > 1 else [tensor]), keep
+    whole = dense.to(pruned.dtype, copy=True)
+    left = put_back(operation.select(dense, first), pruned, later) if later else pruned
+    keep = torch.tensor(first.keep, device=dense.device).view(first.blocks, -1)
+    parts = zip(whole.chunk(first.blocks), keep, left.chunk(first.blocks), strict=True)
+    for block, chosen, part in parts:
+        block.index_copy_(first.dim, chosen, part)
+    return whole
 
 
 def _new_biases(
