@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -83,20 +83,23 @@ def _by_mean(scores: Tensor) -> Tensor:
     return scores if mean == 0 else scores / mean
 
 
-def filter_columns(producer: Producer) -> Iterator[Tensor]:
-    """The rows that magnitude criteria compare, some of their columns at a time.
+def filter_rows(producer: Producer) -> Tensor:
+    """The rows that magnitude criteria compare: (n, d), or (n, d + 1) for a linear layer.
 
     A linear row includes its bias, a convolution's doesn't: the protocol of the published tables
     (Kim et al. 2020; Lee et al. 2025).
     """
-    yield from producer.slices()
     if producer.kind == "linear" and producer.bias is not None:
-        yield producer.bias[:, None]
+        return torch.cat([producer.weight, producer.bias[:, None]], dim=1)
+    return producer.weight
 
 
-def filter_rows(producer: Producer) -> Tensor:
-    """The same as a whole: (n, d), or (n, d + 1) for a linear layer."""
-    return torch.cat(list(filter_columns(producer)), dim=1)
+def summed(producer: Producer, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """Σ_j f(r_ij) over the same rows, (n,), f element-wise."""
+    total = producer.summed(function)
+    if producer.kind == "linear" and producer.bias is not None:
+        total += function(producer.bias)
+    return total
 
 
 def generator(seed: int, unit: Unit) -> torch.Generator:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bequest.config import register
-from bequest.criteria.base import FilterCriterion, filter_columns
+from bequest.criteria.base import FilterCriterion, summed
 from bequest.graph.units import Producer, Unit
 
 
@@ -18,7 +18,7 @@ class L1(FilterCriterion):
     """Σ|w| of each filter row; a linear row includes its bias (Li et al., arXiv 1608.08710)."""
 
     def _filters(self, unit: Unit, producer: Producer) -> Tensor:
-        return torch.stack([part.abs().sum(dim=1) for part in filter_columns(producer)]).sum(dim=0)
+        return summed(producer, torch.abs)
 
 
 @register("criterion", "l2")
@@ -27,5 +27,4 @@ class L2(FilterCriterion):
     """‖w‖₂ of each filter row; a linear row includes its bias."""
 
     def _filters(self, unit: Unit, producer: Producer) -> Tensor:
-        squares = [part.square().sum(dim=1) for part in filter_columns(producer)]
-        return torch.stack(squares).sum(dim=0).sqrt()
+        return summed(producer, torch.square).sqrt()

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-AT_ONCE = 2**23
+AT_ONCE = 2**22
 """Bytes in double precision that a part has at most."""
 
 

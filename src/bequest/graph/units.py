@@ -86,11 +86,11 @@ class Producer:
         """
         return (self.stored[:, columns].double() for columns in spans(self.stored, dim=1))
 
-    def squares(self) -> Tensor:
-        """‖w_i‖² of each filter, float64 (n,)."""
-        total = torch.zeros(len(self.stored), dtype=torch.float64, device=self.stored.device)
+    def summed(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """Σ_j f(w_ij) of each filter, float64 (n,), f element-wise."""
+        total = self.stored.new_zeros(len(self.stored), dtype=torch.float64)
         for part in self.slices():
-            total += part.square().sum(dim=1)
+            total += function(part).sum(dim=1)
         return total
 
     def folded(self) -> tuple[Tensor, Tensor]:

@@ -105,11 +105,6 @@ def _two_terms(weights: Mapping[str, Tensor], targets: Mapping[str, Tensor], pus
     return total + push * torch.stack(far).sum() / staying
 
 
-def _share(step: int, steps: int) -> float:
-    """How much of a rise over so many steps is done."""
-    return min(1.0, step / steps) if steps else 1.0
-
-
 class HypersphericalPenalty:
     """The penalty with its weight and schedule, for any training loop and any optimiser.
 
@@ -117,15 +112,12 @@ class HypersphericalPenalty:
     step. What it adds is λ(t) times the *sum* over filters ("cosine") or over weights
     ("two-term"), so that the pull on one filter does not depend on how many others there are;
     λ(t) = weight · min(1, t/warmup)³ at step t: for long it is so small that the weights that go
-    can still change places with those that stay. The share of the weights that go may rise, too:
-    s(t) = sparsity · (1 − (1 − min(1, t/ramp))³), the schedule of Zhu, Gupta, "To prune, or not to
-    prune" (arXiv 1710.01878): quickly while there is much to spare, slowly at the end.
+    can still change places with those that stay.
 
     Args:
         sparsity: share of the weights to drive to zero, in [0, 1).
         weight: λ at the end of the warm-up.
         warmup: steps over which λ rises from 0.
-        ramp: steps over which the share of weights that go rises from 0; 0 = all go from the start.
         form: see :func:`penalty`.
         mask: how the share is counted; see :func:`penalty`.
         skip: shell patterns of the names of layers to leave alone.
@@ -143,7 +135,6 @@ class HypersphericalPenalty:
         weight: float = 0.3,
         *,
         warmup: int = 1000,
-        ramp: int = 0,
         form: Form = "two-term",
         mask: str = "layer",
         skip: Sequence[str] = (),
@@ -154,17 +145,12 @@ class HypersphericalPenalty:
         for name, number in (("weight", weight), ("push", push)):
             if not 0 <= number < math.inf:
                 raise UsageError(f"{name}: expected a finite number of at least 0, found {number}")
-        for name, value, least in (
-            ("warmup", warmup, 0),
-            ("ramp", ramp, 0),
-            ("refresh", refresh, 1),
-        ):
+        for name, value, least in (("warmup", warmup, 0), ("refresh", refresh, 1)):
             if value < least:
                 raise UsageError(f"{name}: expected a number of at least {least}, found {value}")
         self.sparsity = sparsity
         self.weight = weight
         self.warmup = warmup
-        self.ramp = ramp
         self.form: Form = form
         self.mask = mask
         self.skip = tuple(skip)
@@ -182,9 +168,8 @@ class HypersphericalPenalty:
         """
         weights = directions(module, self.skip)
         if self.step % self.refresh == 0 or not self._targets:
-            risen = 1 - (1 - _share(self.step, self.ramp)) ** 3
-            self._targets = ternary(weights, self.sparsity * risen, self.mask)
-        warm = _share(self.step, self.warmup)
+            self._targets = ternary(weights, self.sparsity, self.mask)
+        warm = min(1.0, self.step / self.warmup) if self.warmup else 1.0
         self.step += 1
         units = len if self.form == "cosine" else Tensor.numel
         total = sum(units(weight) for weight in weights.values())

@@ -35,7 +35,6 @@ class Recipe:
         sparsity: share of the weights that the penalty drives to zero; 0 = no penalty.
         penalty: λ of :class:`bequest.hypersphere.HypersphericalPenalty` at its highest.
         penalty_warmup: share of the steps over which λ rises.
-        sparsity_ramp: share of the steps over which the sparsity rises; 0 = none.
         form: of the penalty.
         push: of the penalty's form "two-term".
         mask: how the sparsity is counted.
@@ -58,7 +57,6 @@ class Recipe:
     sparsity: float = 0.5
     penalty: float = 0.3
     penalty_warmup: float = 0.8
-    sparsity_ramp: float = 0.0
     form: Form = "two-term"
     push: float = 0.001
     mask: str = "layer"
@@ -82,7 +80,7 @@ class Recipe:
         ):
             if not 0 <= value < math.inf:
                 raise UsageError(f"{name}: expected a finite number of at least 0, found {value}")
-        for name in ("momentum", "warmup", "penalty_warmup", "sparsity_ramp"):
+        for name in ("momentum", "warmup", "penalty_warmup"):
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise UsageError(f"{name}: expected a number in [0, 1), found {value}")

@@ -102,7 +102,6 @@ class Run:
             recipe.sparsity,
             recipe.penalty,
             warmup=round(recipe.penalty_warmup * self.steps),
-            ramp=round(recipe.sparsity_ramp * self.steps),
             form=recipe.form,
             mask=recipe.mask,
             skip=recipe.skip,

@@ -36,7 +36,7 @@ def constants(unit: Unit) -> tuple[Tensor, Tensor]:
     """
     assert unit.activation is not None  # a restorable unit has one
     slope, level = affine(unit.producer)
-    norms = slope.abs() * unit.producer.squares().sqrt()
+    norms = slope.abs() * unit.producer.summed(torch.square).sqrt()
     constant = norms <= NEGLIGIBLE * norms.max()
     norm = unit.producer.norm
     if norm is not None:
@@ -65,8 +65,10 @@ def multiples(unit: Unit, kept: Tensor, removed: Tensor) -> tuple[Tensor, Tensor
     slope, biases = affine(unit.producer)
     product = torch.outer(biases[removed], biases[kept])
     for part in unit.producer.slices():
-        product += (slope[:, None] * part)[removed] @ (slope[:, None] * part)[kept].T
-    square = slope.square() * unit.producer.squares() + biases.square()
+        rows = slope[:, None] * part
+        product += rows[removed] @ rows[kept].T
+    size = slope.square() * unit.producer.summed(torch.square)
+    square = size + biases.square()
     if unit.activation.homogeneous:
         # Largest cosine; the removed row's own norm doesn't change which one it is.
         nearest = (product * square[kept].rsqrt().nan_to_num(posinf=0.0)).argmax(dim=1)
@@ -83,7 +85,7 @@ def multiples(unit: Unit, kept: Tensor, removed: Tensor) -> tuple[Tensor, Tensor
     bias_gap = (biases[removed] - factor * biases[partner]).abs()
     same = (
         (factor > 0)
-        & (gap.sqrt() <= TOLERANCE * slope[removed].abs() * unit.producer.squares()[removed].sqrt())
+        & (gap.sqrt() <= TOLERANCE * size[removed].sqrt())
         & (bias_gap <= TOLERANCE * square[removed].sqrt())
     )
     return torch.where(same, nearest, -1), factor

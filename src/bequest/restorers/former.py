@@ -38,7 +38,4 @@ class Former:
             return now
         if name not in self._dense:
             return torch.zeros_like(now)
-        tensor = self._dense[name].detach()
-        for cut in self._cuts[name]:
-            tensor = select(tensor, cut)
-        return tensor.to(now.dtype)
+        return select(self._dense[name].detach(), self._cuts[name]).to(now.dtype)

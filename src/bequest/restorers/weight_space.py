@@ -206,7 +206,7 @@ def reconstruction_error(unit: Unit, kept: Tensor, removed: Tensor, delivery: De
     for part in unit.producer.slices():
         rows = slope[:, None] * part
         left += (rows[removed] - delivery.matrix @ rows[kept]).square().sum(dim=1)
-    norms = (slope.square() * unit.producer.squares() + biases.square()).sqrt()
+    norms = (slope.square() * unit.producer.summed(torch.square) + biases.square()).sqrt()
     scale = norms[removed].clamp(min=1e-6 * float(norms.max()))
     return torch.where(scale > 0, left.sqrt() / scale, 0.0)
 

@@ -231,7 +231,7 @@ def put_back(dense: Tensor, pruned: Tensor, cuts: Sequence[TensorCut]) -> Tensor
         return pruned
     first, *later = cuts
     whole = dense.to(pruned.dtype, copy=True)
-    left = put_back(operation.select(dense, first), pruned, later) if later else pruned
+    left = put_back(operation.select(dense, [first]), pruned, later) if later else pruned
     keep = torch.tensor(first.keep, device=dense.device).view(first.blocks, -1)
     parts = zip(whole.chunk(first.blocks), keep, left.chunk(first.blocks), strict=True)
     for block, chosen, part in parts:

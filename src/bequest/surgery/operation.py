@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from bequest.errors import ModelError
 from bequest.execution.paging import let_go
+from bequest.execution.spans import spans
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear)
 
@@ -95,9 +96,13 @@ def narrow(model: nn.Module, cuts: Sequence[TensorCut]) -> None:
     Raises:
         ModelError: as :func:`apply`.
     """
-    owners = _owners(model)
+    owners, of_tensor = _owners(model), defaultdict[str, list[TensorCut]](list)
     for cut in cuts:
-        _cut(owners, cut)
+        of_tensor[cut.tensor].append(cut)
+    for name, those in of_tensor.items():
+        if name not in owners:
+            raise ModelError(f"the surgery cuts '{name}', which the model does not have")
+        _replace(owners[name], those)
 
 
 def is_transposed_linear(module: nn.Module) -> bool:
@@ -141,22 +146,15 @@ def _owners(model: nn.Module) -> dict[str, list[tuple[nn.Module, str]]]:
     return {name: places[key] for name, key in names.items()}
 
 
-def _cut(owners: dict[str, list[tuple[nn.Module, str]]], cut: TensorCut) -> None:
-    if cut.tensor not in owners:
-        raise ModelError(f"the surgery cuts '{cut.tensor}', which the model does not have")
-    module, attribute = owners[cut.tensor][0]
+def _replace(places: Sequence[tuple[nn.Module, str]], cuts: Sequence[TensorCut]) -> None:
+    """Puts what cuts leave of a tensor where the tensor was."""
+    module, attribute = places[0]
     tensor: Tensor = getattr(module, attribute)
-    width = tensor.shape[cut.dim] if cut.dim < tensor.ndim else 0
-    if not cut.keep or max(cut.keep) >= width or tensor.shape[0] % cut.blocks:
-        raise ModelError(
-            f"the surgery keeps {len(cut.keep)} indices up to {max(cut.keep, default=-1)} of "
-            f"'{cut.tensor}', dimension {cut.dim}, which has the shape {tuple(tensor.shape)}"
-        )
-    smaller = select(tensor.detach(), cut)
+    smaller = select(tensor.detach(), cuts)
     let_go(tensor)
     if isinstance(tensor, nn.Parameter):
         smaller = nn.Parameter(smaller, requires_grad=tensor.requires_grad)
-    for module, attribute in owners[cut.tensor]:
+    for module, attribute in places:
         setattr(module, attribute, smaller)
 
 
@@ -172,12 +170,48 @@ def laid_out_as(like: Tensor, values: Tensor) -> Tensor:
     return torch.empty_like(values, memory_format=form).copy_(values)
 
 
-def select(tensor: Tensor, cut: TensorCut) -> Tensor:
-    """What a cut leaves of a tensor, in its memory format."""
-    return laid_out_as(tensor, _chosen(tensor, cut))
+def select(tensor: Tensor, cuts: Sequence[TensorCut]) -> Tensor:
+    """What cuts, in order, leave of a tensor, in its memory format.
+
+    Raises:
+        ModelError: it hasn't the indices that a cut keeps.
+    """
+    apart = len({cut.dim for cut in cuts}) == len(cuts)
+    if apart and len(cuts) > 1 and all(cut.blocks == 1 for cut in cuts):
+        return laid_out_as(tensor, _crossed(tensor, cuts))
+    left = tensor
+    for cut in cuts:
+        left = _chosen(left, cut)
+    return laid_out_as(tensor, left)
+
+
+def _crossed(tensor: Tensor, cuts: Sequence[TensorCut]) -> Tensor:
+    """What cuts of several dimensions leave, without what the first of them alone would leave."""
+    size = list(tensor.shape)
+    for cut in cuts:
+        _require_indices(tensor.shape, cut)
+        size[cut.dim] = len(cut.keep)
+    last, keep = cuts[-1], torch.tensor(cuts[-1].keep, device=tensor.device)
+    smaller = tensor.new_empty(size)
+    for part in spans(smaller, last.dim):
+        block = tensor.index_select(last.dim, keep[part])
+        for cut in cuts[:-1]:
+            block = _chosen(block, cut)
+        smaller.movedim(last.dim, 0)[part] = block.movedim(last.dim, 0)
+    return smaller
+
+
+def _require_indices(size: Sequence[int], cut: TensorCut) -> None:
+    width = size[cut.dim] if cut.dim < len(size) else 0
+    if not cut.keep or max(cut.keep) >= width or size[0] % cut.blocks:
+        raise ModelError(
+            f"the surgery keeps {len(cut.keep)} indices up to {max(cut.keep, default=-1)} of "
+            f"'{cut.tensor}', dimension {cut.dim}, which has the shape {tuple(size)}"
+        )
 
 
 def _chosen(tensor: Tensor, cut: TensorCut) -> Tensor:
+    _require_indices(tensor.shape, cut)
     keep = torch.tensor(cut.keep, device=tensor.device)
     if cut.blocks == 1:
         return tensor.index_select(cut.dim, keep)
