@@ -13,7 +13,6 @@ with its inputs. Needs the real weights and images in ``$BEQUEST_SHARED``.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 import bequest
-from benchmarks.record import RESULTS, record
+from benchmarks.record import record, renewed
 from benchmarks.subjects import opened, subject
 from bequest.calibration.samples import Samples
 from bequest.restorers import Regression
@@ -57,7 +56,9 @@ def main() -> None:
     example = torch.zeros(1, *entry.input_shape)
     left = _macs_left(model, example)
 
-    def measured(setting: str, ratio: float, restorer: Regression, data: Any) -> list[float]:
+    def measured(
+        setting: str, ratio: float, restorer: Regression, data: Any, seed: int
+    ) -> list[float]:
         """Top-1 and CPU seconds."""
         cut: dict[str, Any] = {"ratio": ratio, "criterion": "l1" if setting == "l1" else "obs"}
         if setting == "allocated":
@@ -65,29 +66,36 @@ def main() -> None:
         if setting == "streams":
             cut["groups"] = "all"
         start = time.process_time()
-        one = bequest.prune(model, example, restorer=restorer, data=data, round_to=1, **cut)
+        call: dict[str, Any] = {"restorer": restorer, "data": data, "seed": seed, "round_to": 1}
+        one = bequest.prune(model, example, **call, **cut)
         seconds = time.process_time() - start
         return [bequest.evaluate(one.model, images).top1, seconds]
 
-    file = RESULTS / "effort.json"
-    rows = {_key(row): row for row in json.loads(file.read_text())["rows"]}
     for word in asked:
         restorer = Regression(effort="default" if word == "real" else word)
         for setting in settings:
             for ratio in ratios:
                 found = []
-                for seed in seeds if word != "real" else [0]:
+                for seed in seeds:
                     data: Any = opened(entry, "cifar10/train-0.npz", limit=REAL)
                     more = 0.0
                     if word != "real":
                         data, more = _made(restorer, model, example, seed)
-                    top1, seconds = measured(setting, ratio, restorer, data)
+                    top1, seconds = measured(setting, ratio, restorer, data, seed)
                     found.append((top1, seconds + more))
                 inputs = f"{REAL} real images" if word == "real" else word
                 row = _row(inputs, SETTINGS[setting], ratio, found)
-                rows[_key(row)] = row
-                print(*row.values(), flush=True)
-                _write(rows, round(bequest.evaluate(model, images).top1, 2))
+                print(*row, flush=True)
+                record(
+                    "effort",
+                    renewed("effort", [row], key=3),
+                    COLUMNS,
+                    dense=round(bequest.evaluate(model, images).top1, 2),
+                    images="CIFAR-10 test, 5,000 to 9,999",
+                    developed_on="CIFAR-10 test, 0 to 4,999",
+                    pruned="inner channels of every block, but for the rows that say otherwise; "
+                    "round_to=1",
+                )
 
 
 @cache
@@ -111,29 +119,11 @@ def _macs_left(model: nn.Module, example: Tensor) -> dict[float, float]:
     return left
 
 
-def _row(
-    inputs: str, setting: str, ratio: float, found: list[tuple[float, float]]
-) -> dict[str, Any]:
+def _row(inputs: str, setting: str, ratio: float, found: list[tuple[float, float]]) -> list[Any]:
     top1, seconds = zip(*found, strict=True)
     numbers = (round(n, 2) for n in (statistics.median(top1), min(top1), max(top1)))
     spent = round(statistics.median(seconds))
-    return dict(zip(COLUMNS, [inputs, setting, ratio, *numbers, len(top1), spent], strict=True))
-
-
-def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["effort"], row["channels"], row["ratio"]
-
-
-def _write(rows: dict[tuple[Any, ...], dict[str, Any]], dense: float) -> None:
-    record(
-        "effort",
-        [list(row.values()) for row in rows.values()],
-        COLUMNS,
-        dense=dense,
-        images="CIFAR-10 test, 5,000 to 9,999",
-        developed_on="CIFAR-10 test, 0 to 4,999",
-        pruned="inner channels of every block, but for the rows that say otherwise; round_to=1",
-    )
+    return [inputs, setting, ratio, *numbers, len(top1), spent]
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ that the nearest are sought among.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
@@ -25,7 +24,7 @@ from torch.nn import functional
 
 import bequest
 from benchmarks.mobilenetv2_imagenet import features, pictures
-from benchmarks.record import RESULTS, record
+from benchmarks.record import record, renewed
 from bequest.calibration.samples import Samples
 
 RATIOS = (0.1, 0.2, 0.3)
@@ -47,9 +46,6 @@ def main() -> None:
     gallery, dense = (_features(model, half) for half in (compared, judged))
     example = torch.zeros(1, 3, 224, 224)
     real = Samples(tuple((chunk,) for chunk in torch.split(compared, 16)), real=True)
-    file = RESULTS / "imagenet_agreement.json"
-    before = json.loads(file.read_text())["rows"] if file.exists() else []
-    rows = {(row["images"], row["ratio"]): [*row.values()] for row in before}
     for kind, ratio in product(kinds, ratios):
         found, seconds = list[tuple[float, float]](), list[float]()
         for seed in seeds:
@@ -68,10 +64,10 @@ def main() -> None:
         medians = (round(statistics.median(same), 1), round(statistics.median(error), 3))
         spread = f"{min(same):.1f} to {max(same):.1f}"
         spent = round(statistics.median(seconds))
-        rows[kind, ratio] = [kind, ratio, *medians, spread, len(seeds), spent]
+        row = [kind, ratio, *medians, spread, len(seeds), spent]
         record(
             "imagenet_agreement",
-            [rows[key] for key in sorted(rows)],
+            renewed("imagenet_agreement", [row], key=2),
             COLUMNS,
             pictures="500 of ImageNet's, of different classes; developed on the even ones",
             pruned="all inner groups in the default call, round_to=1",

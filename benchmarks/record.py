@@ -52,6 +52,22 @@ def record(
     print(page)
 
 
+def renewed(name: str, rows: Sequence[Sequence[object]], key: int) -> list[Sequence[object]]:
+    """The rows that were recorded before, with those just measured in their places or behind them.
+
+    Args:
+        name: as :func:`record` takes it.
+        rows: those just measured.
+        key: how many of the first columns say which row it is.
+    """
+    file = RESULTS / f"{name}.json"
+    before = json.loads(file.read_text())["rows"] if file.exists() else []
+    table: dict[tuple[object, ...], Sequence[object]] = {}
+    for row in (*(list(one.values()) for one in before), *rows):
+        table[tuple(row[:key])] = row
+    return list(table.values())
+
+
 def _page(
     name: str,
     rows: Sequence[Sequence[object]],

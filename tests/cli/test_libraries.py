@@ -166,6 +166,9 @@ def test_hugging_face_texts(tmp_path, transformers):
     example = opened.form.overridden("7", None, None).example(CPU)
     assert (example.dtype, example.shape) == (torch.int64, (1, 7))
     assert opened.model(example).last_hidden_state.shape == (1, 7, 16)
+    for scale in (("0.5", None), (None, "0.5")):
+        with pytest.raises(UsageError, match=r"--mean, --std: expected none, .* reads tokens"):
+            opened.form.overridden(None, *scale)
 
 
 def test_hugging_face_refusals(vit, tmp_path, transformers):

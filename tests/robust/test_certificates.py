@@ -319,6 +319,9 @@ def test_wrong_calls_say_what_was_expected():
         robust.certify(model, model, torch.rand(2, 6), -0.1)
     with pytest.raises(UsageError, match="eps"):
         robust.certify(model, model, torch.rand(2, 6), torch.ones(5))
+    for truth in (True, torch.ones(2, 6, dtype=torch.bool)):
+        with pytest.raises(UsageError, match="eps: expected a number"):
+            robust.certify(model, model, torch.rand(2, 6), truth)
     with pytest.raises(UsageError, match="within the input range"):
         robust.certify(model, model, torch.rand(2, 6) + 3, 0.1)
     with pytest.raises(UsageError, match="steps"):

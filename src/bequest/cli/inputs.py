@@ -99,6 +99,10 @@ class InputForm:
             channels = 3 if self.size is None else self.size[0]
             given = parse_size(size, channels)
             form = replace(form, size=given if self.vocabulary is None else given[-1:])
+        if form.vocabulary is not None and (mean, std) != (None, None):
+            raise UsageError(
+                "--mean, --std: expected none, as the network reads tokens, which have no scale"
+            )
         channels = 3 if form.size is None else form.size[0]
         if mean is not None:
             form = replace(form, mean=parse_channel_values(mean, "--mean", channels))

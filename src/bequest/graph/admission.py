@@ -136,5 +136,5 @@ def _admit_weight(name: str, parameter: nn.Parameter) -> None:
 
 def _finite(tensor: Tensor) -> bool:
     # A sum is finite only if no term is NaN or infinite; it needs no second tensor of that size.
-    rows = torch.atleast_1d(tensor.detach())
+    rows = tensor.detach() if tensor.ndim else tensor.detach()[None]
     return all(bool(rows[part].sum(dtype=torch.float64).isfinite()) for part in spans(rows))

@@ -95,7 +95,7 @@ def places(positions: Index, size: int, *, short: bool = False) -> Index:
 def _gather(tensor: Tensor, places: Index) -> Tensor:
     """tensor[places] with zeros at −1, (n, t, ...); no copy where that is the tensor itself."""
     if np.array_equal(places.flatten(), np.arange(len(tensor))):
-        return tensor.unflatten(0, places.shape)
+        return tensor.view(*places.shape, *tensor.shape[1:])
     index = torch.from_numpy(places).to(tensor.device)
     gathered = tensor[index.clamp(min=0)]
     if (places < 0).any():

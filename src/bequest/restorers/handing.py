@@ -116,7 +116,8 @@ def _write(
     """Puts values (o, p, positions) of some outputs back to the columns of the kept channels."""
     moved = weight.data.movedim(feed.read.dim, 0)[:, outputs]
     columns = torch.from_numpy(feed.columns).to(weight.device)[kept]
-    places = columns.shape[1]
-    shaped = values.unflatten(2, (places, values.shape[2] // places)).permute(1, 2, 0, 3)
-    new = rounded(name, shaped.reshape(-1, *moved.shape[1:]), weight.dtype, HANDED_ON)
+    o, p, positions = values.shape
+    t = columns.shape[1]
+    by_column = values.reshape(o, p, t, positions // t).permute(1, 2, 0, 3)
+    new = rounded(name, by_column.reshape(-1, *moved.shape[1:]), weight.dtype, HANDED_ON)
     moved[columns.flatten()] = new
