@@ -34,8 +34,8 @@ def trainings(seed: int) -> dict[str, Training]:
     finishing = {"lr": 0.03, "sparsity": SPARSITY, "penalty_warmup": 0.6}
     plain = {"hyperspherical": False, "sparsity": 0.0}
     return {
-        "plain, rate 0.1": Training(recipe(16, seed=seed, **plain)),
-        "plain, rate 0.25": Training(recipe(16, seed=seed, lr=0.25, **plain)),
+        "plain, rate 0.1": Training(recipe(16, seed=seed, lr=0.1, **plain)),
+        "plain, rate 0.25": Training(recipe(16, seed=seed, **plain)),
         "penalty from the start": Training(recipe(16, seed=seed, sparsity=SPARSITY)),
         "rate 0.1, finished in 5": Training(recipe(5, seed=seed, **finishing), "plain, rate 0.1"),
         "rate 0.25, finished in 5": Training(recipe(5, seed=seed, **finishing), "plain, rate 0.25"),

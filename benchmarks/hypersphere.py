@@ -46,7 +46,7 @@ def recipe(epochs: int, **changes: object) -> Recipe:
 
 
 TRAININGS = {
-    "plain": Training(recipe(16, hyperspherical=False, sparsity=0.0)),
+    "plain": Training(recipe(16, lr=0.1, hyperspherical=False, sparsity=0.0)),
     "penalty at 0.5": Training(recipe(16, sparsity=0.5)),
     "penalty at 0.7": Training(recipe(16, sparsity=0.7)),
     "finished": Training(recipe(5, lr=0.03, sparsity=0.5, penalty_warmup=0.6), "plain"),

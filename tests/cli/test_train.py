@@ -3,6 +3,8 @@ import json
 import numpy as np
 import pytest
 
+from bequest.hypersphere import Recipe
+
 SETTING = ("--epochs", 2, "--batch-size", 20, "--augment", "none", "--seed", 1)
 
 
@@ -23,6 +25,7 @@ def test_the_readme_s_three_lines_work_on_the_zoo(run, tmp_path):
     done = run("train", "zoo:vgg-digits", "--data", data, *words, "--validation", data, "--json")
     assert done.code == 0, done.err
     assert done.json["recipe"]["sparsity"] == 0.5
+    assert done.json["recipe"]["lr"] == Recipe(epochs=1).lr
     assert [one["epoch"] for one in done.json["epochs"]] == [1]
     assert run("evaluate", out, "--data", data).code == 0
     words = ("--sparsity", 0.5, "--recover", "filter", "--data", data, "-o", sparse, "--json")

@@ -224,13 +224,10 @@ def test_recipes_out_of_range_are_refused(field, value):
         replace(RECIPE, **{field: value})
 
 
-def test_on_the_hypersphere_the_learning_rate_is_higher_unless_it_is_given():
-    rates = [
-        Recipe(epochs=1, hyperspherical=on, lr=given).peak
-        for on, given in ((True, None), (False, None), (True, 0.1), (False, 0.25))
-    ]
-    assert rates == [0.25, 0.1, 0.1, 0.25]
-    assert Recipe(epochs=1).to_json() == Recipe(epochs=1, lr=0.25).to_json()
+def test_the_learning_rate_is_one_on_the_hypersphere_and_off_it():
+    plain = Recipe(epochs=1, hyperspherical=False, sparsity=0.0)
+    assert Recipe(epochs=1).to_json()["lr"] == plain.to_json()["lr"] == 0.25
+    assert Recipe(epochs=1, lr=0.03).learning_rate(0, 1) == pytest.approx(0.03)
 
 
 def test_the_learning_rate_rises_and_falls_to_zero():

@@ -18,6 +18,7 @@ from bequest.graph.groups import group
 from bequest.graph.rules import read
 from bequest.graph.trace import trace
 from bequest.restorers import Regression
+from bequest.selection import bearing
 from bequest.surgery.cut import Cut
 from bequest.surgery.emission import check_emittable, emit
 from bequest.surgery.narrowing import narrowed
@@ -273,7 +274,8 @@ class Chain(nn.Module):
         return y
 
 
-def test_however_many_sizes_stand_in_the_code_the_others_are_pruned():
+def test_however_many_sizes_stand_in_the_code_the_others_are_pruned(monkeypatch):
+    monkeypatch.setattr(bearing, "_PATIENCE", math.inf)  # however slow the machine
     model, x = counted(lambda: Chain(20))
     pruned = plainly(model, x, groups="inner")
     names = {one.name for one in pruned.plan.groups}

@@ -67,14 +67,13 @@ def train(
         int, typer.Option(rich_help_panel=_TRAINING, metavar="N", help="Images per step.")
     ] = 128,
     lr: Annotated[
-        float | None,
+        float,
         typer.Option(
             rich_help_panel=_TRAINING,
             metavar="R",
-            help="Highest learning rate; 0.25 on the hypersphere, 0.1 off it.",
-            show_default=False,
+            help="Highest learning rate; 0.03 for a network that is trained already.",
         ),
-    ] = None,
+    ] = 0.25,
     penalty: Annotated[
         float,
         typer.Option(rich_help_panel=_TRAINING, metavar="L", help="Highest weight of the penalty."),

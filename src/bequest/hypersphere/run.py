@@ -94,7 +94,7 @@ class Run:
         self.module = _laid_out(started, torch.channels_last).train()
         self.optimizer = torch.optim.SGD(
             _parameter_groups(self.module, recipe.weight_decay),
-            lr=recipe.peak,
+            lr=recipe.lr,
             momentum=recipe.momentum,
             nesterov=recipe.momentum > 0,
         )
