@@ -227,7 +227,7 @@ def test_recipes_out_of_range_are_refused(field, value):
 def test_the_learning_rate_is_one_on_the_hypersphere_and_off_it():
     plain = Recipe(epochs=1, hyperspherical=False, sparsity=0.0)
     assert Recipe(epochs=1).to_json()["lr"] == plain.to_json()["lr"] == 0.25
-    assert Recipe(epochs=1, lr=0.03).learning_rate(0, 1) == pytest.approx(0.03)
+    assert Recipe(epochs=1, lr=0.03, warmup=0).learning_rate(0, 9) == pytest.approx(0.03)
 
 
 def test_the_learning_rate_rises_and_falls_to_zero():
