@@ -125,6 +125,18 @@ def on_meta() -> nn.Module:
     return model().to("meta")
 
 
+def with_sparse_weight() -> nn.Module:
+    made = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    made[0].weight = nn.Parameter(made[0].weight.detach().to_sparse())
+    return made
+
+
+def with_sparse_buffer() -> nn.Module:
+    made = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    made.register_buffer("mask", torch.eye(8).to_sparse_csr())
+    return made
+
+
 class DataDependent(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -141,6 +153,8 @@ class DataDependent(nn.Module):
     [
         (with_nan, "'conv2.weight' holds NaN"),
         (with_bad_statistics, "'norm1.running_var' holds NaN or infinite"),
+        (with_sparse_weight, r"'0.weight' has the layout torch.sparse_coo; .*to_dense"),
+        (with_sparse_buffer, r"'mask' has the layout torch.sparse_csr; .*to_dense"),
         (with_integers, "'fc.weight' has the dtype torch.int8"),
         (with_complex, "'fc.weight' has the dtype torch.complex64"),
         (with_hook, "'conv2' carries a hook"),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from typing import ClassVar
+
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -10,6 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import bequest
 from bequest.execution import spans
+from bequest.graph.units import Unit
+from bequest.restorers.weight_space import Delivery, WeightSpace, nothing
 from bequest.surgery import masked
 from tests.networks import NETWORKS, Decoder, Flattened, GatedMLP, Plain, Signal, randomise
 
@@ -100,3 +105,53 @@ def test_a_wide_layer_is_still_compared_with_what_is_planned(monkeypatch):
     assert pruned.plan.form == "program"  # its class would multiply by 150
     with torch.no_grad():
         torch.testing.assert_close(pruned.model(x), model(x), rtol=1e-4, atol=1e-3)
+
+
+class Writing(WeightSpace):
+    """A method of somebody's own that works in place on what it is given."""
+
+    name: ClassVar[str] = "writing"
+
+    def _deliver(self, unit: Unit, kept: Tensor, removed: Tensor, seed: int) -> Delivery:
+        (consumer,) = unit.consumers
+        weight, bias, norm = unit.producer.weight, unit.producer.bias, unit.producer.norm
+        for one in (weight, consumer.weight, bias, *([] if norm is None else [norm.gamma])):
+            if one is not None:
+                one.zero_()
+        return Delivery(nothing(unit, kept, removed))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("network", [Plain, Flattened])
+def test_what_a_method_writes_to_is_not_the_caller_s(network, dtype):
+    model = randomise(network()).to(dtype)
+    before = copy.deepcopy(model.state_dict())
+    x = torch.randn(NETWORKS[network], dtype=dtype)
+    bequest.prune(model, x, 0.5, criterion="l2", restorer=Writing(), round_to=1)
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+class Square(nn.Module):
+    """A weight that is multiplied with itself, or a bias that isn't a number per output."""
+
+    def __init__(self, bias: tuple[int, ...] | None) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(6, 24), nn.Linear(24, 16)
+        self.weight = nn.Parameter(torch.randn(16, 16) / 4)
+        self.bias = None if bias is None else nn.Parameter(torch.full(bias, 0.1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.b(F.relu(self.a(x)))
+        if self.bias is None:
+            return h @ F.linear(self.weight, self.weight)
+        return F.linear(h, self.weight, self.bias)
+
+
+@pytest.mark.parametrize("bias", [None, (), (1,), (16,)])
+def test_layers_that_do_not_fall_into_outputs_run_whole(bias, monkeypatch):
+    monkeypatch.setattr(spans, "AT_ONCE", 200)
+    monkeypatch.setattr(masked, "WIDE", 0)
+    pruned = bequest.prune(Square(bias).eval(), torch.randn(3, 6), 0.5, restorer="lbyl", round_to=1)
+    assert any(group.removed for group in pruned.plan.groups)
+    assert not any("not compared" in note for note in pruned.report.notes)

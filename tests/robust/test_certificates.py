@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -319,7 +320,7 @@ def test_wrong_calls_say_what_was_expected():
         robust.certify(model, model, torch.rand(2, 6), -0.1)
     with pytest.raises(UsageError, match="eps"):
         robust.certify(model, model, torch.rand(2, 6), torch.ones(5))
-    for truth in (True, torch.ones(2, 6, dtype=torch.bool)):
+    for truth in (True, np.True_, [True], torch.ones(2, 6, dtype=torch.bool)):
         with pytest.raises(UsageError, match="eps: expected a number"):
             robust.certify(model, model, torch.rand(2, 6), truth)
     with pytest.raises(UsageError, match="within the input range"):

@@ -373,3 +373,38 @@ def test_code_that_asks_for_half_precision_itself(how, restorer, tmp_path):
 def test_a_network_that_does_not_run_by_itself_is_named(restorer):
     with pytest.raises(UsageError, match="InHalf does not run on the example inputs"):
         bequest.prune(InHalf("mixed").eval(), torch.zeros(2, 8), 0.5, restorer=restorer)
+
+
+def test_cuts_are_done_in_order_by_whatever_name_a_tensor_is_called():
+    module = nn.Module()
+    module.w = nn.Parameter(torch.arange(36.0).view(6, 6))
+    module.other = module.w
+    operation.narrow(
+        module,
+        [
+            operation.TensorCut("other", 1, (0, 4)),
+            operation.TensorCut("w", 0, (1, 2, 5)),
+            operation.TensorCut("other", 0, (2,)),
+        ],
+    )
+    assert module.w is module.other
+    assert module.w.tolist() == [[30.0, 34.0]]
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
+def test_a_layer_without_outputs_is_no_obstacle():
+    class Empty(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.none = nn.Linear(6, 8), nn.Linear(8, 3), nn.Linear(8, 0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            h = F.relu(self.a(x))
+            return torch.cat([self.b(h), self.none(h)], 1)
+
+    model, x = Empty().eval(), torch.randn(4, 6)
+    with torch.no_grad():
+        model.a.weight[::2], model.a.bias[::2] = 0, 0
+        pruned = bequest.prune(model, x, 0.5, restorer="lbyl", round_to=1)
+        assert pruned.plan.groups[0].removed == (0, 2, 4, 6)
+        torch.testing.assert_close(pruned.model(x), model(x))

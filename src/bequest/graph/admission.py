@@ -58,6 +58,11 @@ def admit(model: nn.Module) -> None:
                 f"'{name}' is packed in a {type(tensor).__name__} (quantised or sharded); prune "
                 "the plain floating-point model, and pack what comes out"
             )
+        if tensor.layout != torch.strided:
+            raise ModelError(
+                f"'{name}' has the layout {tensor.layout}; expected a dense tensor: store it as "
+                "tensor.to_dense()"
+            )
     for name, parameter in model.named_parameters():
         _admit_weight(name, parameter)
     for name, buffer in model.named_buffers():

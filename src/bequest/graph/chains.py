@@ -93,9 +93,14 @@ def places(positions: Index, size: int, *, short: bool = False) -> Index:
 
 
 def _gather(tensor: Tensor, places: Index) -> Tensor:
-    """tensor[places] with zeros at −1, (n, t, ...); no copy where that is the tensor itself."""
+    """tensor[places] with zeros at −1, (n, t, ...).
+
+    No copy where that is the tensor itself, but of one in double precision: what methods are given
+    in that would be the network's own memory.
+    """
     if np.array_equal(places.flatten(), np.arange(len(tensor))):
-        return tensor.view(*places.shape, *tensor.shape[1:])
+        whole = tensor.clone() if tensor.dtype == torch.float64 else tensor
+        return whole.view(*places.shape, *tensor.shape[1:])
     index = torch.from_numpy(places).to(tensor.device)
     gathered = tensor[index.clamp(min=0)]
     if (places < 0).any():

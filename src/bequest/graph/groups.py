@@ -245,7 +245,7 @@ def _group(
     channels = said.channels
     inside = {int(c) for c in channels}
     blocks, conflict = said.division
-    fixed = np.array([c in reasons for c in channels])
+    fixed = np.array([c in reasons for c in channels], bool)
     why = dict.fromkeys(reasons[int(c)] for c in channels if int(c) in reasons)
     if conflict:
         fixed, why = np.ones(len(channels), bool), {**why, conflict: None}

@@ -75,7 +75,7 @@ class Producer:
 
     @property
     def weight(self) -> Tensor:
-        """The filters in float64, (n, d); made anew at every call, and not to be written to."""
+        """The filters in float64, (n, d); made anew at every call."""
         return self.stored.double()
 
     def slices(self) -> Iterator[Tensor]:
@@ -129,7 +129,7 @@ class Consumer:
 
     @property
     def weight(self) -> Tensor:
-        """The same in float64, (o, n, q); made anew at every call, and not to be written to."""
+        """The same in float64, (o, n, q); made anew at every call."""
         return self.stored.double()
 
     def slices(self) -> Iterator[tuple[slice, Tensor]]:

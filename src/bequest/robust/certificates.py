@@ -231,7 +231,7 @@ def _boxes(
 
 def _reach(eps: float | Tensor, like: Tensor) -> Tensor:
     try:
-        if isinstance(eps, bool) or getattr(eps, "dtype", None) == torch.bool:
+        if torch.as_tensor(eps).dtype == torch.bool:
             raise TypeError
         reach = torch.as_tensor(eps, dtype=like.dtype, device=like.device).expand_as(like)
     except (TypeError, ValueError, RuntimeError) as error:

@@ -134,10 +134,14 @@ class Masked(Interpreter):
         name = self._weight_of(node)
         if name is None or operator_of(node) not in _LAYERS or node.kwargs:
             return False
-        rows = sum(cut.dim == 0 for cut in self._cuts[name])
-        blocks = any(cut.blocks > 1 for cut in self._cuts[name])
-        size = self._dense[name].numel() * self.precision.itemsize
-        return size >= WIDE and geometry_of(node).groups == 1 and rows <= 1 and not blocks
+        weight, cuts = self._dense[name], self._cuts[name]
+        if weight.ndim < 2 or weight.numel() * self.precision.itemsize < WIDE:
+            return False
+        bias: Any = node.args[2] if len(node.args) > 2 else None
+        by_output = bias is None or tuple(bias.meta["val"].shape) == (len(weight),)
+        once = node.args.count(node.args[1]) == 1
+        simple = sum(cut.dim == 0 for cut in cuts) <= 1 and all(cut.blocks == 1 for cut in cuts)
+        return by_output and once and simple and geometry_of(node).groups == 1
 
     def _weight_of(self, node: fx.Node) -> str | None:
         """The name of the tensor of the network that stands in the place of a layer's weight."""

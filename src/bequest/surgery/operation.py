@@ -96,13 +96,13 @@ def narrow(model: nn.Module, cuts: Sequence[TensorCut]) -> None:
     Raises:
         ModelError: as :func:`apply`.
     """
-    owners, of_tensor = _owners(model), defaultdict[str, list[TensorCut]](list)
+    owners, of_tensor = _owners(model), defaultdict[int, list[TensorCut]](list)
     for cut in cuts:
-        of_tensor[cut.tensor].append(cut)
-    for name, those in of_tensor.items():
-        if name not in owners:
-            raise ModelError(f"the surgery cuts '{name}', which the model does not have")
-        _replace(owners[name], those)
+        if cut.tensor not in owners:
+            raise ModelError(f"the surgery cuts '{cut.tensor}', which the model does not have")
+        of_tensor[id(owners[cut.tensor])].append(cut)  # whatever name it is called by
+    for those in of_tensor.values():
+        _replace(owners[those[0].tensor], those)
 
 
 def is_transposed_linear(module: nn.Module) -> bool:
