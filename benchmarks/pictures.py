@@ -24,6 +24,7 @@ CURVES = {  # colours that stay apart for colour-blind eyes (Okabe & Ito)
 }
 SETTINGS = {
     ("default", "obs, allocated"): ("regression, channels by obs for a target", "#cc79a7", "v"),
+    ("long", "obs, allocated"): ('the same, effort="long"', "#d55e00", "P"),
     ("256 real images", "obs, one ratio"): ("regression, 256 real images, obs", "#000000", "x"),
 }
 """Rows of results/effort.json, with as many multiply-accumulates left as those of l1."""
