@@ -119,7 +119,7 @@ class LBYL(WeightSpace):
         """The coefficients s of least loss, (r, p)."""
         slope, bias = affine(producer)
         b = bias[kept]
-        normal, right = torch.outer(b, 0 * b), torch.outer(bias[removed], 0 * b)
+        normal, right = b.new_zeros(len(b), len(b)), b.new_zeros(len(removed), len(b))
         for part in producer.slices():
             X = part[kept]
             normal += gram(X.T)

@@ -167,7 +167,7 @@ class Masked(Interpreter):
     def _rows(self, name: str, part: slice) -> Tensor:
         """Some rows of the pruned tensor at their places in the dense one."""
         dense, cuts = self._dense[name].detach()[part], self._cuts[name]
-        pruned = self._pruned.get(name)
+        pruned, rows = self._pruned.get(name), dense
         first, last = part.start, part.stop
         for cut in cuts:
             if cut.dim == 0:
@@ -175,8 +175,9 @@ class Masked(Interpreter):
                 keep = tuple(index - part.start for index in cut.keep[first:last])
                 cuts = [replace(one, keep=keep) if one is cut else one for one in cuts]
         if pruned is not None and last > first:
-            dense = put_back(dense, pruned.detach()[first:last], cuts)
-        return self.constant(dense)
+            rows = put_back(dense, pruned.detach()[first:last], cuts)
+            let_go(dense)
+        return self.constant(rows)
 
     def _at_new_width(self, node: fx.Node) -> Any:
         """A norm over the channels that stay, put back among zeros."""
