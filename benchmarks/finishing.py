@@ -17,14 +17,11 @@ from functools import cache
 from pathlib import Path
 from statistics import median
 
-import torch
 from torch import nn
 
-import bequest
-from benchmarks.hypersphere import MASK, NETWORK, Training, images, recipe, top1
+from benchmarks.hypersphere import MASK, NETWORK, Training, carried_out, images, recipe, top1
 from benchmarks.record import record, renewed
 from bequest import hypersphere
-from bequest.hypersphere.run import CHECKPOINT
 
 SPARSITY = 0.7
 
@@ -80,19 +77,9 @@ def main() -> None:
 @cache
 def trained(way: str, seed: int, runs: Path) -> nn.Module:
     """The network of a training, from its last checkpoint where there is one."""
-    training, folder = trainings(seed)[way], runs / f"{way}, seed {seed}"
-    torch.manual_seed(seed)
-    start = training.start
-    done = hypersphere.train(
-        bequest.zoo.create(NETWORK) if start is None else trained(start, seed, runs),
-        images("train-0.npz"),
-        training.recipe,
-        folder,
-        resume=(folder / CHECKPOINT).exists(),
-        report=lambda epoch: print(folder.name, epoch, flush=True),
-        progress=True,
-    )
-    return done.model
+    training = trainings(seed)[way]
+    start = None if training.start is None else trained(training.start, seed, runs)
+    return carried_out(training.recipe, start, runs / f"{way}, seed {seed}")
 
 
 if __name__ == "__main__":

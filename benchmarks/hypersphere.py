@@ -62,15 +62,29 @@ def images(name: str, *, offset: int = 0, limit: int | None = None) -> ImageLoad
 def trained(name: str, runs: Path) -> nn.Module:
     """The network of a training, from its last checkpoint where there is one."""
     training = TRAININGS[name]
-    torch.manual_seed(0)
+    start = None if training.start is None else trained(training.start, runs)
+    return carried_out(training.recipe, start, runs / name)
+
+
+def carried_out(recipe: Recipe, start: nn.Module | None, folder: Path) -> nn.Module:
+    """The network of a recipe, from the folder's checkpoint where there is one.
+
+    Args:
+        recipe: its seed is that of the weights, too, where there is no ``start``.
+        start: the network to go on from; None = one of random weights.
+        folder: of the checkpoint.
+    """
+    if start is None:
+        torch.manual_seed(recipe.seed)
+        start = bequest.zoo.create(NETWORK)
     done = hypersphere.train(
-        bequest.zoo.create(NETWORK) if training.start is None else trained(training.start, runs),
+        start,
         images("train-0.npz"),
-        training.recipe,
-        runs / name,
-        resume=(runs / name / CHECKPOINT).exists(),
+        recipe,
+        folder,
+        resume=(folder / CHECKPOINT).exists(),
         checkpoint_every=100,
-        report=lambda epoch: print(name, epoch, flush=True),
+        report=lambda epoch: print(folder.name, epoch, flush=True),
         progress=True,
     )
     return done.model

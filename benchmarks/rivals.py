@@ -17,7 +17,7 @@ import sys
 import torch
 
 import bequest
-from benchmarks.record import RESULTS, record, shared_folder
+from benchmarks.record import RESULTS, record, renewed, shared_folder
 from benchmarks.subjects import subject
 from benchmarks.train_reference import WEIGHTS
 from bequest.sweeping import Images, Network
@@ -57,16 +57,15 @@ def main() -> None:
     )
     before = json.loads((RESULTS / "rivals.json").read_text())
     measured = {one.model: f"{one.model} {one.accuracy.top1:.2f}" for one in found.comparisons}
-    kept = [row for row in before["rows"] if row["network"] not in measured]
     told = [one for one in before["dense"].split(", ") if one.split()[0] not in measured]
-    rows: list[list[object]] = [list(row.values()) for row in kept]
+    rows: list[list[object]] = []
     for one in found.comparisons:
         for ratio in RATIOS:
             top1 = [one.median("l1", name, ratio) for name in RESTORERS]
             rows.append([one.model, ratio, *("failed" if x is None else x for x in top1)])
     record(
         "rivals",
-        rows,
+        renewed("rivals", rows, key=2),
         ["network", "ratio", *RESTORERS],
         dense=", ".join([*told, *measured.values()]),
         images=IMAGES,

@@ -180,6 +180,8 @@ def test_everything_is_left_as_it_was():
         ({"attack": "fgms"}, "Did you mean 'fgsm'"),
         ({"eps": -0.1}, "≥ 0"),
         ({"eps": float("nan")}, "finite"),
+        ({"eps": True}, "eps: expected finite numbers"),
+        ({"eps": torch.tensor([True, False])}, "eps: expected finite numbers"),
         ({"input_range": (1, 0)}, "lower end first"),
         ({"input_range": (0, torch.ones(7))}, "broadcast"),
         ({"steps": 0}, "steps"),

@@ -126,7 +126,8 @@ def _check(attack: str, eps: float | Tensor, steps: int, top: int, output: str) 
     if attack not in ATTACKS:
         raise UnknownNameError("attack", str(attack), ATTACKS)
     size = torch.as_tensor(eps)
-    if size.is_complex() or not (size.isfinite().all() and (size >= 0).all()):
+    truth = size.dtype == torch.bool
+    if truth or size.is_complex() or not (size.isfinite().all() and (size >= 0).all()):
         raise UsageError(f"eps: expected finite numbers ≥ 0, found {eps!r}")
     for name, value in (("steps", steps), ("top", top)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:

@@ -21,7 +21,7 @@ from torch import Tensor, fx, nn
 from bequest.execution.devices import device_of
 from bequest.execution.paging import let_go
 from bequest.execution.spans import spans
-from bequest.graph.geometry import geometry_of
+from bequest.graph.geometry import LAYERS, geometry_of
 from bequest.graph.groups import Channels
 from bequest.graph.interpreter import Interpreter
 from bequest.graph.ledger import Layout
@@ -35,10 +35,6 @@ _SUMMING = frozenset(
     "rnn_relu_cell".split()
 )
 """Operators in which a channel of one operand counts although it is zero in another."""
-
-
-_LAYERS = frozenset(("conv1d", "conv2d", "conv3d", "linear"))
-"""Operators in whose weight each row is an output's."""
 
 WIDE = 2**26
 """Bytes of a weight from which its layer runs some outputs at a time."""
@@ -132,7 +128,7 @@ class Masked(Interpreter):
     def _is_wide(self, node: fx.Node) -> bool:
         """Whether it is a layer whose weight is better not held twice, and falls into outputs."""
         name = self._weight_of(node)
-        if name is None or operator_of(node) not in _LAYERS or node.kwargs:
+        if name is None or operator_of(node) not in LAYERS or node.kwargs:
             return False
         weight, cuts = self._dense[name], self._cuts[name]
         if weight.ndim < 2 or weight.numel() * self.precision.itemsize < WIDE:
@@ -141,7 +137,9 @@ class Masked(Interpreter):
         by_output = bias is None or tuple(bias.meta["val"].shape) == (len(weight),)
         once = node.args.count(node.args[1]) == 1
         simple = sum(cut.dim == 0 for cut in cuts) <= 1 and all(cut.blocks == 1 for cut in cuts)
-        return by_output and once and simple and geometry_of(node).groups == 1
+        geometry = geometry_of(node)
+        whole = geometry.groups == 1 and not geometry.transposed  # each row is an output's
+        return by_output and once and simple and whole
 
     def _weight_of(self, node: fx.Node) -> str | None:
         """The name of the tensor of the network that stands in the place of a layer's weight."""
