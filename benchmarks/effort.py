@@ -2,10 +2,11 @@
 
     python -m benchmarks.effort [quick] [default] [long] [real] [SETTING ...] [RATIO ...] [SEED ...]
 
-Those that are named, or all; rows of others stay as they were measured. By the three efforts of the
-default restorer, and beside them with 256 real training images, in four settings. "l1": inner
-channels of every block, at one ratio for all groups. "obs": the same by obs. "allocated": by
-obs, with ratios allocated so that as many multiply-accumulates stay (``target="macs:..."``).
+Those that are named, or all three; rows of others stay as they were measured. By the efforts of the
+default restorer, over images that it makes up or, with "real", over 256 real training images, in
+four settings. "l1": inner channels of every block, at one ratio for all groups. "obs": the same by
+obs. "allocated": by obs, with ratios allocated so that as many multiply-accumulates stay
+(``target="macs:..."``).
 "streams": by obs at one ratio, of the residual streams as well (``groups="all"``). Developed on
 test images 0 to 4,999, reported on 5,000 to 9,999; medians of the seeds, CPU seconds of a call
 with its inputs. Needs the real weights and images in ``$BEQUEST_SHARED``.
@@ -46,7 +47,8 @@ def main() -> None:
     seeds = [int(word) for word in words if word.isdigit()] or [0, 1, 2]
     ratios = [ratio for ratio in RATIOS if str(ratio) in words] or list(RATIOS)
     settings = [word for word in SETTINGS if word in words] or list(SETTINGS)
-    asked = [word for word in (*EFFORTS, "real") if word in words] or [*EFFORTS, "real"]
+    real = "real" in words
+    asked = [word for word in EFFORTS if word in words] or (["default"] if real else [*EFFORTS])
     known = {*EFFORTS, "real", *SETTINGS, *map(str, RATIOS), *map(str, seeds)}
     if unknown := set(words) - known:
         sys.exit(f"expected words out of {', '.join(sorted(known))}; found {', '.join(unknown)}")
@@ -72,18 +74,18 @@ def main() -> None:
         return [bequest.evaluate(one.model, images).top1, seconds]
 
     for word in asked:
-        restorer = Regression(effort="default" if word == "real" else word)
+        restorer = Regression(effort=word)
         for setting in settings:
             for ratio in ratios:
                 found = []
                 for seed in seeds:
                     data: Any = opened(entry, "cifar10/train-0.npz", limit=REAL)
                     more = 0.0
-                    if word != "real":
+                    if not real:
                         data, more = _made(restorer, model, example, seed)
                     top1, seconds = measured(setting, ratio, restorer, data, seed)
                     found.append((top1, seconds + more))
-                inputs = f"{REAL} real images" if word == "real" else word
+                inputs = _inputs(word) if real else word
                 row = _row(inputs, SETTINGS[setting], ratio, found)
                 print(*row, flush=True)
                 record(
@@ -96,6 +98,10 @@ def main() -> None:
                     pruned="inner channels of every block, but for the rows that say otherwise; "
                     "round_to=1",
                 )
+
+
+def _inputs(word: str) -> str:
+    return f"{REAL} real images" + (f", {word}" if word != "default" else "")
 
 
 @cache

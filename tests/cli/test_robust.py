@@ -64,9 +64,28 @@ def test_certificates_are_of_the_saved_network_beside_its_dense_one(
     assert 0 < found[0]["change"] < found[1]["change"]
 
 
+def test_steps_of_descent_make_certificates_no_looser(run, net, images, form, tmp_path):
+    out = tmp_path / "out"
+    assert run("prune", f"{net}:make", *form, "--ratio", 0.5, "--round-to", 1, "-o", out).code == 0
+    words = ("evaluate", out, "--model", f"{net}:make", "--data", images, "--certify", "--json")
+    box = ("--eps", "0.5", "--limit", 4)
+
+    plain, descended = (
+        run(*words, *box, "--certify-steps", steps).json["certificates"][0]["change"]
+        for steps in (0, 6)
+    )
+
+    assert descended < plain
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("OUT", "--data", "IMAGES", "--certify-steps", "3"), "goes with --certify"),
+        (
+            ("OUT", "--model", "MODEL", "--data", "IMAGES", "--certify", "--certify-steps", "-1"),
+            "--certify-steps: expected a whole number ≥ 0, found -1",
+        ),
         (("MODEL", "--data", "IMAGES", "--certify"), "a folder that bequest saved"),
         (("OUT", "--model", "MODEL", "--certify"), "give --data"),
         (("OUT", "--model", "MODEL", "--data", "IMAGES", "--certify", "--eps", "-1"), "≥ 0"),

@@ -47,20 +47,26 @@ class Certify:
 
     Attributes:
         sizes: of the boxes around images, in pixels; none where it isn't asked for.
+        steps: of descent on every bound.
     """
 
     sizes: tuple[float, ...]
+    steps: int = 0
 
     @classmethod
-    def parse(cls, asked: bool, eps: str, model: str, data: object) -> Certify:
+    def parse(cls, asked: bool, eps: str, steps: int, model: str, data: object) -> Certify:
         """Checks what goes with it.
 
         Raises:
-            UsageError: MODEL is no folder of a pruned network, there are no images, or an eps is
-                no number ≥ 0.
+            UsageError: MODEL is no folder of a pruned network, there are no images, an eps or the
+                number of steps is less than 0, or there are steps of nothing.
         """
         if not asked:
+            if steps:
+                raise UsageError("--certify-steps goes with --certify")
             return cls(())
+        if steps < 0:
+            raise UsageError(f"--certify-steps: expected a whole number ≥ 0, found {steps}")
         if not Path(model).is_dir():
             raise UsageError(
                 "--certify compares a pruned network with its dense one: expected a folder that "
@@ -71,7 +77,7 @@ class Certify:
         sizes = parse_numbers(eps, "--eps", "numbers ≥ 0 such as 0.01,0.05")
         if min(sizes) < 0:
             raise UsageError(f"--eps: expected numbers ≥ 0, found {eps!r}")
-        return cls(sizes)
+        return cls(sizes, steps)
 
     def weights(self, given: Path | None) -> tuple[Path | None, Path | None]:
         """Of MODEL, and of the dense network of a saved folder, which holds its own."""
@@ -117,7 +123,7 @@ class Certify:
         self, size: float, dense: nn.Module, pruned: nn.Module, images: ImageLoader, ends: Any
     ) -> Certified:
         parts = [
-            robust.certify(dense, pruned, x, size * (ends[1] - ends[0]), ends)
+            robust.certify(dense, pruned, x, size * (ends[1] - ends[0]), ends, self.steps)
             for x, _ in tracked(images, f"certifying (eps {size:g})", images, True)
         ]
         agrees = [one.agrees for one in parts if one.agrees is not None]

@@ -31,6 +31,7 @@ def evaluate(
     base: options.Base = None,
     attack: options.Attack = None,
     certify: options.Certify = False,
+    certify_steps: options.CertifySteps = 0,
     eps: options.Eps = "0.01",
     json: options.Json = False,
 ) -> None:
@@ -55,7 +56,7 @@ def evaluate(
     with Output(json) as output:
         place = parse_device(device)
         given = options_given(context)
-        certifying = Certify.parse(certify, eps, model, data)
+        certifying = Certify.parse(certify, eps, certify_steps, model, data)
         attacking = Attack.parse(attack, eps, given - {"--eps"} if certify else given)
         require_one(data, text, window, stride, given, alone=latency and not attack)
         own, its_dense = certifying.weights(weights)

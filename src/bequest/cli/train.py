@@ -78,6 +78,14 @@ def train(
         float,
         typer.Option(rich_help_panel=_TRAINING, metavar="L", help="Highest weight of the penalty."),
     ] = 0.3,
+    penalty_warmup: Annotated[
+        float,
+        typer.Option(
+            rich_help_panel=_TRAINING,
+            metavar="S",
+            help="Share of the steps over which the penalty's weight rises, in 0..1.",
+        ),
+    ] = 0.8,
     form: Annotated[
         str,
         typer.Option(
@@ -158,6 +166,7 @@ def train(
             hyperspherical=hyperspherical,
             sparsity=sparsity,
             penalty=penalty,
+            penalty_warmup=penalty_warmup,
             form=form,  # type: ignore[arg-type]  # checked by the recipe
             mask=mask,
             augment=() if augment == "none" else parse_names(augment, "--augment"),
@@ -230,7 +239,7 @@ def _refuse_penalty(given: frozenset[str]) -> None:
     """Refuses options that say something of a penalty where there is none."""
     from bequest.errors import UsageError
 
-    for option in ("--mask", "--penalty", "--form"):
+    for option in ("--mask", "--penalty", "--penalty-warmup", "--form"):
         if option in given:
             raise UsageError(
                 f"{option} says something of the penalty, which a sparsity of 0 leaves out; give "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from time import monotonic
 from typing import Any
 
 from torch import nn
@@ -20,7 +19,9 @@ from bequest.surgery.emission import NotEmittable, check_emittable
 from bequest.surgery.narrowing import narrowed
 from bequest.surgery.verify import mismatch
 
-_PATIENCE = 60.0  # seconds of looking for the groups that the code does not bear
+RUNS, TRACES = 2**18, 2**16
+"""Operators that are looked at to find the groups that the code does not bear, in passes without
+data and in traces: about two minutes each. A number, not a time: the same on any machine."""
 
 
 def form_and_misfits(subject: Subject, chosen: list[Chosen]) -> tuple[Form, list[Refusal]]:
@@ -79,7 +80,7 @@ def _misfits(subject: Subject, chosen: list[Chosen], no_program: NotEmittable) -
     dense, inputs, channels = subject.dense, subject.inputs, subject.channels
     literal = [one for one in chosen if one.group.literal]
     plain = [one for one in chosen if not one.group.literal]
-    deadline = monotonic() + _PATIENCE
+    operators = len(channels.reading.network.nodes)
 
     def passes(some: list[Chosen]) -> str | None:
         surgery = plan_surgery(Cut.of(channels, some), dense)
@@ -92,8 +93,8 @@ def _misfits(subject: Subject, chosen: list[Chosen], no_program: NotEmittable) -
     def computes(some: list[Chosen]) -> str | None:
         return try_out(dense, inputs, channels, some)
 
-    running, misfits = narrowed([plain, literal], passes, deadline)
-    _, more = narrowed([running], computes, deadline)
+    running, misfits = narrowed([plain, literal], passes, RUNS / operators)
+    _, more = narrowed([running], computes, TRACES / operators)
     return [_misfit(one.group, f"{found}; {no_program}") for one, found in (*misfits, *more)]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from math import inf
-from time import monotonic
 
 from bequest.surgery.cut import Chosen
 
@@ -12,22 +11,24 @@ from bequest.surgery.cut import Chosen
 def narrowed(
     parts: Iterable[list[Chosen]],
     problem: Callable[[list[Chosen]], str | None],
-    deadline: float = inf,
+    tries: float = inf,
 ) -> tuple[list[Chosen], list[tuple[Chosen, str]]]:
     """Groups without a problem together, and the others with theirs.
 
-    Of a part with a problem both halves are tried, and halves of those; after the deadline it is
+    Of a part with a problem both halves are tried, and halves of those; after so many tries it is
     left out as a whole.
     """
     sound: list[Chosen] = []
     misfits: list[tuple[Chosen, str]] = []
     pending = [part for part in parts if part]
+    tried = 0
     while pending:
         some = pending.pop(0)
+        tried += 1
         found = problem([*sound, *some])
         if found is None:
             sound += some
-        elif len(some) > 1 and monotonic() < deadline:
+        elif len(some) > 1 and tried < tries:
             pending[:0] = [some[: len(some) // 2], some[len(some) // 2 :]]
         else:
             misfits += [(one, found) for one in some]
