@@ -62,6 +62,26 @@ def test_the_loss_is_that_of_the_formula():
     assert one.loss(one.tensors, 0).item() == pytest.approx(wanted.item(), rel=1e-9)
 
 
+def test_what_is_learnt_from_lies_between_two_inputs_nearer_to_its_own():
+    model = randomise(Masked()).eval()
+    masks = torch.randint(3, (2, 8, 8))
+    x = 10.0 ** torch.arange(16.0).view(2, 8, 1).expand(2, 8, 6)  # tells who has a part in it
+    samples = Samples(tuple(zip(x, masks, strict=True)), real=True)
+    cut = Cut.of(group(read(trace(model, (x[0], masks[0])))))
+    walk = Walk(cut, model, deepcopy(model))
+    walk.run(samples.chunks, lambda _: None, self_calibrate=False)
+    one = Distillation(walk, samples, ["head.weight"], radius=0.1, seed=3)
+    partners = set()
+    for _ in range(20):
+        mixed, mask = one._mixed(samples.chunks[0])
+        assert torch.equal(mask, masks[0])
+        share = (mixed - x[0]) / (x.view(-1, 6)[:, None] - x[0])  # (partner, input, feature)
+        able = ((share >= 0) & (share <= 0.5)).all(2) & (share[..., :1] == share).all(2)
+        assert able.any(0).all()
+        partners |= {int(mixed[0, 0] > 1e7)}
+    assert partners == {0, 1}  # those of other chunks, too
+
+
 def error_beside(dense: nn.Module, pruned: nn.Module, x: Tensor, reach: float) -> float:
     """Of the change from x to where the pruned network's margin falls."""
     x = x.clone().requires_grad_()

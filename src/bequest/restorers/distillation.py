@@ -11,10 +11,14 @@ f and f′ the outputs of the dense and of the pruned network, d = −r·σ·sig
 deviation of the inputs, m by what the largest output leads before the next (the margin of a
 classifier). So d is a step of an attacker on the network as it is (FGSM); no labels are looked at.
 No part of the inputs is kept for an early stop: of few inputs that are made up, those that are not
-learnt from tell nothing of how far real ones can be changed.
+learnt from tell nothing of how far real ones can be changed. What is learnt from are mixtures, each
+input moved towards another by up to half of the way: weights that fit a few inputs by heart don't
+fit what lies between them.
 
 Goldblum, Fowl, Feizi & Goldstein, "Adversarially robust distillation" (AAAI 2020), ask for f(x) in
-place of f(x + d): the network becomes flatter than the dense one, which costs accuracy.
+place of f(x + d): the network becomes flatter than the dense one, which costs accuracy. Mixtures
+are those of Zhang, Cisse, Dauphin & Lopez-Paz, "mixup" (ICLR 2018), with the dense network's answer
+to them in place of mixed labels.
 """
 
 from __future__ import annotations
@@ -62,7 +66,7 @@ class Distillation:
         self.tensors = {name: one.detach() for name, one in held.items() if one is not None}
         self.reach = reach(samples, radius)
         self.batches = batches(range(len(samples.chunks)), samples.chunk_size, seed)
-        self.signs = stream(seed)
+        self.signs, self.partners = stream(seed), stream(seed)
         self.spread = self._spread()
 
     def run(self, steps: int, *, show: bool = False) -> Refined:
@@ -73,7 +77,7 @@ class Distillation:
             show: a progress bar on a terminal.
         """
         before = self._mean_loss(self.tensors)
-        descent = Descent(self.tensors, self.loss, RATE * min(1.0, 6 * before), steps)
+        descent = Descent(self.tensors, self._mixed_loss, RATE * min(1.0, 6 * before), steps)
         for _ in tracked(range(steps), "distilling", range(steps), show):
             descent.step(next(self.batches))
         found = descent.found()
@@ -83,10 +87,30 @@ class Distillation:
         self.tensors = found
         return Refined(before, after)
 
-    @torch.enable_grad()
     def loss(self, tensors: Mapping[str, Tensor], number: int) -> Tensor:
         """On a chunk of inputs and beside them, relative to what the outputs vary by."""
-        here = self.samples.chunks[number]
+        return self._loss(tensors, self.samples.chunks[number])
+
+    def _mixed_loss(self, tensors: Mapping[str, Tensor], number: int) -> Tensor:
+        """The same on mixtures of the chunk with another."""
+        return self._loss(tensors, self._mixed(self.samples.chunks[number]))
+
+    def _mixed(self, here: Sequence[Tensor]) -> list[Tensor]:
+        """Each input moved by less than half of the way towards one of another chunk."""
+        count, size = len(self.samples.chunks), self.samples.chunk_size
+        draw = {"generator": self.partners, "device": "cpu"}
+        other = self.samples.chunks[int(torch.randint(count, (), **draw))]
+        partners, shares = torch.randperm(size, **draw), torch.rand(size, **draw) / 2
+
+        def towards(x: Tensor, y: Tensor) -> Tensor:
+            share = shares.to(x).view(-1, *[1] * (x.ndim - 1))
+            return torch.lerp(x, y[partners.to(y.device)], share)
+
+        pairs = zip(here, other, self.reach, strict=True)
+        return [towards(x, y) if r else x for x, y, r in pairs]
+
+    @torch.enable_grad()
+    def _loss(self, tensors: Mapping[str, Tensor], here: Sequence[Tensor]) -> Tensor:
         pairs = zip(here, self.reach, strict=True)
         moving = [x.detach().clone().requires_grad_() if r else x for x, r in pairs]
         outputs = self.walk.outputs(moving, tensors, dense=False)
