@@ -223,8 +223,8 @@ CertifySteps = Annotated[
     typer.Option(
         rich_help_panel=_ROBUST,
         metavar="N",
-        help="With --certify: steps of descent on every bound; 10 make those of large boxes a tenth "
-        "to a third tighter, in about ten times the time.",
+        help="With --certify: steps of descent on every bound; 10 make those of large boxes 10 to "
+        "30 % tighter, in about ten times the time.",
     ),
 ]
 Eps = Annotated[
