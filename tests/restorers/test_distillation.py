@@ -210,10 +210,60 @@ def test_what_code_overwrites_is_followed_and_no_gradients_stay_behind():
     assert all(parameter.grad is None for parameter in found.parameters())
 
 
-@pytest.mark.parametrize("end", [torch.detach, lambda y: (y > 0).float()])
+@pytest.mark.parametrize("end", [torch.detach, lambda y: (y > 0).float(), torch.ceil])
 def test_outputs_without_derivatives_are_refused(end):
     with pytest.raises(UsageError, match="can be differentiated"):
         beside(end)
+
+
+@pytest.mark.parametrize("stem", [torch.detach, lambda x: (x > 0).float(), torch.round])
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("refine", [0, 4])
+def test_inputs_that_outputs_do_not_follow_are_refused(stem, frozen, refine):
+    class Cut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.inner, self.head = nn.Linear(6, 8), nn.Linear(8, 12), nn.Linear(12, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(self.inner(stem(self.first(x))).relu())
+
+    model = Cut().requires_grad_(not frozen)
+    restorer = Regression(images=16, inversion=0, refine=refine, neighbourhood=0.1)
+    with pytest.raises(UsageError, match="can be differentiated"):
+        bequest.prune(model, torch.randn(1, 6), 0.5, restorer=restorer, round_to=1)
+
+
+class Several(nn.Module):
+    """Scores, some of which are never allowed, and what is one but for rounding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(6, 24), nn.Linear(24, 4)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scores = self.head(self.inner(x).relu())
+        forbidden = torch.tensor([False, True, False, False])
+        unit = nn.functional.normalize(scores, dim=1).square().sum(1, keepdim=True)
+        return scores.masked_fill(forbidden, -torch.inf), unit
+
+
+def test_outputs_that_say_nothing_do_not_keep_the_others_from_it():
+    torch.manual_seed(0)
+    dense = randomise(Several()).eval()
+    pruned, x = deepcopy(dense), torch.randn(2, 32, 6)
+    pruned.head.weight.data.mul_(1.5)
+    walk = Walk(Cut.of(group(read(trace(dense, x[0])))), dense, pruned)
+    samples = Samples(tuple((chunk,) for chunk in x), real=True)
+    walk.run(samples.chunks, lambda _: None, self_calibrate=False)
+    one = Distillation(walk, samples, ["head.weight"], radius=0.1, seed=0)
+    scores, wanted = pruned(x[0])[0][:, [0, 2, 3]], dense(x.view(-1, 6))[0][:, [0, 2, 3]]
+    spread = (wanted - wanted.mean(0)).square().sum() / 2
+    here = one._distance(pruned(x[0]), [x[0]])
+    error = (scores - wanted[:32]).square().sum() / spread
+    assert here.item() == pytest.approx(error.item(), 1e-4)
+    gain = one.run(24)
+    assert gain.after < 0.5 * gain.before
 
 
 def test_a_loss_that_is_no_number_is_told_of():

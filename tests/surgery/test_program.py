@@ -257,6 +257,97 @@ def test_the_batch_is_that_of_an_input_with_dimensions(tmp_path):
     torch.testing.assert_close(found, one.model(x.new_tensor(2.0), x)[:1])
 
 
+class Batched(nn.Module):
+    """A width that stands in the code makes it a program; then something is said of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.inner = nn.Linear(10, 16), nn.Linear(16, 24)
+        self.head = nn.Linear(24, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.inner(self.stem(x).relu()).relu().view(-1, 24)
+        return self.head(self.of_batch(hidden))
+
+    def of_batch(self, hidden: Tensor) -> Tensor:
+        return hidden - hidden.sum(0) / float(len(hidden))
+
+
+class Weighed(Batched):
+    def of_batch(self, hidden: Tensor) -> Tensor:
+        return torch.add(hidden, hidden.mean(0), alpha=len(hidden))
+
+
+class Divided(Batched):
+    def of_batch(self, hidden: Tensor) -> Tensor:
+        return hidden - hidden.sum(0) / torch.tensor([len(hidden) ** 0.5])
+
+
+class Grouped(Batched):
+    """The deviation within groups of four at most, as some discriminators have it."""
+
+    def of_batch(self, hidden: Tensor) -> Tensor:
+        count = min(len(hidden), 4)
+        several = hidden.view(count, len(hidden) // count, 24)
+        return hidden * several.var(0, correction=0).repeat(count, 1)
+
+
+class Clips(Batched):
+    """Four frames of a clip each lie in the batch."""
+
+    def of_batch(self, hidden: Tensor) -> Tensor:
+        return hidden.view(len(hidden) // 4, 4, 24).mean(1)
+
+
+class Paired(Batched):
+    def of_batch(self, hidden: Tensor) -> Tensor:
+        return hidden.view(2, -1, 24).sum(0)
+
+
+class Doubling(Batched):
+    """Goes another way where there are more than two."""
+
+    def of_batch(self, hidden: Tensor) -> Tensor:
+        return hidden * 2 if len(hidden) > 2 else hidden
+
+
+class Lonely(Batched):
+    """Skips what a single one doesn't need, and something else."""
+
+    def of_batch(self, hidden: Tensor) -> Tensor:
+        return hidden * 2 if len(hidden) > 1 else hidden
+
+
+@pytest.mark.parametrize(
+    ("network", "examples"),
+    [
+        (Batched, (1, 2, 3)),
+        (Weighed, (1, 2, 3)),
+        (Divided, (1, 3)),
+        (Grouped, (1, 2, 4, 8)),
+        (Clips, (4, 8)),
+        (Paired, (2, 6)),
+        (Doubling, (1, 2, 3)),
+        (Lonely, (1, 2)),
+    ],
+)
+def test_what_is_said_of_the_batch_holds_at_every_size_that_the_program_takes(network, examples):
+    model, x = network().double().eval(), torch.randn(72, 10).double()
+    for count in examples:
+        pruned = plainly(model, x[:count])
+        assert {one.name for one in pruned.plan.groups} == {"stem", "inner"}
+        takes = (count, 2 * count, 36, 72) if pruned.program.any_batch else (count,)
+        for size in takes:
+            wanted = masked(model, x[:size], pruned)(x[:size])
+            torch.testing.assert_close(pruned.model(x[:size]), wanted)
+
+
+def test_whole_multiples_of_the_batch_size_do_for_any():
+    x = torch.randn(2, 10)
+    assert plainly(Weighed().eval(), x).program.any_batch
+    assert not plainly(Batched().eval(), x).program.any_batch
+
+
 class Chain(nn.Module):
     """Blocks whose sizes stand in the code, blocks without, and no way to a program."""
 

@@ -24,10 +24,12 @@ to them in place of mixed labels.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from math import inf
 
 import torch
 from torch import Tensor
 
+from bequest.calibration.moments import ROUNDINGS
 from bequest.calibration.samples import Samples
 from bequest.calibration.walk import Walk
 from bequest.errors import UsageError
@@ -143,21 +145,28 @@ class Distillation:
         return torch.stack([(one * sign).sum() for one, sign in pairs]).sum()
 
     def _distance(self, outputs: Sequence[Tensor], inputs: Sequence[Tensor]) -> Tensor:
-        """From what the dense network makes of inputs, the mean over its outputs."""
+        """From what the dense network makes of inputs, the mean over its outputs that count."""
         with torch.no_grad():
             wanted = self.walk.outputs(inputs, dense=True)
         pairs = zip(outputs, wanted, self.spread, strict=True)
-        return torch.stack([(one - other).square().sum() / s for one, other, s in pairs]).mean()
+        parts = [_apart(one, other).square().sum() / size for one, other, size in pairs]
+        return torch.stack(parts).sum() / max(1, sum(size < inf for size in self.spread))
 
     @torch.no_grad()
     def _spread(self) -> list[float]:
-        """Of each output Σ ‖f(x) − mean‖² of a chunk, the mean that over inputs."""
+        """Of each output Σ ‖f(x) − mean‖² of a chunk, the mean that over inputs.
+
+        Infinite, so that it doesn't count, of an output that varies by rounding alone or not always
+        by a number.
+        """
         chunks = [self.walk.outputs(chunk, dense=True) for chunk in self.samples.chunks]
         found = []
         for column in zip(*chunks, strict=True):
             mean = torch.stack([one.mean(0) for one in column]).mean(0)
-            square = sum(float((one - mean).double().square().sum()) for one in column)
-            found.append(max(square / len(column), 1e-30))
+            square = sum(float(_apart(one, mean).double().square().sum()) for one in column)
+            size = sum(float(one.double().square().nan_to_num(0, 0, 0).sum()) for one in column)
+            varies = square > (ROUNDINGS * torch.finfo(mean.dtype).eps) ** 2 * size
+            found.append(square / len(column) if varies else inf)
         return found
 
     def _mean_loss(self, tensors: Mapping[str, Tensor]) -> float:
@@ -166,17 +175,22 @@ class Distillation:
         return sum(float(self.loss(tensors, number).detach()) for number in range(count)) / count
 
 
+def _apart(one: Tensor, other: Tensor) -> Tensor:
+    """What lies between two values; nothing where both are the same infinity."""
+    return torch.where(one == other, 0.0, one - other)
+
+
 def require_slopes(walk: Walk, samples: Samples, radius: float) -> None:
     """Refuses what can't be distilled, before the walk.
 
     Raises:
-        UsageError: the network reads or returns no real numbers, or can't be differentiated.
+        UsageError: the network reads or returns no real numbers, or these don't follow those.
     """
     pairs = zip(samples.chunks[0], reach(samples, radius), strict=True)
     inputs = [x.detach().clone().requires_grad_() if r else x for x, r in pairs]
     moved = [x for x in inputs if x.requires_grad]
     with torch.enable_grad():
-        outputs = walk.outputs(inputs, dense=False)
+        outputs = walk.outputs(inputs, dense=True)
         if not outputs:
             raise UsageError(
                 "regression: neighbourhood is for networks that return real numbers; found one "
@@ -184,13 +198,18 @@ def require_slopes(walk: Walk, samples: Samples, radius: float) -> None:
             )
         try:
             total = torch.stack([one.sum() for one in outputs]).sum()
-            torch.autograd.grad(total, moved, materialize_grads=True)
+            slopes = torch.autograd.grad(total, moved, allow_unused=True)
         except RuntimeError as error:
-            why = " ".join(str(error).split())[:200]
-            raise UsageError(
-                "regression: neighbourhood needs outputs that can be differentiated by the "
-                f"network's inputs: {why}; leave neighbourhood out"
-            ) from error
+            raise _no_slopes(" ".join(str(error).split())[:200]) from error
+    if not any(one is not None and bool(one.any()) for one in slopes):
+        raise _no_slopes("no small change of an input changes any")
+
+
+def _no_slopes(why: str) -> UsageError:
+    return UsageError(
+        "regression: neighbourhood needs outputs that can be differentiated by the network's "
+        f"inputs: {why}; leave neighbourhood out"
+    )
 
 
 def reach(samples: Samples, radius: float) -> list[float]:

@@ -1,12 +1,12 @@
 """Which constants of a trace follow the batch size: the network is traced with more samples.
 
 A trace holds the batch size as a constant like any other. In a second trace the same nodes, their
-twins, hold another number where they follow it.
+twins, hold another number where they follow it; in a third, of many samples, they follow still.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,47 +20,72 @@ from bequest.graph.trace import Network, operator_of, trace_shapes
 from bequest.graph.twins import VIEWS, kind, without_copies
 from bequest.surgery.cut import Cut
 
+MANY = 32
+"""Samples that the largest trace has at least: groups of so few samples don't pass for all."""
+
+UNWRITTEN = frozenset({"layout", "pin_memory", "output_size"})
+"""Keywords that a program leaves out."""
+
+
+def batch_size(network: Network) -> int:
+    """That of the first input with dimensions."""
+    inputs = (node.meta["val"] for node in network.nodes if node.name in network.inputs)
+    sizes = (value.shape[0] for value in inputs if isinstance(value, Tensor) and value.ndim)
+    return int(next(sizes, 1))
+
 
 def at_other_batches(
-    model: nn.Module, example_inputs: Any, cut: Cut
+    model: nn.Module, example_inputs: Any, cut: Cut, *, carried: bool
 ) -> tuple[Cut, Mapping[fx.Node, fx.Node]] | None:
     """A trace's cut, and its nodes' twins in a trace of more samples.
-
-    Of a single sample some networks skip operators; then two and three times as many are compared.
 
     Args:
         model: the dense model; only its code and shapes are read.
         example_inputs: what it was traced with.
         cut: who leaves.
+        carried: whether the trace may be one of two samples where the example has a single one, of
+            which some networks skip operators.
 
     Returns:
         The cut, in the reading whose trace it is, and the twins of that trace's nodes.
         None where the model's code doesn't run at other batch sizes, does something else there, or
-        has a constant that follows out of proportion.
+        has a number that follows the batch size otherwise than as a whole multiple.
     """
     once = cut.channels.reading.network
+    batch = batch_size(once)
     try:
         two = trace_shapes(model, _repeated(example_inputs, 2))
-        twins = _twins(once, two, 2)
-        if twins is not None:
-            return cut, twins
-        twins = _twins(two, trace_shapes(model, _repeated(example_inputs, 3)), 3 / 2)
+        twins, few = _twins(once, two), once
+        if twins is None and carried and batch == 1:
+            twins, few = _twins(two, trace_shapes(model, _repeated(example_inputs, 3))), two
+        many = max(4, -(-MANY // batch))
+        if not twins or not _twins(few, trace_shapes(model, _repeated(example_inputs, many))):
+            return None
     except Exception:  # whatever the model's code says to another batch size
         return None
-    if twins is None:
-        return None
-    carried = _carried(cut, group(read(two)))
-    return None if carried is None else (carried, twins)
+    if few is once:
+        return cut, twins
+    other = _carried(cut, group(read(two)))
+    return None if other is None else (other, twins)
 
 
-def _twins(few: Network, many: Network, times: float) -> dict[fx.Node, fx.Node] | None:
-    """Node → the same node in a trace of so many times the samples; None where others run there."""
-    here, _ = without_copies(few)
-    there, _ = without_copies(many)
+def _twins(few: Network, many: Network) -> dict[fx.Node, fx.Node] | None:
+    """Node → the same node in a trace of more samples; None where that computes something else."""
+    here, sources = without_copies(few)
+    there, origins = without_copies(many)
     if [kind(node) for node in here] != [kind(node) for node in there]:
         return None
+    if not _same_constants(few, many):
+        return None
     twins = dict(zip(here, there, strict=True))
-    return twins if all(_in_proportion(*pair, times) for pair in twins.items()) else None
+    sizes = batch_size(few), batch_size(many)
+    for one, other in twins.items():
+        reads = [twins[sources[operand]] for operand in _operands(one)]
+        if reads != [origins[operand] for operand in _operands(other)]:
+            return None
+        if not _follow(one, other, *sizes):
+            return None
+    return twins
 
 
 def _repeated(example_inputs: Any, times: int) -> Any:
@@ -94,19 +119,45 @@ def _carried(cut: Cut, other: Channels) -> Cut | None:
     return carried if same else None
 
 
-def _in_proportion(here: fx.Node, there: fx.Node, times: float) -> bool:
-    """Whether every number of a node is the same for more samples, or as many times larger."""
-    if operator_of(here) in (*VIEWS, "expand"):
-        pairs: Iterable[Any] = zip(here.meta["val"].shape, there.meta["val"].shape, strict=True)
-    else:
-        pairs = zip(_numbers(here), _numbers(there), strict=False)
-    return all(other in (one, times * one) for one, other in pairs)
+def _follow(here: fx.Node, there: fx.Node, few: int, many: int) -> bool:
+    """Whether numbers are the same for more samples, or whole multiples of the batch size."""
+    pairs = list(zip(_numbers(here), _numbers(there), strict=True))
+    if operator_of(here) in (*VIEWS, "expand"):  # whose own sizes may be −1
+        pairs += zip(here.meta["val"].shape, there.meta["val"].shape, strict=True)
+    return all(
+        type(one) is type(other) and (one == other or _multiples(one, other, few, many))
+        for one, other in pairs
+    )
 
 
-def _numbers(node: fx.Node) -> list[float]:
-    found: list[float] = []
+def _multiples(one: Any, other: Any, few: int, many: int) -> bool:
+    """Whether both are the same multiple of either batch size."""
+    return type(one) is int and one > 0 and one % few == 0 and one // few * many == other
+
+
+def _same_constants(few: Network, many: Network) -> bool:
+    """Whether the tensors that the code makes have the same numbers."""
+    held, others = few.constants.values(), many.constants.values()
+    return len(held) == len(others) and all(
+        one.is_meta == other.is_meta
+        and one.shape == other.shape
+        and (one.is_meta or torch.equal(one, other))
+        for one, other in zip(held, others, strict=True)
+    )
+
+
+def _operands(node: fx.Node) -> list[fx.Node]:
+    found: list[fx.Node] = []
+    fx.node.map_arg((node.args, node.kwargs), found.append)
+    return found
+
+
+def _numbers(node: fx.Node) -> list[Any]:
+    """Its numbers, flags and texts, in order."""
+    found: list[Any] = []
+    kwargs = {name: value for name, value in node.kwargs.items() if name not in UNWRITTEN}
     fx.node.map_aggregate(
-        (node.args, node.kwargs),
-        lambda value: found.append(value) if isinstance(value, int | float) else None,
+        (node.args, kwargs),
+        lambda value: found.append(value) if isinstance(value, int | float | str) else None,
     )
     return found

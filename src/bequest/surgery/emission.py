@@ -21,7 +21,7 @@ from bequest.graph.groups import Channels
 from bequest.graph.inputs import normalise_inputs
 from bequest.graph.trace import Network, named_tensors, operator_of, place_of
 from bequest.graph.twins import VIEWS, without_copies
-from bequest.surgery.batches import at_other_batches
+from bequest.surgery.batches import UNWRITTEN, at_other_batches, batch_size
 from bequest.surgery.cut import Cut
 from bequest.surgery.program import Document, Program, build, resolve
 
@@ -33,7 +33,9 @@ class NotEmittable(ModelError):  # noqa: N818 -- a reason, given to the user amo
     """Why a network can't be written down as a program."""
 
 
-def emit(model: nn.Module, example_inputs: Any, cut: Cut, pruned: nn.Module) -> Program:
+def emit(
+    model: nn.Module, example_inputs: Any, cut: Cut, pruned: nn.Module, *, carried: bool = False
+) -> Program:
     """The pruned network as a program.
 
     Args:
@@ -41,6 +43,8 @@ def emit(model: nn.Module, example_inputs: Any, cut: Cut, pruned: nn.Module) -> 
         example_inputs: what it was traced with.
         cut: who leaves.
         pruned: the model after the surgery; its ``forward`` need not run, its tensors are taken.
+        carried: whether the operators may be those of two samples where the example has a single
+            one, of which some networks skip operators; whoever says so tries the program out.
 
     Raises:
         NotEmittable: the network has an operator that programs may not hold, takes something else
@@ -48,7 +52,7 @@ def emit(model: nn.Module, example_inputs: Any, cut: Cut, pruned: nn.Module) -> 
             names it.
     """
     given = _arguments(model, example_inputs)
-    several = at_other_batches(model, example_inputs, cut)
+    several = at_other_batches(model, example_inputs, cut, carried=carried)
     if several is not None:
         try:
             return _program(pruned, given, *several)
@@ -82,7 +86,7 @@ class _Writer:
         self._network = network = cut.channels.reading.network
         self._cut = cut
         self._twins = twins
-        self._batch = _batch_size(network)
+        self._batch = batch_size(network)
         self._number: dict[fx.Node, int] = {}
         self.constants: dict[str, Tensor] = {}
 
@@ -165,9 +169,9 @@ class _Writer:
         args += [rewritten[i] for i in sorted(rewritten) if i >= len(node.args)]
         args = self._proportional(node, args, rewritten)
         kwargs = {
-            key: self._argument(value)
+            key: self._following(node, key, value)
             for key, value in node.kwargs.items()
-            if key not in ("layout", "pin_memory", "output_size")
+            if key not in UNWRITTEN
         }
         if name == _NORM:  # the whole operator has a gradient, its decomposed form has none
             args = [*args[:5], False, *args[5:], True]
@@ -206,6 +210,13 @@ class _Writer:
                 zip(args, _filled(node.args, len(args)), _filled(other, len(args)), strict=True)
             )
         ]
+
+    def _following(self, node: fx.Node, key: str, value: Any) -> Any:
+        """An argument by keyword."""
+        written = self._argument(value)
+        if self._twins is None:
+            return written
+        return self._scaled(written, value, self._twins[node].kwargs[key])
 
     def _scaled(self, written: Any, here: Any, there: Any) -> Any:
         if isinstance(here, list | tuple):
@@ -307,12 +318,6 @@ def _is_plain(value: Any) -> bool:
 
 def _filled(args: Sequence[Any], count: int) -> list[Any]:
     return [*args, *[None] * (count - len(args))]
-
-
-def _batch_size(network: Network) -> int:
-    inputs = (node.meta["val"] for node in network.nodes if node.name in network.inputs)
-    sizes = (value.shape[0] for value in inputs if isinstance(value, Tensor) and value.ndim)
-    return int(next(sizes, 1))
 
 
 def _biases(pruned: nn.Module, network: Network) -> dict[str, str]:
