@@ -78,6 +78,16 @@ def test_steps_of_descent_make_certificates_no_looser(run, net, images, form, tm
     assert descended < plain
 
 
+def test_a_box_beyond_the_range_is_the_range(run, net, images, form, tmp_path):
+    out = tmp_path / "out"
+    assert run("prune", f"{net}:make", *form, "--ratio", 0.5, "--round-to", 1, "-o", out).code == 0
+    words = ("evaluate", out, "--model", f"{net}:make", "--data", images, "--certify", "--json")
+
+    found = run(*words, "--limit", 4, "--eps", "1,1e300").json["certificates"]
+
+    assert found[0]["change"] == found[1]["change"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -161,6 +161,31 @@ def test_no_looser_than_crown_on_the_difference_as_one_module(how, eps):
     assert (torch.minimum(most, upper) >= torch.maximum(least, lower)).all()
 
 
+class Rooted(nn.Module):
+    """A root of what is no less than zero: rectified, squared, or of an exponential."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.first, self.last, self.inner = nn.Linear(4, 8), nn.Linear(8, 3), inner
+
+    def forward(self, x):
+        return self.last(self.inner(self.first(x)).sqrt())
+
+
+@pytest.mark.parametrize("inner", [torch.relu, torch.square, torch.exp, torch.abs, torch.sigmoid])
+def test_rounding_does_not_lead_out_of_what_a_root_takes(inner):
+    torch.manual_seed(1)
+    dense = Rooted(inner).double()
+    pruned, x = copy.deepcopy(dense), torch.rand(3, 4).double()
+    pruned.last.weight.data[:, ::2] = 0
+    lower, upper = robust.certified_change(dense, pruned, x, 0.1)
+    assert (lower.isfinite() & upper.isfinite()).all()
+    for _ in range(50):
+        moved = (x + 0.1 * (2 * torch.rand_like(x) - 1)).clamp(0, 1)
+        change = pruned(moved) - dense(moved)
+        assert ((lower <= change) & (change <= upper)).all()
+
+
 def test_networks_without_a_common_plan_are_bounded_by_what_they_read():
     """Their difference is that of two networks that read the same: 0 for a copy, to rounding."""
 

@@ -380,8 +380,10 @@ def test_a_search_out_of_tries_leaves_parts_out_whole_and_still_takes_sound_ones
 
     parts = [["a", "b"], ["c", "d"]]
     assert narrowed(parts, problem) == (["a", "c", "d"], [("b", "b breaks")])
-    late = ["c", "d"], [("a", "b breaks"), ("b", "b breaks")]
-    assert narrowed(parts, problem, 1) == late
+    sound, misfits = narrowed(parts, problem, 1)
+    assert sound == ["c", "d"]
+    assert [one for one, _ in misfits] == ["a", "b"]
+    assert all("b breaks (tried with 1 others alone" in found for _, found in misfits)
 
 
 def test_how_long_is_searched_is_counted_in_operators(monkeypatch):

@@ -122,8 +122,9 @@ class Certify:
     def _at(
         self, size: float, dense: nn.Module, pruned: nn.Module, images: ImageLoader, ends: Any
     ) -> Certified:
+        reach = min(size, 1.0)  # from one end of the range to the other
         parts = [
-            robust.certify(dense, pruned, x, size * (ends[1] - ends[0]), ends, self.steps)
+            robust.certify(dense, pruned, x, reach * (ends[1] - ends[0]), ends, self.steps)
             for x, _ in tracked(images, f"certifying (eps {size:g})", images, True)
         ]
         agrees = [one.agrees for one in parts if one.agrees is not None]

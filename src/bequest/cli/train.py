@@ -83,7 +83,7 @@ def train(
         typer.Option(
             rich_help_panel=_TRAINING,
             metavar="S",
-            help="Share of the steps over which the penalty's weight rises, in 0..1.",
+            help="Share of the steps over which the penalty's weight rises: 0 or more, under 1.",
         ),
     ] = 0.8,
     form: Annotated[

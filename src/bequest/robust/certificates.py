@@ -239,8 +239,9 @@ def _reach(eps: float | Tensor, like: Tensor) -> Tensor:
             f"eps: expected a number, or a tensor that broadcasts to inputs of shape "
             f"{tuple(like.shape)}, found {eps!r}"
         ) from error
-    if not (reach.isfinite().all() and (reach >= 0).all()):
-        raise UsageError(f"eps: expected finite numbers ≥ 0, found {eps!r}")
+    wrong = reach[~(reach.isfinite() & (reach >= 0))]
+    if wrong.numel():
+        raise UsageError(f"eps: expected finite numbers ≥ 0, found {float(wrong[0])}")
     return reach
 
 

@@ -97,6 +97,16 @@ _CANCELLING = frozenset({"gelu", "logit"})
 """Functions that a library computes as a difference of numbers up to 100, little of it left."""
 
 
+LIMITS = {
+    **dict.fromkeys("relu abs square sqrt exp exp2".split(), (0.0, math.inf)),
+    **dict.fromkeys("sigmoid hardsigmoid".split(), (0.0, 1.0)),
+    "relu6": (0.0, 6.0),
+    **dict.fromkeys("tanh erf sin cos".split(), (-1.0, 1.0)),
+}
+"""What no value lies beyond: a margin for rounding must not lead out of what a root or a logarithm
+behind it takes."""
+
+
 def jumps(node: fx.Node) -> bool:
     """Whether it has no bounded slopes; its differences are bounded by its ranges alone."""
     return operator_of(node) in _JUMPING or node.kwargs.get("rounding_mode") is not None
@@ -125,13 +135,14 @@ def apply(node: fx.Node, x: Tensor) -> Tensor:
 
 def image(node: fx.Node, x: Interval) -> Interval:
     """All values that the function takes over ``x``, with a margin for rounding."""
+    limits = LIMITS.get(operator_of(node), (-math.inf, math.inf))
     if operator_of(node) in PERIODIC:
-        ones = torch.ones_like(x.lower)
-        return Interval(-ones, ones)
+        return Interval(*(torch.full_like(x.lower, limit) for limit in limits))
     if node.kwargs.get("rounding_mode") is not None:  # the quotient is rounded to digits before
         x = Interval(x.lower - STEP * x.lower.abs(), x.upper + STEP * x.upper.abs())
     found = _extremes(node, lambda values: apply(node, values), x)
-    return found.widened(ROUNDING if operator_of(node) in _CANCELLING else 0.0)
+    found = found.widened(ROUNDING if operator_of(node) in _CANCELLING else 0.0)
+    return found.within(*limits)
 
 
 def slopes(node: fx.Node, x: Interval) -> Interval:

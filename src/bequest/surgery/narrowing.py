@@ -7,6 +7,8 @@ from math import inf
 
 from bequest.surgery.cut import Chosen
 
+UNTRIED = " (tried with {} others alone, where the search ended: prune it by itself to see)"
+
 
 def narrowed(
     parts: Iterable[list[Chosen]],
@@ -31,5 +33,6 @@ def narrowed(
         elif len(some) > 1 and tried < tries:
             pending[:0] = [some[: len(some) // 2], some[len(some) // 2 :]]
         else:
-            misfits += [(one, found) for one in some]
+            together = "" if len(some) == 1 else UNTRIED.format(len(some) - 1)
+            misfits += [(one, found + together) for one in some]
     return sound, misfits
