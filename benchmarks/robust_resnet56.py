@@ -22,10 +22,11 @@ from benchmarks.record import record, renewed
 from benchmarks.subjects import opened, subject
 from bequest.calibration.samples import Samples
 from bequest.restorers import Regression
+from bequest.restorers.base import Restorer
 
 EPS = 0.5 / 255
 RATIOS = (0.3, 0.5)
-METHODS = {
+METHODS: dict[str, str | Restorer] = {
     "regression": Regression(),
     "neighbourhoods": Regression(neighbourhood=0.015),
     "lbyl": "lbyl",

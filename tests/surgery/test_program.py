@@ -344,8 +344,12 @@ def test_what_is_said_of_the_batch_holds_at_every_size_that_the_program_takes(ne
 
 def test_whole_multiples_of_the_batch_size_do_for_any():
     x = torch.randn(2, 10)
-    assert plainly(Weighed().eval(), x).program.any_batch
-    assert not plainly(Batched().eval(), x).program.any_batch
+    found = plainly(Weighed().eval(), x)
+    assert found.program.any_batch
+    assert not any("batches" in note for note in found.report.notes)
+    found = plainly(Batched().eval(), x)
+    assert not found.program.any_batch
+    assert any("batches of the example's size alone" in note for note in found.report.notes)
 
 
 class Chain(nn.Module):

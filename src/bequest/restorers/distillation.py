@@ -100,9 +100,10 @@ class Distillation:
     def _mixed(self, here: Sequence[Tensor]) -> list[Tensor]:
         """Each input moved by less than half of the way towards one of another chunk."""
         count, size = len(self.samples.chunks), self.samples.chunk_size
-        draw = {"generator": self.partners, "device": "cpu"}
-        other = self.samples.chunks[int(torch.randint(count, (), **draw))]
-        partners, shares = torch.randperm(size, **draw), torch.rand(size, **draw) / 2
+        draws = self.partners
+        other = self.samples.chunks[int(torch.randint(count, (), generator=draws, device="cpu"))]
+        partners = torch.randperm(size, generator=draws, device="cpu")
+        shares = torch.rand(size, generator=draws, device="cpu") / 2
 
         def towards(x: Tensor, y: Tensor) -> Tensor:
             share = shares.to(x).view(-1, *[1] * (x.ndim - 1))

@@ -14,6 +14,7 @@ from bequest.restorers.base import Attempt, Restored, Restorer
 from bequest.surgery.cut import Chosen, Cut
 from bequest.surgery.emission import NotEmittable, check_emittable, emit
 from bequest.surgery.narrowing import narrowed
+from bequest.surgery.program import Program
 from bequest.surgery.tryout import Finding, Trial
 
 
@@ -79,12 +80,12 @@ class Restoration:
         restored = self.cut(chosen)
         finding = self._finding(chosen, restored)
         if finding.problem is None:
-            return Outcome(restored, self.form, notes=_notes(finding))
+            return Outcome(restored, self.form, notes=_notes(finding, restored))
         if self.carried and self.form == "program":
             return replace(self, carried=False).sound(chosen)
         program = self._tried_as_program(chosen, restored) if self.form == "module" else None
         if program is not None:
-            return Outcome(program, "program")
+            return Outcome(program, "program", notes=_notes(Finding(), program))
         good, misfits = narrowed([chosen], self._plain_problem)
         refused = tuple(
             Refusal(
@@ -102,7 +103,7 @@ class Restoration:
                 f"the pruned network would not compute what is planned: {finding.problem}; "
                 "prune fewer layers at a time (ratio={'layer': 0.5}), and please report the network"
             )
-        return Outcome(restored, self.form, refused, _notes(finding))
+        return Outcome(restored, self.form, refused, _notes(finding, restored))
 
     def _finding(self, chosen: list[Chosen], restored: Restored) -> Finding:
         cut = Cut.of(self.subject.channels, chosen)
@@ -134,7 +135,13 @@ class Restoration:
         return replace(restored, model=program.train(subject.model.training))
 
 
-def _notes(finding: Finding) -> tuple[str, ...]:
-    if finding.unchecked is None:
-        return ()
-    return (f"its results were not compared with the plan's: {finding.unchecked}",)
+def _notes(finding: Finding, restored: Restored) -> tuple[str, ...]:
+    notes = []
+    if finding.unchecked is not None:
+        notes.append(f"its results were not compared with the plan's: {finding.unchecked}")
+    if isinstance(restored.model, Program) and not restored.model.any_batch:
+        notes.append(
+            "it became a program for batches of the example's size alone: at others the network's "
+            "code doesn't run, or not all that it says of the size is a whole multiple of it"
+        )
+    return tuple(notes)
