@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 import bequest
 from bequest.criteria.base import Criterion
+from bequest.errors import UsageError
 
 DEAD = (1, 4, 5, 9)
 
@@ -178,3 +179,38 @@ def test_a_parameter_that_is_read_elsewhere_stays_shared():
     pruned = bequest.prune(model, x, 0.5, restorer="none", groups="all", progress=False)
     assert pruned.plan.form == "module"
     assert not any("computed" in note for note in pruned.report.notes)
+
+
+class Lonely(nn.Module):
+    """Of a single sample an operator less, which changes nothing or everything."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 12), nn.Linear(12, 3)
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.linear(x, self.first.weight * 0.3, self.first.bias).relu()
+        return self.last(hidden * self.factor if len(x) > 1 else hidden)
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.0])
+def test_a_single_sample_tells_of_several_where_that_holds_for_itself(factor):
+    torch.manual_seed(0)
+    model, x = Lonely(factor).eval(), torch.randn(5, 6)
+    for count in (1, 2):
+        found = bequest.prune(
+            model, x[:count], {"first": 0.5}, restorer="none", round_to=1, criterion="l1"
+        )
+        whole = copy.deepcopy(found.model)
+        (group,) = found.plan.groups
+        assert group.name == "first"
+        dead = Lonely(factor).eval()
+        dead.load_state_dict(model.state_dict())
+        dead.last.weight.data[:, list(group.removed)] = 0
+        sizes = (count,) if factor != 1 else (1, 2, 5)
+        for size in sizes:
+            torch.testing.assert_close(whole(x[:size]), dead(x[:size]))
+        if factor == 2 and count == 1:
+            with pytest.raises(UsageError):
+                whole(x)

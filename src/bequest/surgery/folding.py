@@ -18,8 +18,10 @@ from bequest.graph.geometry import LAYERS
 from bequest.graph.groups import Channels
 from bequest.graph.trace import Network, named_tensors, operator_of
 from bequest.surgery.cut import Cut
+from bequest.surgery.cuts import plan_surgery
 from bequest.surgery.emission import NotEmittable, emit
-from bequest.surgery.program import Document, build, resolve
+from bequest.surgery.program import Document, Program, build, resolve
+from bequest.surgery.tryout import Finding, Trial
 
 _MOVES = frozenset(
     "view _unsafe_view reshape permute transpose t numpy_T mT unsqueeze squeeze expand slice "
@@ -46,7 +48,7 @@ def folded(
     if not any(_is_computed(channels.reading.network, node) for node in channels.reading.steady):
         return model, ()
     try:
-        program = emit(dense, example_inputs, Cut.of(channels), model)
+        program = _written(model, dense, example_inputs, channels)
     except NotEmittable:
         return model, ()
     fold = _Fold(program.document, named_tensors(program))
@@ -55,6 +57,23 @@ def folded(
         return model, ()
     document, tensors = fold.written(targets)
     return build(document, tensors).train(model.training), tuple(targets.values())
+
+
+def _written(
+    model: nn.Module, dense: nn.Module, example_inputs: Any, channels: Channels
+) -> Program:
+    """The network as a program; for any batch size also where that of one skips operators.
+
+    That then has to compute what the network does.
+    """
+    cut = Cut.of(channels)
+    program = emit(dense, example_inputs, cut, model)
+    if program.any_batch:
+        return program
+    other = emit(dense, example_inputs, cut, model, carried=True)
+    trial = Trial.over(dense, channels, example_inputs)
+    same = other.any_batch and trial.of(cut, plan_surgery(cut, dense), other) == Finding()
+    return other if same else program
 
 
 def _is_computed(network: Network, node: fx.Node) -> bool:
