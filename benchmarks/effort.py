@@ -2,14 +2,14 @@
 
     python -m benchmarks.effort [quick] [default] [long] [real] [SETTING ...] [RATIO ...] [SEED ...]
 
-Those that are named, or all three; rows of others stay as they were measured. By the efforts of the
-default restorer, over images that it makes up or, with "real", over 256 real training images, in
-four settings. "l1": inner channels of every block, at one ratio for all groups. "obs": the same by
-obs. "allocated": by obs, with ratios allocated so that as many multiply-accumulates stay
-(``target="macs:..."``).
-"streams": by obs at one ratio, of the residual streams as well (``groups="all"``). Developed on
-test images 0 to 4,999, reported on 5,000 to 9,999; medians of the seeds, CPU seconds of a call
-with its inputs. Needs the real weights and images in ``$BEQUEST_SHARED``.
+Those that are named, or all; rows of others stay as they were measured. By the efforts of the
+default restorer, over images that it makes up or, with "real", over 256 real training images (at
+the default effort where none is named), in four settings. "l1": inner channels of every block, at
+one ratio for all groups. "obs": the same by obs. "allocated": by obs, with ratios allocated so that
+as many multiply-accumulates stay (``target="macs:..."``). "streams": by obs at one ratio, of the
+residual streams as well (``groups="all"``). Developed on test images 0 to 4,999, reported on 5,000
+to 9,999; medians of the seeds, CPU seconds of a call with its inputs. Needs the real weights and
+images in ``$BEQUEST_SHARED``.
 """
 
 from __future__ import annotations

@@ -172,7 +172,19 @@ class Rooted(nn.Module):
         return self.last(self.inner(self.first(x)).sqrt())
 
 
-@pytest.mark.parametrize("inner", [torch.relu, torch.square, torch.exp, torch.abs, torch.sigmoid])
+ROOTED = {
+    **{f.__name__: f for f in (torch.relu, torch.square, torch.exp, torch.abs, torch.sigmoid)},
+    "softplus": nn.functional.softplus,
+    "relu6": nn.functional.relu6,
+    "clamp": lambda z: z.clamp(min=0),
+    "clamp_min": lambda z: torch.clamp_min(z, 0.0),
+    "hardtanh": lambda z: nn.functional.hardtanh(z, 0.0, 2.0),
+    "even power": lambda z: z.pow(4),
+    "level": lambda z: z.clamp(0.5, 0.25),  # the greater end counts last
+}
+
+
+@pytest.mark.parametrize("inner", ROOTED.values(), ids=ROOTED)
 def test_rounding_does_not_lead_out_of_what_a_root_takes(inner):
     torch.manual_seed(1)
     dense = Rooted(inner).double()

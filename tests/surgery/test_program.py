@@ -376,6 +376,7 @@ def test_however_many_sizes_stand_in_the_code_the_others_are_pruned():
     refused = [one for one in pruned.plan.refused if one.group.endswith("conv")]
     assert len(refused) == 20
     assert all("singular_values" in one.reason and "not tried" not in one.reason for one in refused)
+    assert not any("where the search ended" in one.reason for one in refused)
 
 
 def test_a_search_out_of_tries_leaves_parts_out_whole_and_still_takes_sound_ones():

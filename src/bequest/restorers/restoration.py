@@ -50,7 +50,6 @@ class Restoration:
         form: the pruned network's own class, or a program.
         seed: of every draw.
         progress: whether progress bars are shown.
-        carried: whether a program may be written down from a trace of more samples.
     """
 
     subject: Subject
@@ -58,13 +57,12 @@ class Restoration:
     form: Form
     seed: int
     progress: bool
-    carried: bool = True
 
     def cut(self, chosen: list[Chosen]) -> Restored:
         """The network without the chosen channels, restored."""
         attempt = Attempt(self.subject, chosen, self.seed, self.progress)
         result = self.restorer.restore(attempt)
-        return self._as_program(chosen, result, self.carried) if self.form == "program" else result
+        return self._as_program(chosen, result) if self.form == "program" else result
 
     def plain(self, chosen: list[Chosen]) -> Restored:
         """The same with nothing handed on."""
@@ -81,8 +79,6 @@ class Restoration:
         finding = self._finding(chosen, restored)
         if finding.problem is None:
             return Outcome(restored, self.form, notes=_notes(finding, restored))
-        if self.carried and self.form == "program":
-            return replace(self, carried=False).sound(chosen)
         program = self._tried_as_program(chosen, restored) if self.form == "module" else None
         if program is not None:
             return Outcome(program, "program", notes=_notes(Finding(), program))
@@ -122,16 +118,19 @@ class Restoration:
         """The network as a program, if that computes what is planned where its class doesn't."""
         try:
             check_emittable(self.subject.dense, self.subject.inputs, self.subject.channels)
-            programs = (self._as_program(chosen, restored, carried) for carried in (True, False))
-            sound = (one for one in programs if self._finding(chosen, one).problem is None)
-            return next(sound, None)
+            program = self._as_program(chosen, restored)
         except NotEmittable:
             return None
+        return program if self._finding(chosen, program).problem is None else None
 
-    def _as_program(self, chosen: list[Chosen], restored: Restored, carried: bool) -> Restored:
+    def _as_program(self, chosen: list[Chosen], restored: Restored) -> Restored:
         subject = self.subject
         cut = Cut.of(subject.channels, chosen)
-        program = emit(subject.dense, subject.inputs, cut, restored.model, carried=carried)
+
+        def agrees(program: Program) -> bool:
+            return self._trial.of(cut, restored.surgery, program).problem is None
+
+        program = emit(subject.dense, subject.inputs, cut, restored.model, agrees)
         return replace(restored, model=program.train(subject.model.training))
 
 

@@ -98,13 +98,35 @@ _CANCELLING = frozenset({"gelu", "logit"})
 
 
 LIMITS = {
-    **dict.fromkeys("relu abs square sqrt exp exp2".split(), (0.0, math.inf)),
+    **dict.fromkeys("relu abs square sqrt rsqrt exp exp2 softplus".split(), (0.0, math.inf)),
     **dict.fromkeys("sigmoid hardsigmoid".split(), (0.0, 1.0)),
     "relu6": (0.0, 6.0),
     **dict.fromkeys("tanh erf sin cos".split(), (-1.0, 1.0)),
 }
 """What no value lies beyond: a margin for rounding must not lead out of what a root or a logarithm
 behind it takes."""
+
+_ENDS = {
+    "clamp": ((1, "min", None), (2, "max", None)),
+    "clamp_min": ((1, "min", None), None),
+    "clamp_max": (None, (1, "max", None)),
+    "hardtanh": ((1, "min_val", -1.0), (2, "max_val", 1.0)),
+}
+"""The same where arguments say it: (position, name, default) of either end."""
+
+
+def limits(node: fx.Node) -> tuple[float, float]:
+    """The least and the greatest value that the function can take, as far as it is known."""
+    name = operator_of(node)
+    if name == "pow":
+        power = _argument(node, 1, "exponent", None)
+        return (0.0 if isinstance(power, int | float) and power % 2 == 0 else -math.inf), math.inf
+    if name not in _ENDS:
+        return LIMITS.get(name, (-math.inf, math.inf))
+    given = [None if end is None else _argument(node, *end) for end in _ENDS[name]]
+    low, high = (one if isinstance(one, int | float) else None for one in given)
+    high = math.inf if high is None else float(high)
+    return min(-math.inf if low is None else float(low), high), high
 
 
 def jumps(node: fx.Node) -> bool:
@@ -135,14 +157,14 @@ def apply(node: fx.Node, x: Tensor) -> Tensor:
 
 def image(node: fx.Node, x: Interval) -> Interval:
     """All values that the function takes over ``x``, with a margin for rounding."""
-    limits = LIMITS.get(operator_of(node), (-math.inf, math.inf))
+    ends = limits(node)
     if operator_of(node) in PERIODIC:
-        return Interval(*(torch.full_like(x.lower, limit) for limit in limits))
+        return Interval(*(torch.full_like(x.lower, end) for end in ends))
     if node.kwargs.get("rounding_mode") is not None:  # the quotient is rounded to digits before
         x = Interval(x.lower - STEP * x.lower.abs(), x.upper + STEP * x.upper.abs())
     found = _extremes(node, lambda values: apply(node, values), x)
     found = found.widened(ROUNDING if operator_of(node) in _CANCELLING else 0.0)
-    return found.within(*limits)
+    return found.within(*ends)
 
 
 def slopes(node: fx.Node, x: Interval) -> Interval:

@@ -35,19 +35,20 @@ def batch_size(network: Network) -> int:
 
 
 def at_other_batches(
-    model: nn.Module, example_inputs: Any, cut: Cut, *, carried: bool
+    model: nn.Module, example_inputs: Any, cut: Cut
 ) -> tuple[Cut, Mapping[fx.Node, fx.Node]] | None:
     """A trace's cut, and its nodes' twins in a trace of more samples.
+
+    Of a single sample some networks skip operators; then the trace is one of two.
 
     Args:
         model: the dense model; only its code and shapes are read.
         example_inputs: what it was traced with.
         cut: who leaves.
-        carried: whether the trace may be one of two samples where the example has a single one, of
-            which some networks skip operators.
 
     Returns:
-        The cut, in the reading whose trace it is, and the twins of that trace's nodes.
+        The cut, in the reading whose trace it is, and the twins of that trace's nodes. Another cut
+        than the one given is of two samples: that it holds for one has to be tried out.
         None where the model's code doesn't run at other batch sizes, does something else there, or
         has a number that follows the batch size otherwise than as a whole multiple.
     """
@@ -56,7 +57,7 @@ def at_other_batches(
     try:
         two = trace_shapes(model, _repeated(example_inputs, 2))
         twins, few = _twins(once, two), once
-        if twins is None and carried and batch == 1:
+        if twins is None and batch == 1:
             twins, few = _twins(two, trace_shapes(model, _repeated(example_inputs, 3))), two
         many = max(4, -(-MANY // batch))
         if not twins or not _twins(few, trace_shapes(model, _repeated(example_inputs, many))):

@@ -34,7 +34,11 @@ class NotEmittable(ModelError):  # noqa: N818 -- a reason, given to the user amo
 
 
 def emit(
-    model: nn.Module, example_inputs: Any, cut: Cut, pruned: nn.Module, *, carried: bool = False
+    model: nn.Module,
+    example_inputs: Any,
+    cut: Cut,
+    pruned: nn.Module,
+    agrees: Callable[[Program], bool] = lambda _: False,
 ) -> Program:
     """The pruned network as a program.
 
@@ -43,8 +47,8 @@ def emit(
         example_inputs: what it was traced with.
         cut: who leaves.
         pruned: the model after the surgery; its ``forward`` need not run, its tensors are taken.
-        carried: whether the operators may be those of two samples where the example has a single
-            one, of which some networks skip operators; whoever says so tries the program out.
+        agrees: whether a program computes what the network does; asked of operators of two samples
+            that are to stand for those of a single one.
 
     Raises:
         NotEmittable: the network has an operator that programs may not hold, takes something else
@@ -52,12 +56,15 @@ def emit(
             names it.
     """
     given = _arguments(model, example_inputs)
-    several = at_other_batches(model, example_inputs, cut, carried=carried)
+    several = at_other_batches(model, example_inputs, cut)
     if several is not None:
         try:
-            return _program(pruned, given, *several)
+            program = _program(pruned, given, *several)
         except NotEmittable:  # of more samples the code goes another way
             pass
+        else:
+            if several[0] is cut or agrees(program):
+                return program
     return _program(pruned, given, cut, None)
 
 

@@ -47,8 +47,14 @@ def folded(
     """
     if not any(_is_computed(channels.reading.network, node) for node in channels.reading.steady):
         return model, ()
+    cut = Cut.of(channels)
+
+    def agrees(program: Program) -> bool:
+        trial = Trial.over(dense, channels, example_inputs)
+        return trial.of(cut, plan_surgery(cut, dense), program) == Finding()
+
     try:
-        program = _written(model, dense, example_inputs, channels)
+        program = emit(dense, example_inputs, cut, model, agrees)
     except NotEmittable:
         return model, ()
     fold = _Fold(program.document, named_tensors(program))
@@ -57,23 +63,6 @@ def folded(
         return model, ()
     document, tensors = fold.written(targets)
     return build(document, tensors).train(model.training), tuple(targets.values())
-
-
-def _written(
-    model: nn.Module, dense: nn.Module, example_inputs: Any, channels: Channels
-) -> Program:
-    """The network as a program; for any batch size also where that of one skips operators.
-
-    That then has to compute what the network does.
-    """
-    cut = Cut.of(channels)
-    program = emit(dense, example_inputs, cut, model)
-    if program.any_batch:
-        return program
-    other = emit(dense, example_inputs, cut, model, carried=True)
-    trial = Trial.over(dense, channels, example_inputs)
-    same = other.any_batch and trial.of(cut, plan_surgery(cut, dense), other) == Finding()
-    return other if same else program
 
 
 def _is_computed(network: Network, node: fx.Node) -> bool:
