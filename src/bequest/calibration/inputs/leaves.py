@@ -1,19 +1,35 @@
-"""Dead leaves: random shapes with power-law sizes, one over the other.
+"""Dead leaves: random shapes with power-law sizes, one over the other, each with a surface.
 
 Natural images have a power spectrum near 1/f² and are made of things that hide each other; dead
-leaves have both, and edges.
+leaves have both, and edges (Lee, Mumford & Huang, "Occlusion models for natural images", 2001).
+With textures they are among the best that can be drawn to learn to see from (Baradad et al.,
+"Learning to see by looking at noise", 2021).
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from math import ceil, prod
 
 import torch
 from torch import Tensor
 
 from bequest.calibration.inputs.images import CPU, Range, coloured, normalised
-from bequest.calibration.inputs.noise import pink_channels, white_noise
+from bequest.calibration.inputs.noise import white_noise
+from bequest.calibration.inputs.textures import textures
 
-LEAVES = 50
-"""Shapes per image; they cover it several times over."""
+COVER = 3
+"""How many times shapes cover an image of any size."""
+
+SMALLEST, RATIO = 1.5, 512
+"""The smallest radius in pixels, and how many times that the largest is at most."""
+
+SURFACES = 96
+"""Textures that there are; each shape takes one from where it likes, in its own colour."""
+
+TOGETHER, PARTS = 32, 8
+"""Images that are drawn at once, at least, and how many times at most: those drawn at once have
+shapes of the same sizes, in the same order."""
 
 
 def dead_leaves(
@@ -21,51 +37,121 @@ def dead_leaves(
 ) -> Tensor:
     """Random ellipses and boxes, each hiding those before it, as things in a scene do.
 
-    They are turned and stretched at random; their edges are soft, their faces shaded and grained
-    with 1/f noise, and the colours of an image gather around its own. Radii follow the power law
-    p(r) ∝ r⁻² (Lee, Mumford & Huang, "Occlusion models for natural images", 2001, have r⁻³ before
-    occlusion: with so few pixels the larger shapes come nearer to what batch norms have stored).
+    They are turned and stretched at random; their edges are soft, their faces shaded and textured,
+    and the colours of an image gather around its own. Radii follow the power law p(r) ∝ r⁻² (Lee,
+    Mumford & Huang have r⁻³ before occlusion: with so few pixels the larger shapes come nearer to
+    what batch norms have stored).
     """
-    channels, *space = shape
+    _, *space = shape
     if not space:
         return white_noise(count, shape, generator, value_range)
-    grids = torch.meshgrid(*(torch.arange(size, **CPU) + 0.5 for size in space), indexing="ij")
-    column = (-1, *(1 for _ in space))
+    surfaces = textures(min(SURFACES, count), space, generator).flatten(1)
+    images = torch.zeros(count, *shape, **CPU)
+    for scenes in images.split(max(TOGETHER, -(-count // PARTS))):
+        _draw(scenes, surfaces, generator)
+    return normalised(images, value_range)
+
+
+def _draw(images: Tensor, surfaces: Tensor, generator: torch.Generator) -> None:
+    """Draws some of the images, (count, C, *space), each of a contrast of its own."""
+    count, channels, *space = images.shape
+    pixels = images.view(count, channels, -1)
+    sides = torch.tensor(space, **CPU)[:, None]
 
     def uniform(*size: int) -> Tensor:
-        return torch.rand(*size, generator=generator, **CPU)
+        return torch.rand(*size, count, generator=generator, **CPU)
 
     def colours() -> Tensor:
-        return coloured(torch.randn(count, channels, generator=generator, **CPU))
+        return 0.7 * coloured(torch.randn(count, channels, generator=generator, **CPU))
 
-    smallest, largest = 1.5, max(2.0, max(space) / 2)
-    grain = pink_channels(count, (1, *space), generator)
     theme = colours()
-    images = torch.zeros(count, channels, *space, **CPU)
-    for _ in range(LEAVES):
-        radius = (1 / smallest + uniform(count) * (1 / largest - 1 / smallest)).reciprocal()
-        offsets = [
-            grid - (uniform(count) * size).view(column)
-            for grid, size in zip(grids, space, strict=True)
+    for radius in _radii(space, generator):
+        leaf = _Leaf(space, radius, uniform(len(space)) * sides, uniform(4))
+        surface = (uniform() * len(surfaces)).long()[:, None]
+        grain = surfaces[surface, leaf.places((uniform(len(space)) * sides).long())]
+        slope, contrast, tinted = uniform(3)[:, :, None]
+        tint = torch.where(tinted < 0.5, theme + colours(), 1.0)
+        shade = (slope - 0.5) * leaf.away[0].clamp(-2, 2)
+        face = (theme + colours())[:, :, None] + shade[:, None]
+        face = face + (0.7 * contrast.square() * tint)[:, :, None] * grain[:, None]
+        where = leaf.places()[:, None].expand(-1, channels, -1)
+        below = pixels.gather(2, where)
+        pixels.scatter_(2, where, torch.lerp(below, face, leaf.covered[:, None]))
+    mean = pixels.mean(2, keepdim=True)
+    spread = torch.exp(2 * uniform() - 1)[:, None, None]
+    pixels.copy_(mean + spread * (pixels - mean))
+
+
+def _radii(space: Sequence[int], generator: torch.Generator) -> Iterator[float]:
+    """In pixels; the first shape hides all of the image behind it."""
+    largest = max(2.0, max(space) / 2)
+    smallest = max(SMALLEST, largest / RATIO)
+    yield 5.0 * max(space)
+    covered = 0.0
+    while covered < COVER * prod(space):
+        share = float(torch.rand((), generator=generator, **CPU))
+        radius = 1 / (1 / smallest + share * (1 / largest - 1 / smallest))
+        yield radius
+        covered += prod(min(side, 1.6 * radius) for side in space)
+
+
+class _Leaf:
+    """A shape in each of some images, all of one radius.
+
+    Args:
+        space: the images' sides.
+        radius: in pixels.
+        middle: of each shape, (D, count).
+        form: what each is turned by, how it is stretched, whether it is a box, and how its edge is
+            blurred, (4, count) in [0, 1).
+
+    Attributes:
+        away: how far each place of its window is from its middle, along its axes and in radii of
+            these, (D, count, places).
+        covered: how much of each place it covers, (count, places).
+    """
+
+    def __init__(self, space: Sequence[int], radius: float, middle: Tensor, form: Tensor) -> None:
+        self._space = space
+        turned, stretched, box, blurred = form[:, :, None]
+        blur = 0.5 + 2 * blurred  # pixels
+        reach = 2**0.5 * (radius + 1.25)  # of a box that is turned, and half of the largest blur
+        self._axes = [
+            _window(axis - reach, min(side, ceil(2 * reach) + 1), side)
+            for axis, side in zip(middle, space, strict=True)
         ]
+        away = _grid([axis + 0.5 - m[:, None] for axis, m in zip(self._axes, middle, strict=True)])
         if len(space) > 1:
-            angle = (uniform(count) * torch.pi).view(column)
-            first, second = offsets[:2]
-            offsets[0] = angle.cos() * first - angle.sin() * second
-            offsets[1] = angle.sin() * first + angle.cos() * second
-        stretch = 0.4 + 0.6 * uniform(count)
-        reach = [radius, *(radius * stretch for _ in space[1:])]
-        scaled = torch.stack(
-            [offset / size.view(column) for offset, size in zip(offsets, reach, strict=True)]
-        )
-        ellipse, box = scaled.square().sum(0).sqrt(), scaled.abs().amax(0)
-        distance = torch.where(uniform(count).view(column) < 0.5, ellipse, box)
-        blur = (0.5 + 2 * uniform(count)).view(column)  # pixels
-        covered = ((1 - distance) * radius.view(column) / blur + 0.5).clamp(0, 1)[:, None]
-        shade = (uniform(count) - 0.5).view(column) * scaled[0].clamp(-2, 2)
-        face = shade[:, None] + (0.2 * uniform(count)).view(column)[:, None] * grain
-        colour = (0.7 * theme + 0.7 * colours()).view(count, channels, *column[1:])
-        images = torch.lerp(images, colour + face, covered)
-    mean = images.mean(list(range(2, images.ndim)), keepdim=True)
-    contrast = torch.exp(2 * uniform(count) - 1).view(column)[:, None]
-    return normalised(mean + contrast * (images - mean), value_range)
+            cos, sin = (torch.pi * turned).cos(), (torch.pi * turned).sin()
+            away[:2] = torch.stack([cos * away[0] - sin * away[1], sin * away[0] + cos * away[1]])
+        away[0] /= radius
+        away[1:] /= radius * (0.4 + 0.6 * stretched)
+        distance = torch.where(box < 0.5, away.abs().amax(0), away.norm(dim=0))
+        self.away = away
+        self.covered = ((1 - distance) * radius / blur + 0.5).clamp(0, 1)
+
+    def places(self, shift: Tensor | None = None) -> Tensor:
+        """Indices of its window in a flat image, or in a periodic one, (D, count) pixels on."""
+        axes = self._axes
+        if shift is not None:
+            moves = zip(axes, shift, self._space, strict=True)
+            axes = [(axis + move[:, None]) % side for axis, move, side in moves]
+        flat, *others = axes
+        for axis, side in zip(others, self._space[1:], strict=True):
+            flat = (flat[:, :, None] * side + axis[:, None]).flatten(1)
+        return flat
+
+
+def _window(low: Tensor, width: int, side: int) -> Tensor:
+    """So many places from the lowest on, (count,) → (count, width), within the image."""
+    return low.floor().clamp(0, side - width).long()[:, None] + torch.arange(width, device="cpu")
+
+
+def _grid(axes: Sequence[Tensor]) -> Tensor:
+    """Coordinates along each axis, (count, width) → those of every place, (D, count, places)."""
+    count, widths = len(axes[0]), [axis.shape[1] for axis in axes]
+    found = []
+    for d, axis in enumerate(axes):
+        shape = [width if other == d else 1 for other, width in enumerate(widths)]
+        found.append(axis.view(count, *shape).expand(count, *widths).flatten(1))
+    return torch.stack(found)
