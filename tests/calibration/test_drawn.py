@@ -52,6 +52,17 @@ def test_images_of_any_number_of_dimensions(shape):
     assert not torch.equal(images, drawn(5, *shape, seed=1))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_defaults_of_torch_change_nothing(dtype):
+    before, plainly = torch.get_default_dtype(), drawn(3, 2, 9, 11)
+    torch.set_default_dtype(dtype)
+    try:
+        found = drawn(3, 2, 9, 11)
+    finally:
+        torch.set_default_dtype(before)
+    assert torch.equal(found, plainly)
+
+
 def test_a_long_signal_takes_no_more_shapes_than_can_be_seen():
     """The largest shape is at most so many times as large as the smallest: time stays bounded."""
     signal = drawn(2, 1, 200_000)

@@ -47,7 +47,7 @@ def dead_leaves(
         return white_noise(count, shape, generator, value_range)
     surfaces = textures(min(SURFACES, count), space, generator).flatten(1)
     images = torch.zeros(count, *shape, **CPU)
-    for scenes in images.split(max(TOGETHER, -(-count // PARTS))):
+    for scenes in torch.split(images, max(TOGETHER, -(-count // PARTS))):
         _draw(scenes, surfaces, generator)
     return normalised(images, value_range)
 
@@ -120,7 +120,8 @@ class _Leaf:
             _window(axis - reach, min(side, ceil(2 * reach) + 1), side)
             for axis, side in zip(middle, space, strict=True)
         ]
-        away = _grid([axis + 0.5 - m[:, None] for axis, m in zip(self._axes, middle, strict=True)])
+        pairs = zip(self._axes, middle[:, :, None], strict=True)
+        away = _grid([axis.to(middle) + 0.5 - start for axis, start in pairs])
         if len(space) > 1:
             cos, sin = (torch.pi * turned).cos(), (torch.pi * turned).sin()
             away[:2] = torch.stack([cos * away[0] - sin * away[1], sin * away[0] + cos * away[1]])

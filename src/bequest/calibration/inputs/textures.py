@@ -86,7 +86,8 @@ def _band(waves: Tensor, where: float, width: float) -> Tensor:
 
 def _length(waves: Tensor) -> Tensor:
     """Of each frequency; the constant counts as the lowest."""
-    return waves.norm(dim=-1).clamp(min=1 / max(waves.shape[:-1]))
+    length: Tensor = waves.norm(dim=-1)
+    return length.clamp(min=1 / max(waves.shape[:-1]))
 
 
 def _standard(values: Tensor) -> Tensor:
