@@ -12,8 +12,8 @@ batch norm between. Nothing outside of the region is run or differentiated. A pa
 not learnt from: of the steps on the way those weights are taken that are best on it, and the closed
 form stays where none is better. What follows in the walk is refitted to what refined layers write.
 
-Steps grow with the square of the L that the closed form leaves: where that is little, little is
-moved, or made-up inputs would be fitted in ways in which real ones differ.
+Steps grow with the square of the L that the closed form leaves, up to a half: where that is little,
+little is moved, or made-up inputs would be fitted in ways in which real ones differ.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from bequest.restorers.wanted import scale_of, wanted
 
 RATE = 0.05
 """First step of Adam, relative to the root mean square of each tensor, where the closed form leaves
-an L of a half or more; less by the square of what it is of that. Falls to 0 by a cosine."""
+an L of a half or more, and (2L)² times that below. Falls to 0 by a cosine."""
 
 MENDED = 1e-8
 """L up to which there is nothing to mend."""

@@ -8,8 +8,8 @@ With textures they are among the best that can be drawn to learn to see from (Ba
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from math import ceil, prod
+from collections.abc import Sequence
+from math import ceil, gamma, pi, prod
 
 import torch
 from torch import Tensor
@@ -19,17 +19,18 @@ from bequest.calibration.inputs.noise import white_noise
 from bequest.calibration.inputs.textures import textures
 
 COVER = 3
-"""How many times shapes cover an image of any size."""
+"""Volume of all shapes, in volumes of the image, whatever its size."""
 
 SMALLEST, RATIO = 1.5, 512
-"""The smallest radius in pixels, and how many times that the largest is at most."""
+"""The smallest radius in pixels; more where the largest would be more than so many times that."""
 
-SURFACES = 96
-"""Textures that there are; each shape takes one from where it likes, in its own colour."""
+SURFACES, FEWEST = 96, 8
+"""Textures that there are: as many as images, within these. Each shape shows a random place of one
+of them, in one more colour of its own or in all channels alike."""
 
-TOGETHER, PARTS = 32, 8
-"""Images that are drawn at once, at least, and how many times at most: those drawn at once have
-shapes of the same sizes, in the same order."""
+TOGETHER, PARTS = 8, 64
+"""Images that are drawn at once, which have shapes of the same sizes in the same order: so many, or
+more where that would take more parts than this."""
 
 
 def dead_leaves(
@@ -37,15 +38,16 @@ def dead_leaves(
 ) -> Tensor:
     """Random ellipses and boxes, each hiding those before it, as things in a scene do.
 
-    They are turned and stretched at random; their edges are soft, their faces shaded and textured,
-    and the colours of an image gather around its own. Radii follow the power law p(r) ∝ r⁻² (Lee,
-    Mumford & Huang have r⁻³ before occlusion: with so few pixels the larger shapes come nearer to
-    what batch norms have stored).
+    They are stretched at random and turned in the plane of the first two axes; their edges are
+    soft, their faces shaded and textured, and the colours of an image gather around its own. Behind
+    them is one face without edges. Radii follow the power law p(r) ∝ r⁻² (Lee, Mumford & Huang have
+    r⁻³ before occlusion: with so few pixels the larger shapes come nearer to what batch norms have
+    stored).
     """
     _, *space = shape
     if not space:
         return white_noise(count, shape, generator, value_range)
-    surfaces = textures(min(SURFACES, count), space, generator).flatten(1)
+    surfaces = textures(min(SURFACES, max(FEWEST, count)), space, generator).flatten(1)
     images = torch.zeros(count, *shape, **CPU)
     for scenes in torch.split(images, max(TOGETHER, -(-count // PARTS))):
         _draw(scenes, surfaces, generator)
@@ -82,17 +84,27 @@ def _draw(images: Tensor, surfaces: Tensor, generator: torch.Generator) -> None:
     pixels.copy_(mean + spread * (pixels - mean))
 
 
-def _radii(space: Sequence[int], generator: torch.Generator) -> Iterator[float]:
-    """In pixels; the first shape hides all of the image behind it."""
+def _radii(space: Sequence[int], generator: torch.Generator) -> list[float]:
+    """In pixels, in random order; the first shape hides all of the image behind it.
+
+    They are stratified: of as many equal parts of the distribution as there are shapes one is from
+    each, so that images differ in the order of sizes and not in how many shapes are large.
+    """
     largest = max(2.0, max(space) / 2)
     smallest = max(SMALLEST, largest / RATIO)
-    yield 5.0 * max(space)
-    covered = 0.0
-    while covered < COVER * prod(space):
-        share = float(torch.rand((), generator=generator, **CPU))
-        radius = 1 / (1 / smallest + share * (1 / largest - 1 / smallest))
-        yield radius
-        covered += prod(min(side, 1.6 * radius) for side in space)
+
+    def radii(shares: Tensor) -> Tensor:
+        return 1 / (1 / smallest + shares * (1 / largest - 1 / smallest))
+
+    ways = len(space)
+    ball = pi ** (ways / 2) / gamma(ways / 2 + 1)
+    side = ((ball + 2**ways) / 2 * 0.7 ** (ways - 1)) ** (1 / ways)  # of a cube as large on average
+    sides = side * radii((torch.arange(1000, **CPU) + 0.5) / 1000)
+    volume = torch.stack([sides.clamp(max=length) for length in space]).prod(0).mean()
+    count = ceil(COVER * prod(space) / float(volume))
+    order = torch.randperm(count, generator=generator, device="cpu")
+    shares = (order + torch.rand(count, generator=generator, **CPU)) / count
+    return [5.0 * max(space), *radii(shares).tolist()]
 
 
 class _Leaf:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -24,17 +26,26 @@ def pink_noise(
     """
     if len(shape) == 1:
         return white_noise(count, shape, generator, value_range)
-    images = pink_channels(count, shape, generator)
-    return normalised(coloured(images.movedim(1, -1)).movedim(-1, 1), value_range)
-
-
-def pink_channels(count: int, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Noise with amplitude 1/f in space, independent over channels, of unit variance."""
     space = shape[1:]
     white = torch.randn(count, *shape, generator=generator, **CPU)
-    dims = list(range(2, 2 + len(space)))
-    axes = torch.meshgrid(*(torch.fft.fftfreq(size, **CPU) for size in space), indexing="ij")
-    frequency = torch.stack([axis.square() for axis in axes]).sum(0).sqrt()
-    amplitude = 1 / frequency.clamp(min=1 / max(space))
-    images: Tensor = torch.fft.ifftn(torch.fft.fftn(white, dim=dims) * amplitude, dim=dims).real
-    return images / deviation(images, dims)
+    images = coloured(filtered(white, 1 / length(frequencies(space))).movedim(1, -1))
+    return normalised(images.movedim(-1, 1), value_range)
+
+
+def frequencies(space: Sequence[int]) -> Tensor:
+    """Of a discrete Fourier transform, (*space, D), in cycles per pixel."""
+    axes = (torch.fft.fftfreq(side, **CPU) for side in space)
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+
+
+def length(waves: Tensor) -> Tensor:
+    """Of each frequency; the constant counts as the lowest."""
+    found: Tensor = waves.norm(dim=-1)
+    return found.clamp(min=1 / max(waves.shape[:-1]))
+
+
+def filtered(white: Tensor, amplitude: Tensor) -> Tensor:
+    """Noise (..., *space) with that amplitude at each frequency, each of unit variance or 0."""
+    dims = list(range(-amplitude.ndim, 0))
+    found: Tensor = torch.fft.ifftn(torch.fft.fftn(white, dim=dims) * amplitude, dim=dims).real
+    return found / deviation(found, dims)
