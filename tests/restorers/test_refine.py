@@ -131,7 +131,7 @@ def test_no_region_gets_worse_on_inputs_not_learnt_from(network, real, monkeypat
         model,
         x[:2],
         0.5,
-        restorer=Regression(images=len(x), inversion=0, refine=24),
+        restorer=Regression(images=384, inversion=0, refine=24),
         data=[x] if real else None,
         round_to=1,
     )
