@@ -17,7 +17,6 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from functools import cache
 from typing import Any
 
 import torch
@@ -25,8 +24,7 @@ from torch import Tensor, nn
 
 import bequest
 from benchmarks.record import record, renewed
-from benchmarks.subjects import opened, subject
-from bequest.calibration.samples import Samples
+from benchmarks.subjects import made_up, opened, subject
 from bequest.restorers import Regression
 
 RATIOS = (0.3, 0.5, 0.7)
@@ -82,7 +80,7 @@ def main() -> None:
                     data: Any = opened(entry, "cifar10/train-0.npz", limit=REAL)
                     more = 0.0
                     if not real:
-                        data, more = _made(restorer, model, example, seed)
+                        data, more = made_up(restorer, model, example, seed)
                     top1, seconds = measured(setting, ratio, restorer, data, seed)
                     found.append((top1, seconds + more))
                 inputs = _inputs(word) if real else word
@@ -102,16 +100,6 @@ def main() -> None:
 
 def _inputs(word: str) -> str:
     return f"{REAL} real images" + (f", {word}" if word != "default" else "")
-
-
-@cache
-def _made(
-    restorer: Regression, model: nn.Module, example: Tensor, seed: int
-) -> tuple[Samples, float]:
-    """The made-up images, and the CPU seconds that they took."""
-    start = time.process_time()
-    samples = restorer.samples(model, example, None, seed)
-    return samples, time.process_time() - start
 
 
 def _macs_left(model: nn.Module, example: Tensor) -> dict[float, float]:

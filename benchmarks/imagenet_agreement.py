@@ -16,7 +16,6 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from functools import cache
 from itertools import product
 
 import torch
@@ -26,6 +25,7 @@ from torch.nn import functional
 import bequest
 from benchmarks.mobilenetv2_imagenet import features, pictures
 from benchmarks.record import record, renewed
+from benchmarks.subjects import made_up
 from bequest.calibration.samples import Samples
 from bequest.restorers import Regression
 
@@ -51,7 +51,9 @@ def main() -> None:
     for kind, ratio in product(kinds, ratios):
         found, seconds = list[tuple[float, float]](), list[float]()
         for seed in seeds:
-            data, made_in = (real, 0.0) if kind == "real" else _made(model, example, seed)
+            data, made_in = (
+                (real, 0.0) if kind == "real" else made_up(Regression(), model, example, seed)
+            )
             start = time.process_time()
             pruned = bequest.prune(model, example, ratio, data=data, seed=seed, round_to=1).model
             seconds.append(time.process_time() - start + made_in)
@@ -68,14 +70,6 @@ def main() -> None:
             pictures="500 of ImageNet's, of different classes; developed on the even ones",
             pruned="all inner groups in the default call, round_to=1",
         )
-
-
-@cache
-def _made(model: nn.Module, example: Tensor, seed: int) -> tuple[Samples, float]:
-    """The images that the default call makes up, and the CPU seconds that they took."""
-    start = time.process_time()
-    samples = Regression().samples(model, example, None, seed)
-    return samples, time.process_time() - start
 
 
 @torch.no_grad()

@@ -7,12 +7,12 @@ import math
 import pytest
 import torch
 
-from bequest.calibration.inputs.leaves import dead_leaves
+from bequest.calibration.inputs.leaves import _Leaf, _radii, dead_leaves
 from bequest.calibration.inputs.textures import textures
 
 
-def drawn(count, *shape, seed=0, value_range=None):
-    return dead_leaves(count, shape, torch.Generator().manual_seed(seed), value_range)
+def drawn(count, *shape, seed=0):
+    return dead_leaves(count, shape, torch.Generator().manual_seed(seed))
 
 
 def flat_share(images, step):
@@ -68,6 +68,79 @@ def test_a_long_signal_takes_no_more_shapes_than_can_be_seen():
     signal = drawn(2, 1, 200_000)
     assert bool(signal.isfinite().all())
     assert flat_share(signal, 1e-6) < 0.1
+
+
+SPACES = [(1,), (50,), (300,), (1, 1), (2, 2), (17, 23), (5, 60), (60, 5), (6, 7, 8), (3, 3, 30)]
+
+
+def cover_of(space, radius, middle, form):
+    """How much of every place a shape of each image covers, place by place in float64."""
+    grids = torch.meshgrid(*(torch.arange(n).double() + 0.5 for n in space), indexing="ij")
+    found = []
+    for centre, (turned, stretched, box, blurred) in zip(middle.T, form.T, strict=True):
+        x = [grid - float(c) for grid, c in zip(grids, centre, strict=True)]
+        if len(space) > 1:
+            angle = math.pi * float(turned)
+            cos, sin = math.cos(angle), math.sin(angle)
+            x[:2] = cos * x[0] - sin * x[1], sin * x[0] + cos * x[1]
+        x = [x[0], *(one / (0.4 + 0.6 * float(stretched)) for one in x[1:])]
+        sizes = torch.stack(x) / radius
+        distance = sizes.abs().amax(0) if box < 0.5 else sizes.square().sum(0).sqrt()
+        found.append(((1 - distance) * radius / (0.5 + 2 * float(blurred)) + 0.5).clamp(0, 1))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("radius", [1.5, 4.2, 40.0])
+def test_no_part_of_a_shape_is_cut_off_by_its_window(space, radius):
+    """Middles anywhere and in corners, boxes turned by 45 degrees, the widest blur."""
+    generator = torch.Generator().manual_seed(len(space))
+    sides = torch.tensor(space).float()[:, None]
+    shares, form = (torch.rand(n, 24, generator=generator) for n in (len(space), 4))
+    shares[:, :2] = torch.tensor([0.0, 1.0])
+    form[:, :6] = torch.tensor([0.25, 1.0, 0.0, 1.0])[:, None]
+    leaf = _Leaf(space, radius, shares * sides, form)
+    places = leaf.places()
+    assert all(len(row.unique()) == len(row) for row in places)
+    found = torch.zeros(24, math.prod(space)).scatter(1, places, leaf.covered)
+    naive = cover_of(space, radius, shares * sides, form).flatten(1)
+    torch.testing.assert_close(found.double(), naive, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("space", [(400,), (64, 64), (10, 90), (20, 20, 20), (6, 6, 6, 6)])
+def test_shapes_cover_as_much_in_any_number_of_dimensions(space):
+    """Nearly three images' volumes; some of it lies beyond the borders."""
+    generator = torch.Generator().manual_seed(0)
+    sides = torch.tensor(space).float()[:, None]
+    _, *radii = _radii(space, generator)
+    total = 0.0
+    for radius in radii:
+        middle = torch.rand(len(space), 16, generator=generator) * sides
+        leaf = _Leaf(space, radius, middle, torch.rand(4, 16, generator=generator))
+        total += float(leaf.covered.sum()) / 16
+    assert 2 < total / math.prod(space) < 3.6
+
+
+def test_images_that_are_drawn_at_once_vary_nearly_as_independent_ones():
+    """Else 256 of them would tell no more than a few."""
+    found = []
+    for seed in range(20):
+        x = drawn(32, 3, 32, 32, seed=seed).flatten(2)
+        found.append((x[..., 1:] - x[..., :-1]).abs().mean((1, 2)) / x.std((1, 2)))
+    roughness = torch.stack(found)
+    independent = (roughness.var(1).mean() / 32).sqrt()
+    assert float(roughness.mean(1).std()) < 1.6 * float(independent)
+
+
+def test_a_single_image_has_surfaces_too():
+    flat = [flat_share(drawn(1, 1, 32, 32, seed=seed), 0.001) for seed in range(20)]
+    assert max(flat) < 0.25
+
+
+@pytest.mark.parametrize("space", [(300,), (1, 300), (300, 1), (20, 300)])
+def test_what_is_long_in_one_direction_has_spots_and_stripes(space):
+    found = textures(100, space, torch.Generator().manual_seed(0)).flatten(1)
+    assert float((found.abs().amax(1) == 0).float().mean()) < 0.1
 
 
 def test_images_differ_though_some_are_drawn_at_once():

@@ -155,7 +155,7 @@ def test_it_fits_inputs_held_back_from_all_of_it_better():
 def test_where_little_is_left_to_mend_little_is_moved(monkeypatch):
     """Tenfold less error, a hundredth of the step: made-up inputs are not learnt by heart."""
     model, x = made(Block)
-    rates, best = [], refine.Refine._best
+    rates, lefts, best = [], [], refine.Refine._best
 
     class Noted(refine.Descent):
         def __init__(self, start, loss, rate, steps):
@@ -166,7 +166,6 @@ def test_where_little_is_left_to_mend_little_is_moved(monkeypatch):
         lefts.append(before)
         return best(self, task, start, before)
 
-    lefts: list[float] = []
     monkeypatch.setattr(refine, "Descent", Noted)
     monkeypatch.setattr(refine.Refine, "_best", noted)
     for ratio in (0.5, 0.9):
