@@ -7,7 +7,9 @@ import math
 import pytest
 import torch
 
-from bequest.calibration.inputs.leaves import _Leaf, _radii, dead_leaves
+from bequest.calibration.inputs import leaves
+from bequest.calibration.inputs.leaves import dead_leaves
+from bequest.calibration.inputs.shapes import Shapes
 from bequest.calibration.inputs.textures import textures
 
 
@@ -73,11 +75,11 @@ def test_a_long_signal_takes_no_more_shapes_than_can_be_seen():
 SPACES = [(1,), (50,), (300,), (1, 1), (2, 2), (17, 23), (5, 60), (60, 5), (6, 7, 8), (3, 3, 30)]
 
 
-def cover_of(space, radius, middle, form):
+def cover_of(space, radii, middle, form):
     """How much of every place a shape of each image covers, place by place in float64."""
     grids = torch.meshgrid(*(torch.arange(n).double() + 0.5 for n in space), indexing="ij")
     found = []
-    for centre, (turned, stretched, box, blurred) in zip(middle.T, form.T, strict=True):
+    for centre, radius, (turned, stretched, box, blurred) in zip(middle, radii, form, strict=True):
         x = [grid - float(c) for grid, c in zip(grids, centre, strict=True)]
         if len(space) > 1:
             angle = math.pi * float(turned)
@@ -90,45 +92,71 @@ def cover_of(space, radius, middle, form):
     return torch.stack(found)
 
 
+def covered_by(shapes, count, space):
+    """How much of every place the shapes cover, (shapes, count, *space)."""
+    found = torch.zeros(len(shapes), count, *space)
+    for index, window in enumerate(shapes.windows):
+        found[index, :, *window] = shapes.cover(index)[1]
+    return found
+
+
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("radius", [1.5, 4.2, 40.0])
-def test_no_part_of_a_shape_is_cut_off_by_its_window(space, radius):
-    """Middles anywhere and in corners, boxes turned by 45 degrees, the widest blur."""
+@pytest.mark.parametrize("count", [1, 6])
+def test_no_part_of_a_shape_is_cut_off_by_its_window(space, radius, count):
+    """Middles anywhere and in corners, boxes turned by 45 degrees, the widest blur; one image,
+    or some of which each has shapes of sizes of its own."""
     generator = torch.Generator().manual_seed(len(space))
-    sides = torch.tensor(space).float()[:, None]
-    shares, form = (torch.rand(n, 24, generator=generator) for n in (len(space), 4))
-    shares[:, :2] = torch.tensor([0.0, 1.0])
-    form[:, :6] = torch.tensor([0.25, 1.0, 0.0, 1.0])[:, None]
-    leaf = _Leaf(space, radius, shares * sides, form)
-    places = leaf.places()
-    assert all(len(row.unique()) == len(row) for row in places)
-    found = torch.zeros(24, math.prod(space)).scatter(1, places, leaf.covered)
-    naive = cover_of(space, radius, shares * sides, form).flatten(1)
+    shares, form = (torch.rand(24, n, generator=generator) for n in (len(space), 4))
+    shares[:2] = torch.tensor([0.0, 1.0])[:, None]
+    form[:6] = torch.tensor([0.25, 1.0, 0.0, 1.0])
+    middle = shares * torch.tensor(space)
+    radii = radius * (1 + torch.rand(24, generator=generator))
+    each = (-1, count)
+    shapes = Shapes(space, radii.view(each), middle.view(*each, len(space)), form.view(*each, 4))
+    found = covered_by(shapes, count, space).flatten(0, 1)
+    naive = cover_of(space, radii, middle, form)
     torch.testing.assert_close(found.double(), naive, atol=1e-4, rtol=0)
+
+
+def test_the_window_of_a_small_shape_is_small():
+    """Else a large image would take the time of as many whole ones as it has shapes."""
+    shapes = Shapes.drawn(1, (224, 224), torch.Generator().manual_seed(0))
+    areas = [math.prod(part.stop - part.start for part in window) for window in shapes.windows]
+    assert sum(areas) < 15 * 224 * 224
+    assert len(areas) > 300
 
 
 @pytest.mark.parametrize("space", [(400,), (64, 64), (10, 90), (20, 20, 20), (6, 6, 6, 6)])
 def test_shapes_cover_as_much_in_any_number_of_dimensions(space):
     """Nearly three images' volumes; some of it lies beyond the borders."""
-    generator = torch.Generator().manual_seed(0)
-    sides = torch.tensor(space).float()[:, None]
-    _, *radii = _radii(space, generator)
-    total = 0.0
-    for radius in radii:
-        middle = torch.rand(len(space), 16, generator=generator) * sides
-        leaf = _Leaf(space, radius, middle, torch.rand(4, 16, generator=generator))
-        total += float(leaf.covered.sum()) / 16
-    assert 2 < total / math.prod(space) < 3.6
+    shapes = Shapes.drawn(16, space, torch.Generator().manual_seed(0))
+    hidden, *others = covered_by(shapes, 16, space).flatten(2).mean(2).sum(1) / 16
+    assert float(hidden) == 1
+    assert 2 < float(sum(others)) < 3.6
 
 
-def test_images_that_are_drawn_at_once_vary_nearly_as_independent_ones():
+@pytest.mark.parametrize("pixels", [1, 2**16])
+def test_images_of_any_size_are_drawn_alike(pixels, monkeypatch):
+    """One by one, shape by shape within its window, or as many at once as one likes."""
+    monkeypatch.setattr(leaves, "TOGETHER", pixels)
+    images = drawn(64, 3, 24, 24)
+    change = (images[..., 1:] - images[..., :-1]).abs().mean((1, 2, 3)) / images.std((1, 2, 3))
+    assert 0.2 < float(change.mean()) < 0.5
+    assert flat_share(images, 0.001) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("count", "shape"), [(32, (3, 32, 32)), (32, (1, 64, 64)), (128, (1, 28, 28)), (32, (2, 400))]
+)
+def test_images_that_are_drawn_at_once_vary_nearly_as_independent_ones(count, shape):
     """Else 256 of them would tell no more than a few."""
     found = []
     for seed in range(20):
-        x = drawn(32, 3, 32, 32, seed=seed).flatten(2)
+        x = drawn(count, *shape, seed=seed).flatten(2)
         found.append((x[..., 1:] - x[..., :-1]).abs().mean((1, 2)) / x.std((1, 2)))
     roughness = torch.stack(found)
-    independent = (roughness.var(1).mean() / 32).sqrt()
+    independent = (roughness.var(1).mean() / count).sqrt()
     assert float(roughness.mean(1).std()) < 1.6 * float(independent)
 
 

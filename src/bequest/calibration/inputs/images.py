@@ -9,7 +9,7 @@ and channels correlate.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,6 +27,11 @@ def coloured(values: Tensor) -> Tensor:
     brightness: Tensor = values.mean(-1, keepdim=True)
     loudness: float = values.shape[-1] ** 0.5  # the mean of n has 1/√n of their deviation
     return loudness * brightness + 0.4 * (values - brightness)
+
+
+def spread(values: Tensor, space: Sequence[int]) -> Tensor:
+    """With one place along each side, to be multiplied with images."""
+    return values.view(*values.shape, *[1] * len(space))
 
 
 def deviation(images: Tensor, dims: list[int]) -> Tensor:

@@ -28,7 +28,7 @@ def pink_noise(
         return white_noise(count, shape, generator, value_range)
     space = shape[1:]
     white = torch.randn(count, *shape, generator=generator, **CPU)
-    images = coloured(filtered(white, 1 / length(frequencies(space))).movedim(1, -1))
+    images = coloured(filtered(white, 1 / length(frequencies(space)), space).movedim(1, -1))
     return normalised(images.movedim(-1, 1), value_range)
 
 
@@ -44,8 +44,8 @@ def length(waves: Tensor) -> Tensor:
     return found.clamp(min=1 / max(waves.shape[:-1]))
 
 
-def filtered(white: Tensor, amplitude: Tensor) -> Tensor:
+def filtered(white: Tensor, amplitude: Tensor, space: Sequence[int]) -> Tensor:
     """Noise (..., *space) with that amplitude at each frequency, each of unit variance or 0."""
-    dims = list(range(-amplitude.ndim, 0))
+    dims = list(range(-len(space), 0))
     found: Tensor = torch.fft.ifftn(torch.fft.fftn(white, dim=dims) * amplitude, dim=dims).real
     return found / deviation(found, dims)

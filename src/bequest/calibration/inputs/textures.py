@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from bequest.calibration.inputs.images import CPU, deviation
+from bequest.calibration.inputs.images import CPU, deviation, spread
 from bequest.calibration.inputs.noise import filtered, frequencies, length
 
 FINEST, COARSEST = 1 / 90, 1 / 4
@@ -35,53 +35,61 @@ def textures(count: int, space: Sequence[int], generator: torch.Generator) -> Te
     are too fine to be seen: these are zeros.
     """
     waves = frequencies(space)
-    return torch.stack([_texture(waves, generator) for _ in range(count)])
+    kinds, steepness, edged, *form = torch.rand(5, count, generator=generator, **CPU)
+    axes = torch.randn(count, len(space), generator=generator, **CPU)
+    axes = axes / axes.norm(dim=1, keepdim=True)
+    amplitudes = torch.empty(count, *space, **CPU)
+    for number, amplitude in enumerate(KINDS):
+        these = (kinds * len(KINDS)).long() == number
+        amplitudes[these] = amplitude(
+            waves, axes[these], [spread(each[these], space) for each in form]
+        )
+    white = torch.randn(count, *space, generator=generator, **CPU)
+    plain = _standard(filtered(white, amplitudes, space))
+    apart = _standard((plain * spread(1 + 4 * steepness, space)).tanh())
+    return torch.where(spread(edged, space) < EDGED, apart, plain)
 
 
-def _texture(waves: Tensor, generator: torch.Generator) -> Tensor:
-    """One of them, over frequencies (*space, D)."""
-    *space, ways = waves.shape
-    kind, steepness, edged, *form = torch.rand(5, generator=generator, **CPU).tolist()
-    axis = torch.randn(ways, generator=generator, **CPU)
-    amplitude = KINDS[int(kind * len(KINDS))](waves, axis / axis.norm(), form)
-    white = torch.randn(*space, generator=generator, **CPU)
-    found = _centred(filtered(white, amplitude))
-    return _centred((found * (1 + 4 * steepness)).tanh()) if edged < EDGED else found
+def _standard(values: Tensor) -> Tensor:
+    dims = list(range(1, values.ndim))
+    return (values - values.mean(dims, keepdim=True)) / deviation(values, dims)
 
 
-def _centred(values: Tensor) -> Tensor:
-    return (values - values.mean()) / deviation(values, list(range(values.ndim)))
-
-
-def _clouds(waves: Tensor, axis: Tensor, form: Sequence[float]) -> Tensor:
+def _clouds(waves: Tensor, axes: Tensor, form: Sequence[Tensor]) -> Tensor:
     return length(waves) ** -(0.5 + form[0])
 
 
-def _spots(waves: Tensor, axis: Tensor, form: Sequence[float]) -> Tensor:
+def _spots(waves: Tensor, axes: Tensor, form: Sequence[Tensor]) -> Tensor:
     return _band(waves, form[0], 0.2 + 0.5 * form[1])
 
 
-def _stripes(waves: Tensor, axis: Tensor, form: Sequence[float]) -> Tensor:
-    angle = ((waves @ axis).abs() / length(waves)).clamp(max=1).arccos()
-    return _band(waves, form[0], 0.3) * (-((angle / (0.05 + 0.5 * form[1])) ** 2)).exp()
+def _stripes(waves: Tensor, axes: Tensor, form: Sequence[Tensor]) -> Tensor:
+    angles = (_along(waves, axes).abs() / length(waves)).clamp(max=1).arccos()
+    return _band(waves, form[0], 0.3) * (-((angles / (0.05 + 0.5 * form[1])) ** 2)).exp()
 
 
-def _threads(waves: Tensor, axis: Tensor, form: Sequence[float]) -> Tensor:
-    along = (waves @ axis)[..., None] * axis
-    return length(waves + 9 * form[0] * along) ** -1.2
+def _threads(waves: Tensor, axes: Tensor, form: Sequence[Tensor]) -> Tensor:
+    stretched = ((1 + 9 * form[0]) ** 2 - 1) * _along(waves, axes) ** 2
+    return (length(waves) ** 2 + stretched) ** -0.6
 
 
-KINDS: Sequence[Callable[[Tensor, Tensor, Sequence[float]], Tensor]] = (
+def _along(waves: Tensor, axes: Tensor) -> Tensor:
+    """Of frequencies (*space, D) the parts along directions (count, D), (count, *space)."""
+    return torch.tensordot(axes, waves, dims=([1], [-1]))
+
+
+KINDS: Sequence[Callable[[Tensor, Tensor, Sequence[Tensor]], Tensor]] = (
     _clouds,
     _spots,
     _stripes,
     _threads,
 )
-"""Amplitudes over frequencies; by a direction, and two numbers in [0, 1) that give their form."""
+"""Amplitudes (count, *space) over frequencies (*space, D), by directions (count, D) and two numbers
+in [0, 1) that give their form."""
 
 
-def _band(waves: Tensor, where: float, width: float) -> Tensor:
-    """A band of frequencies, Gaussian over their logarithm; finest first."""
+def _band(waves: Tensor, where: Tensor, width: Tensor | float) -> Tensor:
+    """Bands of frequencies, Gaussian over their logarithm; finest first."""
     wavelength = max(waves.shape[:-1]) * FINEST * (COARSEST / FINEST) ** where
-    band = (-(((length(waves) * wavelength).log() / width) ** 2)).exp()
-    return band if wavelength >= VISIBLE else torch.zeros_like(band)
+    bands = (-(((length(waves) * wavelength).log() / width) ** 2)).exp()
+    return torch.where(wavelength >= VISIBLE, bands, 0.0)
