@@ -73,7 +73,9 @@ def _draw(images: Tensor, surfaces: Tensor, generator: torch.Generator) -> None:
     faces = theme + one
     tints = 0.7 * contrasts.square() * torch.where(tinted < 0.5, theme + other, 1.0)
     chosen = (uniform() * len(surfaces)).long()
-    starts = torch.rand(len(shapes), len(space), generator=generator, **CPU) * torch.tensor(space)
+    starts = torch.rand(len(shapes), len(space), generator=generator, **CPU) * torch.tensor(
+        space, **CPU
+    )
     for index, window in enumerate(shapes.windows):
         away, covered = shapes.cover(index)
         moved = zip(window, starts[index].long().tolist(), strict=True)

@@ -50,7 +50,7 @@ class Shapes:
         self._places = [spread(line, space[1 + axis :]) for axis, line in enumerate(places)]
         reach = 2**0.5 * (radius + 1.25)[..., None]  # of a box that is turned, and half of a blur
         low = (middle - reach).amin(1).floor().clamp(min=0).long()
-        high = (middle + reach).amax(1).ceil().minimum(torch.tensor(space)).long()
+        high = (middle + reach).amax(1).ceil().minimum(torch.tensor(space, **CPU)).long()
         ends = zip(low.tolist(), high.tolist(), strict=True)
         self.windows = [tuple(map(slice, *each)) for each in ends]
 
@@ -61,7 +61,7 @@ class Shapes:
         middle, form = (
             torch.rand(*radius.shape, size, generator=generator, **CPU) for size in (len(space), 4)
         )
-        return cls(space, radius, middle * torch.tensor(space), form)
+        return cls(space, radius, middle * torch.tensor(space, **CPU), form)
 
     def __len__(self) -> int:
         return len(self.windows)
