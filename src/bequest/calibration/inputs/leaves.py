@@ -8,6 +8,7 @@ With textures they are among the best that can be drawn to learn to see from (Ba
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 
 import torch
@@ -18,15 +19,16 @@ from bequest.calibration.inputs.noise import white_noise
 from bequest.calibration.inputs.shapes import Shapes
 from bequest.calibration.inputs.textures import textures
 
-SURFACES, FEWEST, NUMBERS = 512, 32, 2**25
-"""Textures that there are: as many as images, within the first two, and of no more than so many
-numbers where that leaves enough. Each shape shows a random place of one of them, in one more colour
-of its own or in all channels alike."""
+SURFACES = 4
+"""Textures that there are for each image. Each shape shows one of all, in one more colour of its
+own or in all channels alike."""
+
+FEWEST, MOST, NUMBERS = 8, 512, 2**23
+"""The fewest and the most textures, and how many numbers more than the fewest may hold."""
 
 TOGETHER = 2**16
-"""Pixels of images that are drawn at once. Small ones take the time of the calls, whatever these
-hold, and are drawn nearly as a whole; large ones that of their pixels, and are drawn one by one,
-each shape within its window."""
+"""How many numbers images that are drawn together hold: small ones take the time of the calls, not
+that of their pixels. They share a window, which is most of them; that of a large one is its own."""
 
 
 def dead_leaves(
@@ -43,48 +45,49 @@ def dead_leaves(
     _, *space = shape
     if not space:
         return white_noise(count, shape, generator, value_range)
-    pixels, twice = prod(space), [2] * len(space)
-    most = max(FEWEST, min(SURFACES, 4 * count, NUMBERS // (pixels * prod(twice))))
-    surfaces = textures(most, space, generator).repeat(1, *twice)
+    number = min(SURFACES * count, MOST, NUMBERS // prod(space))
+    surfaces = textures(max(number, FEWEST), space, generator)
     images = torch.zeros(count, *shape, **CPU)
-    for scenes in torch.split(images, max(1, TOGETHER // pixels)):
+    for scenes in torch.split(images, max(1, TOGETHER // prod(shape))):
         _draw(scenes, surfaces, generator)
     return normalised(images, value_range)
 
 
 def _draw(images: Tensor, surfaces: Tensor, generator: torch.Generator) -> None:
-    """Draws some of the images, (count, C, *space), each of a contrast of its own.
-
-    Surfaces are twice as long in each direction, so that they can be shown from any place on.
-    """
+    """Draws some of the images, (count, C, *space), each of a contrast of its own."""
     count, channels, *space = images.shape
     shapes = Shapes.drawn(count, space, generator)
 
-    def uniform(*size: int) -> Tensor:
-        return torch.rand(len(shapes), count, *size, generator=generator, **CPU)
+    def uniform(size: int) -> Tensor:
+        return spread(torch.rand(size, len(shapes), count, generator=generator, **CPU), space)
 
     def colours(number: int) -> Tensor:
         normal = torch.randn(number, count, channels, generator=generator, **CPU)
         return spread(0.7 * coloured(normal), space)
 
     theme, one, other = colours(1), colours(len(shapes)), colours(len(shapes))
-    slopes, contrasts, tinted = spread(uniform(3), space).unsqueeze(3).unbind(2)
-    slopes = slopes - 0.5
-    faces = theme + one
-    tints = 0.7 * contrasts.square() * torch.where(tinted < 0.5, theme + other, 1.0)
-    chosen = (uniform() * len(surfaces)).long()
-    starts = torch.rand(len(shapes), len(space), generator=generator, **CPU) * torch.tensor(
-        space, **CPU
-    )
-    for index, window in enumerate(shapes.windows):
-        away, covered = shapes.cover(index)
-        moved = zip(window, starts[index].long().tolist(), strict=True)
-        shown = [slice(part.start + start, part.stop + start) for part, start in moved]
-        grain = surfaces[:, *shown][chosen[index], None]
-        face = torch.addcmul(faces[index], tints[index], grain)
-        face.addcmul_(slopes[index], away.clamp_(-2, 2).unsqueeze(1))
-        images[:, :, *window].lerp_(face, covered.unsqueeze(1))
+    slope, contrast, tinted = uniform(3).unsqueeze(3)
+    face, slope = theme + one, slope - 0.5
+    tint = 0.7 * contrast.square() * torch.where(tinted < 0.5, theme + other, 1.0)
+    surface = (torch.rand(len(shapes), count, generator=generator, **CPU) * len(surfaces)).long()
+    origins = torch.rand(len(shapes), len(space), generator=generator, **CPU).tolist()
+    for i, window in enumerate(shapes.windows):
+        grain = _part(surfaces, window, origins[i])[surface[i]]
+        away, covered = shapes.cover(i)
+        shown = torch.addcmul(face[i], tint[i], grain.unsqueeze(1))
+        shown.addcmul_(slope[i], away.clamp_(-2, 2).unsqueeze(1))
+        images[:, :, *window].lerp_(shown, covered.unsqueeze(1))
     dims = list(range(2, images.ndim))
     mean = images.mean(dims, keepdim=True)
-    contrast = torch.exp(2 * torch.rand(count, 1, generator=generator, **CPU) - 1)
-    images.copy_(mean + spread(contrast, space) * (images - mean))
+    stretch = torch.exp(2 * torch.rand(count, 1, generator=generator, **CPU) - 1)
+    images.copy_(mean + spread(stretch, space) * (images - mean))
+
+
+def _part(surfaces: Tensor, window: Sequence[slice], origin: Sequence[float]) -> Tensor:
+    """As much of every surface as fills a window, from a random place on, but without a seam."""
+    parts = []
+    for side, place, share in zip(surfaces.shape[1:], window, origin, strict=True):
+        width = place.stop - place.start
+        start = int(share * (side - width + 1))
+        parts.append(slice(start, start + width))
+    return surfaces[:, *parts]

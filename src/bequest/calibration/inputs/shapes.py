@@ -12,7 +12,13 @@ from torch import Tensor
 from bequest.calibration.inputs.images import CPU, spread
 
 COVER = 3
-"""Volume of all shapes, in volumes of the image, whatever its size."""
+"""Volume of all shapes, in volumes of the image of any size; some lies beyond its borders."""
+
+FLATTEST = 0.4
+"""The least that a shape is as long across as along its axis."""
+
+EDGE = 0.5, 2.5
+"""Pixels that the sharpest and the softest edge are wide."""
 
 SMALLEST, RATIO = 1.5, 512
 """The smallest radius in pixels; more where the largest would be more than so many times that."""
@@ -36,19 +42,19 @@ class Shapes:
 
     def __init__(self, space: Sequence[int], radius: Tensor, middle: Tensor, form: Tensor) -> None:
         turned, stretched, box, blurred = spread(form, space).unbind(2)
-        along = spread(radius, space)
-        across = along * (0.4 + 0.6 * stretched)
+        length = spread(radius, space)
+        across = length * (FLATTEST + (1 - FLATTEST) * stretched)
         cos, sin = (pi * turned).cos(), (pi * turned).sin()
-        plane = [{0: cos / along, 1: -sin / along}, {0: sin / across, 1: cos / across}]
+        plane = [{0: cos / length, 1: -sin / length}, {0: sin / across, 1: cos / across}]
         others = [{axis: 1 / across} for axis in range(2, len(space))]
-        self._axes: list[dict[int, Tensor]] = [*plane, *others] if space[1:] else [{0: 1 / along}]
+        self._axes: list[dict[int, Tensor]] = [*plane, *others] if space[1:] else [{0: 1 / length}]
         self._box = box < 0.5
-        self._sharpness = along / (0.5 + 2 * blurred)  # an edge is so many pixels wide
-        self._depth = self._sharpness + 0.5  # how far its middle is within, in such edges
+        sharpest, softest = EDGE
+        self._sharpness = length / (sharpest + (softest - sharpest) * blurred)
         self._middle = spread(middle, space).unbind(2)
         places = [torch.arange(side, **CPU) + 0.5 for side in space]
         self._places = [spread(line, space[1 + axis :]) for axis, line in enumerate(places)]
-        reach = 2**0.5 * (radius + 1.25)[..., None]  # of a box that is turned, and half of a blur
+        reach = 2**0.5 * (radius + softest / 2)[..., None]  # as far as a box that is turned
         low = (middle - reach).amin(1).floor().clamp(min=0).long()
         high = (middle + reach).amax(1).ceil().minimum(torch.tensor(space, **CPU)).long()
         ends = zip(low.tolist(), high.tolist(), strict=True)
@@ -69,7 +75,7 @@ class Shapes:
     def cover(self, index: int) -> tuple[Tensor, Tensor]:
         """How far each place of a window is along its shape, in radii, and how much is covered.
 
-        Both are (count, *window).
+        Both are new and (count, *window).
         """
         steps = [
             places[part] - middle[index]
@@ -84,8 +90,9 @@ class Shapes:
         squares = [each.square() for each in away]
         rounded, boxed = reduce(torch.add, squares), reduce(torch.maximum, squares)
         distance = torch.where(self._box[index], boxed, rounded).sqrt_()
-        depth = torch.addcmul(self._depth[index], self._sharpness[index], distance, value=-1)
-        return away[0], depth.clamp_(0, 1)
+        sharpness = self._sharpness[index]
+        within = torch.addcmul(sharpness + 0.5, sharpness, distance, value=-1)
+        return away[0], within.clamp_(0, 1)
 
 
 def _radii(count: int, space: Sequence[int], generator: torch.Generator) -> Tensor:
@@ -102,10 +109,11 @@ def _radii(count: int, space: Sequence[int], generator: torch.Generator) -> Tens
 
     ways = len(space)
     ball = pi ** (ways / 2) / gamma(ways / 2 + 1)
-    side = ((ball + 2**ways) / 2 * 0.7 ** (ways - 1)) ** (1 / ways)  # of a cube as large on average
+    across = (1 - FLATTEST**ways) / (1 - FLATTEST) / ways  # mean of the product of all widths
+    side = ((ball + 2**ways) / 2 * across) ** (1 / ways)  # of a cube as large on average
     sides = side * radii((torch.arange(1000, **CPU) + 0.5) / 1000)
     volume = torch.stack([sides.clamp(max=length) for length in space]).prod(0).mean()
     number = ceil(COVER * prod(space) / float(volume))
     order, within = torch.rand(2, number, count, generator=generator, **CPU)
     shares = (order.argsort(0) + within) / number
-    return torch.cat([torch.full((1, count), 5.0 * max(space), **CPU), radii(shares)])
+    return torch.cat([torch.full((1, count), 4.0 * ways**0.5 * max(space), **CPU), radii(shares)])

@@ -8,6 +8,7 @@ here each has a spectrum of its own: clouds or sand, spots, stripes, threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 
 import torch
 from torch import Tensor
@@ -22,6 +23,9 @@ VISIBLE = 2
 """Pixels of a wavelength below which there are no spots or stripes to be seen: small images are
 large ones that were shrunk, and what was fine in these has gone."""
 
+TOGETHER = 2**20
+"""Numbers of the textures that are made at once, which takes eight times the memory of these."""
+
 EDGED = 0.5
 """Chance of a texture that its values are driven apart, which gives it edges."""
 
@@ -35,15 +39,23 @@ def textures(count: int, space: Sequence[int], generator: torch.Generator) -> Te
     are too fine to be seen: these are zeros.
     """
     waves = frequencies(space)
+    together = max(1, TOGETHER // prod(space))
+    starts = range(0, count, together)
+    blocks = [_some(min(together, count - start), waves, generator) for start in starts]
+    return torch.cat(blocks)
+
+
+def _some(count: int, waves: Tensor, generator: torch.Generator) -> Tensor:
+    """As many of them, over frequencies (*space, D)."""
+    *space, ways = waves.shape
     kinds, steepness, edged, *form = torch.rand(5, count, generator=generator, **CPU)
-    axes = torch.randn(count, len(space), generator=generator, **CPU)
+    axes = torch.randn(count, ways, generator=generator, **CPU)
     axes = axes / axes.norm(dim=1, keepdim=True)
     amplitudes = torch.empty(count, *space, **CPU)
     for number, amplitude in enumerate(KINDS):
         these = (kinds * len(KINDS)).long() == number
-        amplitudes[these] = amplitude(
-            waves, axes[these], [spread(each[these], space) for each in form]
-        )
+        forms = [spread(each[these], space) for each in form]
+        amplitudes[these] = amplitude(waves, axes[these], forms)
     white = torch.randn(count, *space, generator=generator, **CPU)
     plain = _standard(filtered(white, amplitudes, space))
     apart = _standard((plain * spread(1 + 4 * steepness, space)).tanh())
