@@ -87,7 +87,8 @@ def _threads(waves: Tensor, axes: Tensor, form: Sequence[Tensor]) -> Tensor:
 
 def _along(waves: Tensor, axes: Tensor) -> Tensor:
     """Of frequencies (*space, D) the parts along directions (count, D), (count, *space)."""
-    return torch.tensordot(axes, waves, dims=([1], [-1]))
+    found: Tensor = torch.tensordot(axes, waves, dims=([1], [-1]))
+    return found
 
 
 KINDS: Sequence[Callable[[Tensor, Tensor, Sequence[Tensor]], Tensor]] = (
