@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from functools import partial
+from functools import cache, partial
 
 import pytest
 import torch
@@ -130,27 +130,25 @@ def test_prunings_of_one_analysis_are_those_of_analyses_of_their_own(make, shape
     torch.manual_seed(1)
     model, example, analyses = make().eval(), torch.zeros(shape), Analyses()
     samples = QUICK.samples(model, example, None, 0)
+
+    @cache
+    def alone(restorer, ratio):
+        seen = len(traced)
+        data = samples if restorer is QUICK else None
+        asked = {"groups": "all", "criterion": "l2", "round_to": 1, "progress": False}
+        found = bequest.prune(model, example, ratio, restorer=restorer, data=data, **asked)
+        del traced[seen:]
+        return found
+
     del traced[:]
     for restorer in (*WEIGHTS_ALONE, QUICK, "none", QUICK):
         data = samples if restorer is QUICK else None
         for ratio in (0.5, 0.25):
             together, _ = analyses.prune(model, example, call(restorer, ratio, data=data))
-            seen = len(traced)
-            alone = bequest.prune(
-                model,
-                example,
-                ratio,
-                groups="all",
-                criterion="l2",
-                restorer=restorer,
-                data=data,
-                round_to=1,
-                progress=False,
-            )
-            del traced[seen:]
-            assert together.report == alone.report
-            assert together.plan == alone.plan
-            others = alone.model.state_dict()
+            expected = alone(restorer, ratio)
+            assert together.report == expected.report
+            assert together.plan == expected.plan
+            others = expected.model.state_dict()
             assert others.keys() == together.model.state_dict().keys()
             for name, tensor in together.model.state_dict().items():
                 assert torch.equal(tensor, others[name]), (restorer, ratio, name)
