@@ -165,6 +165,22 @@ def test_textures_hold_no_more_than_a_few_images_do(shape, monkeypatch):
         assert count == 8 or (count > 8 and count * pixels <= 2**23)
 
 
+@pytest.mark.parametrize("shape", [(3, 20, 20), (300, 30, 30), (900, 12), (2, 400, 400)])
+def test_images_are_drawn_together_where_they_hold_little(shape, monkeypatch):
+    """Counted with their channels: many of these take as much time as many pixels."""
+    sizes, draw = [], leaves._draw
+
+    def noted(images, surfaces, generator):
+        sizes.append((len(images), images.numel()))
+        draw(images, surfaces, generator)
+
+    monkeypatch.setattr(leaves, "_draw", noted)
+    drawn(7, *shape)
+    assert sum(count for count, _ in sizes) == 7
+    assert all(count == 1 or numbers <= 2**16 for count, numbers in sizes)
+    assert (len(sizes) == 1) == (7 * math.prod(shape) <= 2**16)
+
+
 @pytest.mark.parametrize(
     ("count", "shape"), [(32, (3, 32, 32)), (32, (1, 64, 64)), (128, (1, 28, 28)), (32, (2, 400))]
 )

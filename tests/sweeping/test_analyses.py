@@ -132,9 +132,8 @@ def test_prunings_of_one_analysis_are_those_of_analyses_of_their_own(make, shape
     samples = QUICK.samples(model, example, None, 0)
 
     @cache
-    def alone(restorer, ratio):
+    def alone(restorer, data, ratio):
         seen = len(traced)
-        data = samples if restorer is QUICK else None
         asked = {"groups": "all", "criterion": "l2", "round_to": 1, "progress": False}
         found = bequest.prune(model, example, ratio, restorer=restorer, data=data, **asked)
         del traced[seen:]
@@ -145,7 +144,7 @@ def test_prunings_of_one_analysis_are_those_of_analyses_of_their_own(make, shape
         data = samples if restorer is QUICK else None
         for ratio in (0.5, 0.25):
             together, _ = analyses.prune(model, example, call(restorer, ratio, data=data))
-            expected = alone(restorer, ratio)
+            expected = alone(restorer, data, ratio)
             assert together.report == expected.report
             assert together.plan == expected.plan
             others = expected.model.state_dict()

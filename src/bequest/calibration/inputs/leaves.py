@@ -58,19 +58,19 @@ def _draw(images: Tensor, surfaces: Tensor, generator: torch.Generator) -> None:
     count, channels, *space = images.shape
     shapes = Shapes.drawn(count, space, generator)
 
-    def uniform(size: int) -> Tensor:
-        return spread(torch.rand(size, len(shapes), count, generator=generator, **CPU), space)
+    def uniform(*size: int) -> Tensor:
+        return torch.rand(*size, generator=generator, **CPU)
 
     def colours(number: int) -> Tensor:
         normal = torch.randn(number, count, channels, generator=generator, **CPU)
         return spread(0.7 * coloured(normal), space)
 
     theme, one, other = colours(1), colours(len(shapes)), colours(len(shapes))
-    slope, contrast, tinted = uniform(3).unsqueeze(3)
+    slope, contrast, tinted = spread(uniform(3, len(shapes), count, 1), space)
     face, slope = theme + one, slope - 0.5
     tint = 0.7 * contrast.square() * torch.where(tinted < 0.5, theme + other, 1.0)
-    surface = (torch.rand(len(shapes), count, generator=generator, **CPU) * len(surfaces)).long()
-    origins = torch.rand(len(shapes), len(space), generator=generator, **CPU).tolist()
+    surface = (uniform(len(shapes), count) * len(surfaces)).long()
+    origins = uniform(len(shapes), len(space)).tolist()
     for i, window in enumerate(shapes.windows):
         grain = _part(surfaces, window, origins[i])[surface[i]]
         away, covered = shapes.cover(i)
@@ -79,12 +79,12 @@ def _draw(images: Tensor, surfaces: Tensor, generator: torch.Generator) -> None:
         images[:, :, *window].lerp_(shown, covered.unsqueeze(1))
     dims = list(range(2, images.ndim))
     mean = images.mean(dims, keepdim=True)
-    stretch = torch.exp(2 * torch.rand(count, 1, generator=generator, **CPU) - 1)
+    stretch = torch.exp(2 * uniform(count, 1) - 1)
     images.copy_(mean + spread(stretch, space) * (images - mean))
 
 
 def _part(surfaces: Tensor, window: Sequence[slice], origin: Sequence[float]) -> Tensor:
-    """As much of every surface as fills a window, from a random place on, but without a seam."""
+    """As much of every surface as fills a window, from any place on that leaves room for it."""
     parts = []
     for side, place, share in zip(surfaces.shape[1:], window, origin, strict=True):
         width = place.stop - place.start
